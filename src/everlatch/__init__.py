@@ -1,0 +1,3 @@
+"""An always-connected ZooKeeper client for Python."""
+
+__all__: list[str] = []

@@ -1,0 +1,569 @@
+"""Every exception of everlatch, and the only place where server error codes get their names.
+
+    EverlatchError                          everything below; `.outcome` tells whether the call took effect
+    ├── InvalidArgumentError (ValueError)   your input; nothing was sent
+    │   ├── InvalidPathError
+    │   ├── InvalidConnectStringError
+    │   ├── InvalidACLArgumentError
+    │   ├── InvalidTypeError (TypeError)
+    │   └── RequestTooLargeError
+    ├── ClientStateError (RuntimeError)     the wrong moment, loop or thread; nothing was sent
+    │   ├── NotStartedError
+    │   ├── AlreadyStartedError
+    │   ├── ClientClosedError
+    │   ├── GaveUpError
+    │   └── WrongLoopError
+    ├── QueueFullError                      too much is waiting; nothing was sent
+    ├── StartError (ConnectionError)        no server could be reached by `start()`
+    ├── CallTimeoutError (TimeoutError)     the call's own timeout ran out
+    │   └── WriteTimeoutError               … after a write had been sent: also an OutcomeUnknownError
+    ├── OutcomeUnknownError                 a write was sent and its reply was lost
+    ├── RequestKillsConnectionError (ConnectionError)
+    ├── ReplyTooLargeError (ConnectionError)
+    ├── TransactionFailedError              one part of a transaction was refused; nothing of it was applied
+    ├── NotLeaderError                      a leader's privilege was asked for by somebody else
+    ├── LinkError (ConnectionError)         why a connection ended or was refused: the `reason` of a state change
+    │   ├── ConnectionClosedByServerError
+    │   ├── ConnectFailedError
+    │   ├── HandshakeTimeoutError (TimeoutError)
+    │   ├── HandshakeRefusedError
+    │   ├── SilentLinkError
+    │   └── ProtocolError                   the server broke the protocol
+    │       ├── TruncatedError
+    │       ├── InvalidLengthError
+    │       ├── FrameTooLargeError
+    │       └── UnexpectedReplyError
+    └── ServerError                         the server's answer was an error code
+        ├── NoNodeError, NodeExistsError, BadVersionError, …   one class a code, kazoo's names
+        └── UnknownServerError              a code that this version doesn't know
+
+Rules of this file: errors carry fields and build their message from them; no secret (password, credentials) is ever
+one of those fields.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from everlatch.types import Outcome
+
+__all__ = [
+    "SERVER_ERRORS",
+    "APIError",
+    "AlreadyStartedError",
+    "AuthFailedError",
+    "BadArgumentsError",
+    "BadVersionError",
+    "CallTimeoutError",
+    "ClientClosedError",
+    "ClientStateError",
+    "ClosingError",
+    "ConnectFailedError",
+    "ConnectionClosedByServerError",
+    "ConnectionLossError",
+    "DataInconsistencyError",
+    "EphemeralOnLocalSessionError",
+    "EverlatchError",
+    "FrameTooLargeError",
+    "GaveUpError",
+    "HandshakeRefusedError",
+    "HandshakeTimeoutError",
+    "InvalidACLArgumentError",
+    "InvalidACLError",
+    "InvalidArgumentError",
+    "InvalidCallbackError",
+    "InvalidConnectStringError",
+    "InvalidLengthError",
+    "InvalidPathError",
+    "InvalidStateError",
+    "InvalidTypeError",
+    "LinkError",
+    "MarshallingError",
+    "NewConfigNoQuorumError",
+    "NoAuthError",
+    "NoChildrenForEphemeralsError",
+    "NoNodeError",
+    "NoWatcherError",
+    "NodeExistsError",
+    "NotEmptyError",
+    "NotLeaderError",
+    "NotReadOnlyError",
+    "NotStartedError",
+    "NothingError",
+    "OperationTimeoutError",
+    "OutcomeUnknownError",
+    "ProtocolError",
+    "QueueFullError",
+    "QuotaExceededError",
+    "ReconfigDisabledError",
+    "ReconfigInProgressError",
+    "ReplyTooLargeError",
+    "RequestKillsConnectionError",
+    "RequestTimeoutError",
+    "RequestTooLargeError",
+    "RuntimeInconsistencyError",
+    "SSLConnectionError",
+    "ServerError",
+    "SessionClosedRequireAuthError",
+    "SessionExpiredError",
+    "SessionMovedError",
+    "SilentLinkError",
+    "StartError",
+    "SystemZookeeperError",
+    "ThrottledOpError",
+    "TransactionFailedError",
+    "TruncatedError",
+    "UnexpectedReplyError",
+    "UnimplementedError",
+    "UnknownServerError",
+    "UnknownSessionError",
+    "WriteTimeoutError",
+    "WrongLoopError",
+    "server_error",
+]
+
+
+class EverlatchError(Exception):
+    """The root of all errors of this library."""
+
+    outcome: Outcome = Outcome.NOT_APPLIED
+    """Whether the call that ended with this error took effect. Reads, which have no effect, are `NOT_APPLIED`."""
+
+
+# --- your input ---------------------------------------------------------------------------------------------------
+
+
+class InvalidArgumentError(EverlatchError, ValueError):
+    """An argument that can't be right. Nothing was sent; correct the call."""
+
+
+class InvalidPathError(InvalidArgumentError):
+    """A path that ZooKeeper would not accept; the rules are in `everlatch.paths`."""
+
+
+class InvalidConnectStringError(InvalidArgumentError):
+    """A connect string that is not `host:port,host:port,[v6]:port/chroot`."""
+
+
+class InvalidACLArgumentError(InvalidArgumentError):
+    """An ACL list that is empty or not made of `ACL`s."""
+
+
+class InvalidTypeError(InvalidArgumentError, TypeError):
+    """An argument of the wrong type, such as text for data (encode it first)."""
+
+
+class RequestTooLargeError(InvalidArgumentError):
+    """A request over the frame limit: the server would close the connection without a word (jute.maxbuffer)."""
+
+
+# --- the moment ---------------------------------------------------------------------------------------------------
+
+
+class ClientStateError(EverlatchError, RuntimeError):
+    """The client can't do that now or here. Nothing was sent."""
+
+
+class NotStartedError(ClientStateError):
+    """A call before `start()`. Use `async with Client(…) as client:` or await `client.start()` first."""
+
+
+class AlreadyStartedError(ClientStateError):
+    """`start()` a second time. A client is used once; make a new one."""
+
+
+class ClientClosedError(ClientStateError):
+    """A call after `close()`, or one that was still waiting when the client was closed."""
+
+
+class GaveUpError(ClientStateError):
+    """The client was told to stop trying to connect, and has stopped."""
+
+
+class WrongLoopError(ClientStateError):
+    """A call from another event loop or thread than the one that started the client."""
+
+
+class QueueFullError(EverlatchError):
+    """Too many calls, or too many bytes, are waiting for the connection. Slow down, or raise the limits."""
+
+
+class NotLeaderError(EverlatchError):
+    """Something that only the leader may have was asked for while not leading."""
+
+
+# --- how a call ends without an answer ----------------------------------------------------------------------------
+
+
+class StartError(EverlatchError, ConnectionError):
+    """`start()` reached no server. `failures` has a `(server, reason)` for each that was tried."""
+
+    def __init__(self, failures: list[tuple[str, BaseException]]) -> None:
+        self.failures = failures
+        tried = "; ".join(f"{server}: {describe(reason)}" for server, reason in failures)
+        super().__init__(f"no ZooKeeper server could be reached: {tried or 'none was tried in time'}")
+
+
+class CallTimeoutError(EverlatchError, TimeoutError):
+    """The call's timeout ran out: it had not been sent, or was a read. A write that was sent: `WriteTimeoutError`."""
+
+    def __init__(self, operation: str, path: str, timeout: float, *, sent: bool) -> None:
+        self.operation, self.path, self.timeout, self.sent = operation, path, timeout, sent
+        where = "sent, no answer" if sent else "never sent"
+        super().__init__(f"{operation} {path!r} timed out after {timeout:g} s ({where})")
+
+
+class OutcomeUnknownError(EverlatchError):
+    """A write was sent and its reply was lost: it may or may not have been applied. Look before doing it again."""
+
+    outcome = Outcome.UNKNOWN
+
+    def __init__(self, operation: str, path: str, reason: BaseException | None) -> None:
+        self.operation, self.path, self.reason = operation, path, reason
+        super().__init__(
+            f"{operation} {path!r} was sent and its reply was lost ({describe(reason)}): "
+            "it may or may not have been applied; read the node before repeating it"
+        )
+
+
+class WriteTimeoutError(OutcomeUnknownError, CallTimeoutError):
+    """The timeout of a write ran out after it had been sent. It may still be applied, even later."""
+
+    def __init__(self, operation: str, path: str, timeout: float) -> None:
+        CallTimeoutError.__init__(self, operation, path, timeout, sent=True)
+        self.reason = None
+
+
+class RequestKillsConnectionError(EverlatchError, ConnectionError):
+    """Three connections in a row ended while this request was the first unanswered one: it is not sent again."""
+
+    def __init__(self, operation: str, path: str, losses: int, reason: BaseException | None) -> None:
+        self.operation, self.path, self.losses, self.reason = operation, path, losses, reason
+        super().__init__(
+            f"{operation} {path!r} was the first unanswered request in {losses} lost connections and is not sent "
+            f"again; the last one ended because {describe(reason)}"
+        )
+
+
+class ReplyTooLargeError(EverlatchError, ConnectionError):
+    """The reply to this read is over the client's frame limit (`max_reply_size`); the connection had to be dropped."""
+
+    def __init__(self, operation: str, path: str, size: int, limit: int) -> None:
+        self.operation, self.path, self.size, self.limit = operation, path, size, limit
+        super().__init__(f"the reply to {operation} {path!r} has {size} bytes, over the limit of {limit}")
+
+
+class TransactionFailedError(EverlatchError):
+    """A transaction was refused and nothing of it was applied. `index` counts its parts from 0; `error` says why."""
+
+    def __init__(self, index: int, path: str, error: ServerError) -> None:
+        self.index, self.path, self.error = index, path, error
+        super().__init__(f"transaction refused at part {index} ({path!r}), nothing was applied: {error}")
+
+
+# --- why a connection ended ---------------------------------------------------------------------------------------
+
+
+class LinkError(EverlatchError, ConnectionError):
+    """Why a connection ended, or could not be made. Never ends a call by itself: the client reconnects."""
+
+
+class ConnectionClosedByServerError(LinkError):
+    """The server closed the connection."""
+
+
+class ConnectFailedError(LinkError):
+    """No connection: refused, unreachable, or the name did not resolve. `__cause__` has the system's own error."""
+
+
+class HandshakeTimeoutError(LinkError, TimeoutError):
+    """The server did not complete the TCP connection, or did not answer the handshake, within its budget."""
+
+
+class HandshakeRefusedError(LinkError):
+    """The server closed the connection instead of answering the handshake: not serving, or its data is behind."""
+
+
+class SilentLinkError(LinkError):
+    """A request or ping went unanswered for longer than the liveness budget."""
+
+
+class ProtocolError(LinkError):
+    """The server sent something that the protocol does not allow. The connection is dropped, the session kept."""
+
+
+class TruncatedError(ProtocolError):
+    """A record ended before its last field."""
+
+
+class InvalidLengthError(ProtocolError):
+    """A length that is negative, or larger than what holds it."""
+
+
+class FrameTooLargeError(ProtocolError):
+    """A frame over the size limit. `size` is what the server announced."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size, self.limit = size, limit
+        super().__init__(f"frame of {size} bytes, over the limit of {limit}")
+
+
+class UnexpectedReplyError(ProtocolError):
+    """A reply that answers nothing, or out of order."""
+
+
+# --- the server's own errors --------------------------------------------------------------------------------------
+
+
+class ServerError(EverlatchError):
+    """The server's answer was an error code. `operation` and `path` say to what; `code` is ZooKeeper's number."""
+
+    code: int = 0
+    meaning: ClassVar[str] = "error"
+
+    def __init__(self, operation: str = "", path: str = "") -> None:
+        self.operation, self.path = operation, path
+        what = f"{operation} {path!r}: " if operation else ""
+        super().__init__(f"{what}{self.meaning} ({self.code})")
+
+
+class UnknownServerError(ServerError):
+    """A code that this version of everlatch doesn't know."""
+
+    meaning = "unknown error code"
+
+    def __init__(self, code: int, operation: str = "", path: str = "") -> None:
+        self.code = code
+        super().__init__(operation, path)
+
+
+class SystemZookeeperError(ServerError):
+    """−1."""
+
+    code, meaning = -1, "system error"
+
+
+class RuntimeInconsistencyError(ServerError):
+    """−2: in a transaction, this part was not executed because another one failed."""
+
+    code, meaning = -2, "not executed because another part failed"
+
+
+class DataInconsistencyError(ServerError):
+    """−3."""
+
+    code, meaning = -3, "data inconsistency"
+
+
+class ConnectionLossError(ServerError, ConnectionError):
+    """−4: a code of the official clients; servers don't send it."""
+
+    code, meaning = -4, "connection loss"
+    outcome = Outcome.UNKNOWN
+
+
+class MarshallingError(ServerError):
+    """−5: the server could not decode the request."""
+
+    code, meaning = -5, "the server could not decode the request"
+
+
+class UnimplementedError(ServerError):
+    """−6: the server doesn't know the operation, or it is switched off there (TTL nodes: `extendedTypesEnabled`)."""
+
+    code, meaning = -6, "not implemented, or switched off, on this server"
+
+
+class OperationTimeoutError(ServerError, TimeoutError):
+    """−7: a code of the official clients."""
+
+    code, meaning = -7, "operation timeout"
+    outcome = Outcome.UNKNOWN
+
+
+class BadArgumentsError(ServerError):
+    """−8: path, flags, TTL or configuration that the server refuses."""
+
+    code, meaning = -8, "bad arguments"
+
+
+class InvalidStateError(ServerError):
+    """−9: a code of the C client."""
+
+    code, meaning = -9, "invalid state"
+
+
+class UnknownSessionError(ServerError):
+    """−12."""
+
+    code, meaning = -12, "unknown session"
+
+
+class NewConfigNoQuorumError(ServerError):
+    """−13: no synced quorum of the new configuration is connected."""
+
+    code, meaning = -13, "no quorum of the new configuration is connected and up to date"
+
+
+class ReconfigInProgressError(ServerError):
+    """−14: another reconfiguration is in progress."""
+
+    code, meaning = -14, "another reconfiguration is in progress"
+
+
+class SSLConnectionError(ServerError, ConnectionError):
+    """−15: a code of the C client."""
+
+    code, meaning = -15, "SSL connection error"
+
+
+class APIError(ServerError):
+    """−100."""
+
+    code, meaning = -100, "API error"
+
+
+class NoNodeError(ServerError):
+    """−101: no such node; for `create`, its parent is missing."""
+
+    code, meaning = -101, "no such node"
+
+
+class NoAuthError(ServerError):
+    """−102: the ACL does not allow it to this connection's identities."""
+
+    code, meaning = -102, "not permitted by the ACL"
+
+
+class BadVersionError(ServerError):
+    """−103: the node has another version than the one asked for."""
+
+    code, meaning = -103, "the node has another version"
+
+
+class NoChildrenForEphemeralsError(ServerError):
+    """−108: ephemeral nodes can't have children."""
+
+    code, meaning = -108, "ephemeral nodes can't have children"
+
+
+class NodeExistsError(ServerError):
+    """−110: the node exists already."""
+
+    code, meaning = -110, "the node exists already"
+
+
+class NotEmptyError(ServerError):
+    """−111: the node has children."""
+
+    code, meaning = -111, "the node has children"
+
+
+class SessionExpiredError(ServerError):
+    """−112: the session that the call belonged to has ended."""
+
+    code, meaning = -112, "the session has ended"
+
+
+class InvalidCallbackError(ServerError):
+    """−113: a code of the official clients."""
+
+    code, meaning = -113, "invalid callback"
+
+
+class InvalidACLError(ServerError):
+    """−114: an ACL that the server refuses: empty, unknown scheme, bad id, or `auth` without an identity."""
+
+    code, meaning = -114, "invalid ACL"
+
+
+class AuthFailedError(ServerError):
+    """−115: the credentials were refused. The client stops; close it."""
+
+    code, meaning = -115, "the credentials were refused"
+
+
+class ClosingError(ServerError):
+    """−116: a code of the C client."""
+
+    code, meaning = -116, "closing"
+
+
+class NothingError(ServerError):
+    """−117: a code of the C client."""
+
+    code, meaning = -117, "nothing"
+
+
+class SessionMovedError(ServerError):
+    """−118: the session has moved to another server."""
+
+    code, meaning = -118, "the session has moved to another server"
+
+
+class NotReadOnlyError(ServerError):
+    """−119: a write, or `sync`, on a read-only server."""
+
+    code, meaning = -119, "writes and sync are refused by a read-only server"
+
+
+class EphemeralOnLocalSessionError(ServerError):
+    """−120: ephemeral nodes need a global session."""
+
+    code, meaning = -120, "ephemeral nodes need a global session"
+
+
+class NoWatcherError(ServerError):
+    """−121: no such watch."""
+
+    code, meaning = -121, "no such watch"
+
+
+class RequestTimeoutError(ServerError, TimeoutError):
+    """−122: a code of the official client."""
+
+    code, meaning = -122, "request timeout"
+    outcome = Outcome.UNKNOWN
+
+
+class ReconfigDisabledError(ServerError):
+    """−123: `reconfigEnabled` is off on the servers."""
+
+    code, meaning = -123, "reconfiguration is disabled on the servers"
+
+
+class SessionClosedRequireAuthError(ServerError):
+    """−124: the server demands authentication first, and has closed the connection."""
+
+    code, meaning = -124, "the server demands authentication first"
+
+
+class QuotaExceededError(ServerError):
+    """−125: a hard quota would be exceeded."""
+
+    code, meaning = -125, "a quota would be exceeded"
+
+
+class ThrottledOpError(ServerError):
+    """−127: not executed, because the server is overloaded. Try again later."""
+
+    code, meaning = -127, "throttled by the server, not executed"
+
+
+SERVER_ERRORS: dict[int, type[ServerError]] = {
+    cls.code: cls for cls in ServerError.__subclasses__() if cls is not UnknownServerError
+}
+"""Every code that is known, by its number."""
+
+
+def server_error(code: int, operation: str = "", path: str = "") -> ServerError:
+    """The error for a code in a reply; an unknown code becomes `UnknownServerError`."""
+    known = SERVER_ERRORS.get(code)
+    return known(operation, path) if known else UnknownServerError(code, operation, path)
+
+
+def describe(reason: BaseException | None) -> str:
+    """An exception in one line of a message: its text, or its type where it has none."""
+    if reason is None:
+        return "no reason is known"
+    return str(reason) or type(reason).__name__
