@@ -1,3 +1,27 @@
-"""An always-connected ZooKeeper client for Python."""
+"""An always-connected ZooKeeper client for Python.
 
-__all__: list[str] = []
+    from everlatch import Client
+
+    async with Client("zk1:2181,zk2:2181,zk3:2181") as client:
+        data, stat = await client.get("/config")
+
+What is listed in `__all__` here, in `everlatch.recipes` and in `everlatch.testing` is public; everything else may
+change without notice.
+"""
+
+import logging
+
+from everlatch.client import Client, SessionClient
+from everlatch.engine.call import Call
+from everlatch.engine.subscription import Subscription
+from everlatch.errors import *  # noqa: F403 (the whole tree, as its own __all__ lists it)
+from everlatch.errors import __all__ as _errors
+from everlatch.transaction import Pending, Transaction
+from everlatch.types import *  # noqa: F403
+from everlatch.types import __all__ as _types
+
+__all__ = ["Call", "Client", "Pending", "SessionClient", "Subscription", "Transaction"]
+__all__ += _errors
+__all__ += _types
+
+logging.getLogger("everlatch").addHandler(logging.NullHandler())

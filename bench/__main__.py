@@ -1,0 +1,111 @@
+"""The command line of the benchmarks: `python -m bench throughput`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.contestants import CONTESTANTS
+from bench.plain import PlainError
+from bench.report import render, to_json
+from bench.throughput import ContestantError, Plan, circumstances, run
+from bench.workload import OPERATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+__all__ = ["main"]
+
+_ROUNDS = 9
+_QUICK_ROUNDS = 3
+# No fsync and no snapshot: the disk and a background thread would be measured by whoever happens to meet them.
+_SETTINGS = {"forceSync": "no", "snapCount": "100000000"}
+
+
+def _some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks of everlatch.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    throughput = commands.add_parser("throughput", help="operations per second and CPU per operation, side by side")
+    throughput.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file, too")
+    throughput.add_argument("--rounds", type=_positive, metavar="N", help=f"default {_ROUNDS}, quick {_QUICK_ROUNDS}")
+    throughput.add_argument("--quick", action="store_true", help="few operations, to see that it works: no numbers")
+    throughput.add_argument(
+        "--contestants", type=_some_of(CONTESTANTS), default=CONTESTANTS, help=f"some of {','.join(CONTESTANTS)}"
+    )
+    throughput.add_argument(
+        "--operations", type=_some_of(OPERATIONS), default=OPERATIONS, help=f"some of {','.join(OPERATIONS)}"
+    )
+    throughput.add_argument("--hosts", metavar="HOST:PORT", help="use this server instead of starting one")
+    return parser
+
+
+@asynccontextmanager
+async def _server(hosts: str | None) -> AsyncIterator[str]:
+    """The address of the server to use."""
+    if hosts is not None:
+        yield hosts
+        return
+    from everlatch.testing.ensemble import Ensemble
+
+    server = Ensemble(1, version="3.8", tick_time=2.0, config=_SETTINGS, java_options=_full_jvm())
+    async with server as ensemble:
+        yield ensemble.connect_string
+
+
+def _full_jvm() -> tuple[str, ...]:
+    """Java's own defaults for a server, where `Ensemble` makes a JVM small and quick to start.
+
+    The last of two contradicting options counts: all compilers, and a quarter of the memory as heap.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return ("-XX:TieredStopAtLevel=4", f"-Xmx{memory // 4 >> 20}m", "-XX:+UseG1GC")
+
+
+async def _throughput(chosen: argparse.Namespace) -> None:
+    rounds = chosen.rounds or (_QUICK_ROUNDS if chosen.quick else _ROUNDS)
+    plan = Plan(chosen.contestants, chosen.operations, rounds, chosen.quick)
+    async with _server(chosen.hosts) as address:
+        about = await asyncio.to_thread(circumstances, plan, address)
+        rows = await run(plan, address, lambda line: print(line, file=sys.stderr, flush=True))
+    print(render(rows))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(to_json(rows, about), indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the chosen benchmark. The exit code is 1 if it could not be run; a missed bar is a result, not a failure."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        asyncio.run(_throughput(chosen))
+    except (ContestantError, PlainError, OSError) as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What callers pass in, checked before a byte is sent (promise P10).
+
+Rules of this file: one function per kind of argument; it returns what may be used, or raises an
+`InvalidArgumentError` that says what would be right.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from everlatch.errors import InvalidACLArgumentError, InvalidArgumentError, InvalidTypeError
+from everlatch.paths import validate_path
+from everlatch.types import ACL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "MAX_TTL_MS",
+    "checked_acl",
+    "checked_data",
+    "checked_timeout",
+    "checked_ttl_ms",
+    "checked_version",
+    "server_path",
+    "server_path_of_new",
+]
+
+MAX_TTL_MS = 0xFFFFFFFFFF
+"""Five bytes hold it on the server."""
+
+_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+
+
+@functools.lru_cache(maxsize=8192)
+def _valid(chroot: str, path: str) -> str:
+    validate_path(path)
+    if not chroot:
+        return path
+    return chroot if path == "/" else chroot + path
+
+
+def server_path(chroot: str, path: str) -> str:
+    """The path as the server sees it. Raises `InvalidPathError`, `InvalidTypeError`."""
+    if not isinstance(path, str):  # before the cache, which would choke on what can't be hashed
+        validate_path(path)
+    return _valid(chroot, path)
+
+
+def server_path_of_new(chroot: str, path: str, sequential: bool) -> str:
+    """Like `server_path` for `create`, where a sequential path is only the beginning of the name."""
+    if not sequential:
+        return server_path(chroot, path)
+    return chroot + validate_path(path, sequential=True)
+
+
+def checked_data(data: bytes) -> bytes:
+    """Data is `bytes`: text must be encoded by whoever knows how, and mutable buffers could change under way."""
+    if not isinstance(data, bytes):
+        raise InvalidTypeError(f"data is bytes, not {type(data).__name__}; encode text, copy buffers with bytes(…)")
+    return data
+
+
+def checked_version(version: int) -> int:
+    """An expected version: 32 bits, −1 for any."""
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise InvalidTypeError(f"a version is int, not {type(version).__name__}: {version!r}")
+    if not _INT_MIN <= version <= _INT_MAX:
+        raise InvalidArgumentError(f"a version has 32 bits, {version} doesn't fit")
+    return version
+
+
+def checked_acl(acl: Sequence[ACL]) -> Sequence[ACL]:
+    """An ACL as servers accept it: not empty, and made of `ACL`s."""
+    if isinstance(acl, ACL) or not isinstance(acl, (list, tuple)):
+        raise InvalidACLArgumentError(f"an ACL is a list of everlatch.ACL, not {type(acl).__name__}: {acl!r}")
+    if not acl:
+        raise InvalidACLArgumentError("an ACL can't be empty: nobody could do anything with the node")
+    for entry in acl:
+        if not (isinstance(entry, tuple) and len(entry) == 3):
+            raise InvalidACLArgumentError(f"not an everlatch.ACL(permissions, scheme, id): {entry!r}")
+        permissions, scheme, identity = entry
+        if not (isinstance(permissions, int) and 0 < permissions <= 31):
+            raise InvalidACLArgumentError(f"permissions are bits of everlatch.Permission, 1 to 31, not {permissions!r}")
+        if not (isinstance(scheme, str) and scheme and isinstance(identity, str)):
+            raise InvalidACLArgumentError(f"scheme and id of an ACL are str: {entry!r}")
+    return acl
+
+
+def checked_ttl_ms(path: str, ttl: float) -> int:
+    """A time to live in seconds, as the milliseconds that the wire has."""
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0.001 <= ttl <= MAX_TTL_MS / 1000:
+        raise InvalidArgumentError(
+            f"create {path!r}: a ttl is a number of seconds, 0.001 to {MAX_TTL_MS / 1000:.0f}; not {ttl!r}"
+        )
+    return round(ttl * 1000)
+
+
+def checked_timeout(timeout: object) -> float:
+    """A timeout in seconds; raises `InvalidArgumentError` for what is none."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise InvalidArgumentError(f"a timeout is a number of seconds, 0 or more, or None; not {timeout!r}")
+    return float(timeout)

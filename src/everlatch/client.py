@@ -1,0 +1,230 @@
+"""The client: what an application holds, and the view of it that is bound to one session."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Self
+
+from everlatch.arguments import checked_acl, checked_timeout
+from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
+from everlatch.errors import InvalidArgumentError, InvalidTypeError, SessionExpiredError
+from everlatch.operations import Operations, auth_body
+from everlatch.paths import parse_connect_string
+from everlatch.session.session import SessionOptions
+from everlatch.session.states import CONNECTED_STATES
+from everlatch.types import ACL, OPEN_ACL_UNSAFE, UNSET, State, StateChange, Statistics, Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from everlatch.engine.subscription import Subscription
+    from everlatch.types import Remove
+
+__all__ = ["Client", "SessionClient"]
+
+
+class _SessionState(Operations):
+    """What the client and its views tell of the session."""
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        return self._engine.session.state
+
+    @property
+    def session_id(self) -> int:
+        """The session id as a signed number of 64 bits, like `Stat.ephemeral_owner`; 0: none yet."""
+        return self._engine.session.session_id
+
+    @property
+    def session_time_left(self) -> float:
+        """Seconds until the session must be assumed lost unless the servers are heard before; 0 if it must be now.
+
+        Reads the clock: after the process was paused for longer than the session timeout it is 0 at once, whatever
+        `state` still says. Everything that rests on the session (leadership, locks) has to look here.
+        """
+        session = self._engine.session
+        if session.state not in CONNECTED_STATES and session.state is not State.SUSPENDED:
+            return 0.0
+        return max(0.0, session.lost_at - self._engine.now())
+
+    @property
+    def generation(self) -> int:
+        """How many sessions there have been, the present one included."""
+        return self._engine.session.generation
+
+    def add_listener(self, listener: Callable[[StateChange], object]) -> Remove:
+        """Calls `listener` with every change of state, in order, on the event loop; it may be a coroutine function.
+        Returns what takes it back."""
+        return self._engine.add_listener(listener)
+
+    def states(self) -> Subscription[StateChange]:
+        """The changes of state as an async iterator: first the latest one so far, then every one, until `CLOSED`.
+
+        `async with client.states() as changes: async for change in changes: …`
+        """
+        return self._engine.states()
+
+    async def wait_connected(self, timeout: Timeout = UNSET) -> None:
+        """Returns when a server answers (at once, if one does).
+
+        Raises `TimeoutError`; `ClientClosedError` or `AuthFailedError` when that will never be.
+        """
+        await self._engine.wait_connected(timeout)
+
+
+class SessionClient(_SessionState):
+    """A client's operations bound to the session that it had when `Client.in_session` was called.
+
+    Calls end with `SessionExpiredError` when that session has ended, instead of waiting for the next: for everything
+    that makes no sense in another session, such as what a lock's holder does.
+    """
+
+    def __repr__(self) -> str:
+        return f"<SessionClient session number {self._generation} of {self._engine.session.generation}>"
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the client still has this session."""
+        session = self._engine.session
+        return session.generation == self._generation and session.session_id != 0
+
+
+class Client(_SessionState):
+    """A ZooKeeper client that stays connected until it is closed.
+
+        async with Client("zk1:2181,zk2:2181,zk3:2181/app") as client:
+            data, stat = await client.get("/config")
+
+    It reconnects by itself, for however long the servers are away; when they have ended its session it begins a new
+    one. Calls made meanwhile wait. It belongs to the event loop that started it, and is used once.
+
+    `servers`: `host:port,host:port,[v6]:port/chroot`, or a sequence of `host:port` and one chroot at most.
+    `session_timeout`: seconds, asked for; the servers decide. `default_timeout`: seconds, for calls that don't say;
+    `None` waits. `start_timeout`: how long `start` keeps trying; `None`: each server once. `close_timeout`: the
+    longest that `close` takes. `acl`: for new nodes. `auth`: `(scheme, credentials)`, used on every connection.
+    `shuffle`: whether to try the servers in random order. `max_in_flight`: requests sent and unanswered at a time.
+    `max_queued_calls`, `max_queued_bytes`: what may wait to be sent; beyond it calls raise `QueueFullError`.
+    `max_request_size`, `max_reply_size`: bytes of a frame; the first must not exceed the servers' jute.maxbuffer.
+    `rng`: where all randomness comes from.
+
+    Raises `InvalidArgumentError` and its subclasses for what can't be right.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str],
+        *,
+        session_timeout: float = 10.0,
+        default_timeout: float | None = None,
+        start_timeout: float | None = None,
+        close_timeout: float = 5.0,
+        acl: Sequence[ACL] = OPEN_ACL_UNSAFE,
+        auth: Iterable[tuple[str, bytes]] = (),
+        shuffle: bool = True,
+        max_in_flight: int = 1000,
+        max_queued_calls: int = 100_000,
+        max_queued_bytes: int = 1 << 26,
+        max_request_size: int = MAX_REQUEST_SIZE,
+        max_reply_size: int = 1 << 26,
+        rng: random.Random | None = None,
+    ) -> None:
+        connect_string = parse_connect_string(_joined(servers))
+        options = SessionOptions(
+            endpoints=connect_string.endpoints,
+            chroot=connect_string.chroot,
+            session_timeout=_checked_session_timeout(session_timeout),
+            shuffle=shuffle,
+            max_in_flight=_positive("max_in_flight", max_in_flight),
+            max_queued_calls=_positive("max_queued_calls", max_queued_calls),
+            max_queued_bytes=_positive("max_queued_bytes", max_queued_bytes),
+            max_reply_size=_positive("max_reply_size", max_reply_size),
+        )
+        engine = Engine(
+            options,
+            rng or random.Random(),  # noqa: S311 (spreads load; guards no secret)
+            default_timeout=None if default_timeout is None else checked_timeout(default_timeout),
+            start_timeout=None if start_timeout is None else checked_timeout(start_timeout),
+            close_timeout=checked_timeout(close_timeout),
+            max_request_size=_positive("max_request_size", max_request_size),
+        )
+        super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
+        for scheme, credentials in auth:
+            engine.add_credentials(scheme, auth_body(scheme, credentials))
+
+    def __repr__(self) -> str:
+        statistics = self.statistics()
+        return (
+            f"<Client {statistics.state.name}, session 0x{statistics.session_id & 0xFFFFFFFFFFFFFFFF:x} "
+            f"(number {statistics.generation}), server {statistics.server}, {statistics.in_flight} in flight, "
+            f"{statistics.queued_calls} queued, {statistics.watches} watches>"
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def start(self, *, wait: bool = True) -> None:
+        """Connects.
+
+        Tries every server once, or until `start_timeout`; then raises `StartError`, which names each server and why,
+        and the client is closed. With `wait=False` it returns at once, in `CONNECTING`, and keeps trying. Raises
+        `AuthFailedError`; `AlreadyStartedError` or `ClientClosedError` the second time.
+        """
+        await self._engine.start(wait=wait)
+
+    async def close(self, timeout: Timeout = UNSET) -> None:
+        """Ends the session: calls made before are answered, then the servers delete its ephemeral nodes.
+
+        Returns within `timeout` (the client's `close_timeout` if left out) in every state, and never reconnects only
+        to close: without a connection, calls that wait fail at once with `ClientClosedError`, sent writes with
+        `OutcomeUnknownError`, and the servers expire the session. May be called again, and from several tasks; the
+        first call's timeout holds. Cancelling it doesn't stop the closing. Raises `WrongLoopError`.
+        """
+        await self._engine.close(timeout)
+
+    @property
+    def session_password(self) -> bytes:
+        """What proves that a session is ours. Secret: keep it out of logs."""
+        return self._engine.session.password
+
+    def in_session(self) -> SessionClient:
+        """A view of this client whose calls end with its present session: see `SessionClient`.
+
+        Raises `SessionExpiredError` if there is no session now.
+        """
+        session = self._engine.session
+        if session.session_id == 0:
+            raise SessionExpiredError("in_session", "/")
+        return SessionClient(self._engine, self._chroot, self._default_acl, session.generation)
+
+    def statistics(self) -> Statistics:
+        """A snapshot of what the client has done and has to do."""
+        return self._engine.session.statistics()
+
+
+def _joined(servers: str | Sequence[str]) -> str:
+    if isinstance(servers, str):
+        return servers
+    if not isinstance(servers, (list, tuple)) or not all(isinstance(server, str) for server in servers):
+        raise InvalidTypeError(f"servers are a connect string or a list of host:port, not {servers!r}")
+    return ",".join(servers)
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} is int, not {type(value).__name__}")
+    if value <= 0:
+        raise InvalidArgumentError(f"{name} must be 1 or more, not {value}")
+    return value
+
+
+def _checked_session_timeout(seconds: float) -> float:
+    """It travels as milliseconds in 32 bits."""
+    seconds = checked_timeout(seconds)
+    if not 0.001 <= seconds <= (2**31 - 1) / 1000:
+        raise InvalidArgumentError(f"a session timeout is 0.001 to {2**31 // 1000} seconds, not {seconds!r}")
+    return seconds

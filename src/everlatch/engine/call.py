@@ -1,0 +1,80 @@
+"""What an operation returns.
+
+A `Call` is a future that has been submitted already, and a coroutine as well, so that `create_task` and `TaskGroup`
+take it like the result of an `async def`. There is no task behind it: nothing runs until the reply arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from everlatch.session.requests import Request, Requests
+
+__all__ = ["Call"]
+
+T = TypeVar("T")
+
+
+class Call(asyncio.Future[T], Coroutine[Any, Any, T]):
+    """The result of an operation, on its way: await it, or pass it to any function of asyncio.
+
+    It was submitted when the method returned it; awaiting only waits. `cancel()` (a timeout of asyncio's, or the
+    end of a task that awaits it, does that too) withdraws it if it has not been sent; otherwise it may still take
+    effect, and its reply is dropped.
+    """
+
+    __slots__ = ("_request", "_requests", "_steps")
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._requests: Requests | None = None
+        self._request: Request | None = None
+        self._steps: Generator[Any, Any, T] | None = None
+
+    def submitted(self, request: Request, requests: Requests) -> None:
+        """Notes the request behind this call, so that cancelling reaches it."""
+        self._request = request
+        self._requests = requests
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Withdraws the call if it is unsent; if it is sent, nobody waits for its reply any more."""
+        if not super().cancel(msg):
+            return False
+        if self._requests is not None and self._request is not None:
+            self._requests.withdraw(self._request)
+        return True
+
+    # -- the coroutine side: one step that waits for the future
+
+    def send(self, value: Any, /) -> Any:
+        """Starts or resumes waiting; for event loops."""
+        if self._steps is None:
+            self._steps = self.__await__()
+        return self._steps.send(value)
+
+    def throw(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+        /,
+    ) -> Any:
+        """Ends waiting with an error; before the first step (a task cancelled at birth) it cancels the call."""
+        error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
+        if self._steps is None:
+            self.cancel()
+            raise error
+        return self._steps.throw(error.with_traceback(tb) if tb is not None else error)
+
+    def close(self) -> None:
+        """Stops waiting, and cancels the call if it has not ended."""
+        if self._steps is not None:
+            self._steps.close()
+        if not self.done():
+            self.cancel()

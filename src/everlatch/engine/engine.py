@@ -1,0 +1,544 @@
+"""Owns one session: after every input it sends, performs what the session asks for, and re-arms one timer.
+
+Rules:
+1. A session is never touched across an `await`, and only from the loop that started the engine.
+2. One flush a loop turn: the calls of one turn go out in one write. A call that finds nothing in flight goes at once,
+   so that a caller who waits for each answer does not wait for the turn as well.
+3. With many calls in flight reading pauses for a millisecond after each read: replies then come in batches, and the
+   CPU per call halves. With few in flight it never does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
+
+from everlatch.arguments import checked_timeout
+from everlatch.engine.call import Call
+from everlatch.engine.clock import clock_of
+from everlatch.engine.dispatch import Dispatcher, Lane
+from everlatch.engine.subscription import Subscription
+from everlatch.engine.transport import Dialer, Link, TcpDialer
+from everlatch.errors import (
+    AlreadyStartedError,
+    AuthFailedError,
+    ClientClosedError,
+    ConnectFailedError,
+    ConnectionClosedByServerError,
+    EverlatchError,
+    LinkError,
+    NotStartedError,
+    RequestTooLargeError,
+    StartError,
+    WrongLoopError,
+    describe,
+)
+from everlatch.session.actions import Announce, Closed, Dial, HangUp, Resolve, RoundFailed
+from everlatch.session.requests import Operation, Request
+from everlatch.session.session import Session, SessionOptions
+from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
+from everlatch.types import UNSET, State, StateChange, Timeout, Unset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from random import Random
+
+    from everlatch.paths import Endpoint
+    from everlatch.types import Remove, Watch, WatchEvent
+
+__all__ = ["MAX_REQUEST_SIZE", "Engine"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("everlatch")
+
+MAX_REQUEST_SIZE = 1_048_575
+"""The server's default limit for a frame (jute.maxbuffer); over it, it closes the connection without a word."""
+
+_REQUEST_HEADER = 8
+_BATCHING_FROM = 100
+_BATCHING_PAUSE = 0.001
+_TIMER_SLACK = 0.001
+_BLOCKED = 0.25
+"""A timer that fires so late (seconds) means that something blocks the event loop."""
+
+
+class Engine:
+    """Runs one session on the loop that starts it."""
+
+    def __init__(
+        self,
+        options: SessionOptions,
+        rng: Random,
+        *,
+        default_timeout: float | None,
+        start_timeout: float | None,
+        close_timeout: float,
+        max_request_size: int = MAX_REQUEST_SIZE,
+        dialer: Dialer | None = None,
+    ) -> None:
+        self.session = Session(options, rng, self._fire_watches)
+        self._requests = self.session.requests
+        self._default_timeout = default_timeout
+        self._start_timeout = start_timeout
+        self._close_timeout = close_timeout
+        self._max_body = max_request_size - _REQUEST_HEADER
+        self._dialer: Dialer = dialer or TcpDialer()
+        # Set by start().
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._clock: Callable[[], float] = _no_clock
+        self._dispatcher: Dispatcher | None = None
+        # The present connection, and attempts that are still being made or taken down.
+        self._link: Link | None = None
+        self._attempts: dict[int, asyncio.Task[None]] = {}
+        self._open: set[asyncio.Future[None]] = set()
+        # One flush and one timer at most.
+        self._flush_scheduled = False
+        self._reading_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        # Who waits for what.
+        self._start_waiter: asyncio.Future[None] | None = None
+        self._start_failures: list[tuple[str, BaseException]] = []
+        self._connect_waiters: set[asyncio.Future[None]] = set()
+        self._closed: asyncio.Future[None] | None = None
+        self._close_task: asyncio.Task[None] | None = None
+        self._listeners: list[Lane[StateChange]] = []
+        self._subscriptions: weakref.WeakSet[Subscription[StateChange]] = weakref.WeakSet()
+        self._last_change = StateChange(State.CONNECTING, State.CONNECTING, 0, 0, 0, None, None)
+
+    # -- calls -----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        operation: Operation,
+        path: str,
+        body: bytes,
+        watch: Watch | None = None,
+        timeout: Timeout = UNSET,
+        generation: int = 0,
+    ) -> Call[Any]:
+        """Queues one request and returns its call. Raises what `Client`'s methods say they raise."""
+        loop = self._checked_loop()
+        if len(body) > self._max_body:
+            raise self._too_large(operation, path, body)
+        if timeout is UNSET:
+            timeout = self._default_timeout
+        call: Call[Any] = Call(loop=loop)
+        if timeout is None:
+            request = Request(call, operation, path, body, watch, generation)
+            self.session.submit(request)
+        else:
+            seconds = checked_timeout(timeout)
+            request = Request(call, operation, path, body, watch, generation, seconds)
+            now = self._clock()
+            self.session.submit(request, now)
+            self._arm(now + seconds, now)
+        requests = self._requests
+        call.submitted(request, requests)
+        if not self._flush_scheduled and self._link is not None:
+            if requests.in_flight:
+                self._flush_scheduled = True
+                loop.call_soon(self._flush)
+            else:
+                self._pump()
+        return call
+
+    def authenticate(self, scheme: str, body: bytes, operation: Operation, timeout: Timeout) -> Call[None]:
+        """Adds an identity; the call ends with the server's answer."""
+        loop = self._checked_loop()
+        call: Call[None] = Call(loop=loop)
+        request = Request(call, operation, scheme, b"", timeout=self.seconds(timeout))
+        self.session.authenticate(scheme, body, request, self._clock())
+        call.submitted(request, self._requests)
+        self._pump()
+        return call
+
+    def add_credentials(self, scheme: str, body: bytes) -> None:
+        """An identity known before `start()`."""
+        self.session.authenticate(scheme, body, None, 0.0)
+
+    def seconds(self, timeout: Timeout) -> float | None:
+        """A call's timeout, with the default in place of `UNSET`."""
+        seconds = self._default_timeout if isinstance(timeout, Unset) else timeout
+        return None if seconds is None else checked_timeout(seconds)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self, *, wait: bool) -> None:
+        """See `Client.start`."""
+        if self._loop is not None:
+            raise AlreadyStartedError("start(): this client was started before; a client is used once, make a new one")
+        if self.session.state is State.CLOSED:
+            raise ClientClosedError("start(): this client was closed before it was started; make a new one")
+        loop = self._loop = asyncio.get_running_loop()
+        self._clock = clock_of(loop)
+        self._dispatcher = Dispatcher(loop)
+        self._closed = loop.create_future()
+        for lane in self._listeners:
+            lane.attach(self._dispatcher)
+        self.session.start(self._clock())
+        if wait:
+            self._start_waiter = loop.create_future()
+        self._pump()
+        if self._start_waiter is not None:
+            await self._wait_started(self._start_waiter)
+
+    async def _wait_started(self, waiter: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                await waiter
+        except BaseException as error:
+            self._abort()
+            await self._all_closed()
+            if isinstance(error, TimeoutError) and not isinstance(error, EverlatchError):
+                raise StartError(self._start_failures) from None
+            raise
+        finally:
+            self._start_waiter = None
+
+    async def close(self, timeout: Timeout) -> None:
+        """See `Client.close`."""
+        seconds = self._close_timeout if isinstance(timeout, Unset) else timeout
+        if seconds is not None:
+            seconds = checked_timeout(seconds)
+        if self._loop is None:
+            self.session.abort(0.0)
+            self.session.actions.clear()
+            return
+        self._checked_loop()
+        if self._close_task is None:
+            self._close_task = self._loop.create_task(self._close(seconds))
+        await asyncio.shield(self._close_task)
+
+    async def _close(self, timeout: float | None) -> None:
+        assert self._closed is not None
+        self.session.close(self._clock())
+        self._pump()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._closed)
+        except TimeoutError:
+            self._abort()
+        await self._all_closed()
+
+    def _abort(self) -> None:
+        self.session.abort(self._clock())
+        self._pump()
+
+    async def _all_closed(self) -> None:
+        """Waits until no socket or task of ours is left; the transports were aborted, so it takes a loop turn."""
+        for task in self._attempts.values():
+            task.cancel()
+        if self._attempts or self._open:
+            await asyncio.wait([*self._attempts.values(), *self._open], timeout=1.0)
+
+    # -- states ----------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The engine's clock: seconds, suspended time included."""
+        return self._clock()
+
+    def add_listener(self, listener: Callable[[StateChange], object]) -> Remove:
+        """See `Client.add_listener`."""
+        lane = Lane(self._dispatcher, listener)
+        self._listeners.append(lane)
+
+        def remove() -> None:
+            lane.remove()
+            if lane in self._listeners:
+                self._listeners.remove(lane)
+
+        return remove
+
+    def states(self) -> Subscription[StateChange]:
+        """See `Client.states`."""
+        subscription: Subscription[StateChange] = Subscription(self._subscriptions.discard)
+        subscription.put(self._last_change)
+        if self.session.state is State.CLOSED:
+            subscription.end()
+        else:
+            self._subscriptions.add(subscription)
+        return subscription
+
+    async def wait_connected(self, timeout: Timeout) -> None:
+        """See `Client.wait_connected`."""
+        loop = self._checked_loop()
+        seconds = self.seconds(timeout)
+        if self.session.state in CONNECTED_STATES:
+            return
+        if self.session.state in FINAL_STATES:
+            raise self._final_error("wait_connected()")
+        waiter = loop.create_future()
+        self._connect_waiters.add(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        finally:
+            self._connect_waiters.discard(waiter)
+
+    # -- from the loop ---------------------------------------------------------------------------------------------
+
+    def link_made(self, link: Link) -> None:
+        """A connection is there; it may no longer be wanted."""
+        if link.conn != self.session.conn:
+            link.abort()
+            return
+        self._link = link
+        self.session.connection_made(link.conn, self._clock())
+        self._pump()
+
+    def link_received(self, link: Link, data: bytes) -> None:
+        """Bytes have come."""
+        self.session.bytes_received(link.conn, data, self._clock())
+        if len(self._requests.in_flight) >= _BATCHING_FROM:
+            self._pause_reading(link)
+        self._pump()
+
+    def link_lost(self, link: Link, error: Exception | None) -> None:
+        """A connection has ended."""
+        if self._link is link:
+            self._link = None
+        self._open.discard(link.closed)
+        self.session.connection_lost(link.conn, _loss(error), self._clock())
+        self._pump()
+
+    def link_writable(self, link: Link) -> None:
+        """The transport takes bytes again."""
+        if self._link is link:
+            self._pump()
+
+    # -- the pump --------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        self._pump()
+
+    def _pump(self) -> None:
+        session = self.session
+        now = self._clock()
+        while session.actions:
+            self._perform()
+        link = self._link
+        if link is not None and link.writable and link.transport is not None:
+            data = session.data_to_send(now)
+            if data:
+                link.transport.write(data)
+        deadline = session.next_deadline()
+        if deadline is not None:
+            self._arm(deadline, now)
+
+    def _arm(self, deadline: float, now: float) -> None:
+        """One timer: moved when something is due earlier; when it fires too early it is simply armed again."""
+        if self._timer is not None:
+            if deadline >= self._timer_at - _TIMER_SLACK:
+                return
+            self._timer.cancel()
+        assert self._loop is not None
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - now), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._clock()
+        late = now - self._timer_at
+        if late > _BLOCKED:
+            logger.warning("the event loop was blocked for %.3g s: something in this process holds it up", late)
+        self.session.handle_timer(now)
+        self._pump()
+
+    def _pause_reading(self, link: Link) -> None:
+        transport = link.transport
+        if self._reading_paused or transport is None or transport.is_closing():
+            return
+        assert self._loop is not None
+        self._reading_paused = True
+        transport.pause_reading()
+        self._loop.call_later(_BATCHING_PAUSE, self._resume_reading, link)
+
+    def _resume_reading(self, link: Link) -> None:
+        self._reading_paused = False
+        if link.transport is not None and not link.transport.is_closing():
+            link.transport.resume_reading()
+
+    # -- what the session asks for ---------------------------------------------------------------------------------
+
+    def _perform(self) -> None:
+        action = self.session.actions.popleft()
+        match action:
+            case Announce(change):
+                self._announce(change)
+            case Dial(conn):
+                self._attempt(conn, self._dial(action))
+            case Resolve(conn):
+                self._attempt(conn, self._resolve(action))
+            case HangUp(conn):
+                self._hang_up(conn)
+            case RoundFailed(failures):
+                self._round_failed(failures)
+            case Closed():
+                self._finish()
+            case _:
+                assert_never(action)
+
+    def _attempt(self, conn: int, steps: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        task = self._attempts[conn] = self._loop.create_task(steps)
+        task.add_done_callback(lambda _: self._attempts.pop(conn, None))
+
+    async def _dial(self, request: Dial) -> None:
+        assert self._loop is not None
+        closed = self._loop.create_future()
+
+        def make_link() -> Link:
+            self._open.add(closed)
+            return Link(request.conn, self, closed)
+
+        logger.debug("connecting to %s", request.address)
+        try:
+            await self._dialer.dial(request.address, make_link)
+        except Exception as error:  # whatever a dialer raises, the client goes on to the next server
+            self._open.discard(closed)
+            failed = ConnectFailedError(f"connecting to {request.address} failed: {describe(error)}")
+            failed.__cause__ = error
+            self.session.connection_lost(request.conn, failed, self._clock())
+            self._pump()
+        except asyncio.CancelledError:
+            # Hung up. asyncio closes the socket; a link that was made already is aborted by whoever cancelled.
+            if not closed.done():
+                self._open.discard(closed)
+            raise
+
+    async def _resolve(self, request: Resolve) -> None:
+        assert self._loop is not None
+        endpoint: Endpoint = request.endpoint
+        try:
+            found = await self._loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failed = ConnectFailedError(f"{endpoint.host!r} did not resolve: {describe(error)}")
+            failed.__cause__ = error
+            self.session.connection_lost(request.conn, failed, self._clock())
+        else:
+            ips = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
+            self.session.resolved(request.conn, ips, self._clock())
+        self._pump()
+
+    def _hang_up(self, conn: int) -> None:
+        link = self._link
+        if link is not None and link.conn == conn:
+            self._link = None
+            link.abort()
+        attempt = self._attempts.get(conn)
+        if attempt is not None:
+            attempt.cancel()
+
+    def _round_failed(self, failures: list[tuple[str, BaseException]]) -> None:
+        self._start_failures = failures
+        waiter = self._start_waiter
+        if waiter is not None and self._start_timeout is None and not waiter.done():
+            waiter.set_exception(StartError(failures))
+
+    def _announce(self, change: StateChange) -> None:
+        _log(change)
+        self._last_change = change
+        if change.state in CONNECTED_STATES:
+            self._wake(None)
+        elif change.state in FINAL_STATES:
+            self._wake(change)
+        for lane in self._listeners:
+            lane.tell(change)
+        for subscription in list(self._subscriptions):
+            subscription.put(change)
+
+    def _wake(self, final: StateChange | None) -> None:
+        """Ends the waits for a connection: it is there, or will never be."""
+        waiters = [*self._connect_waiters]
+        if self._start_waiter is not None:
+            waiters.append(self._start_waiter)
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if final is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(self._final_error("waiting for a connection"))
+
+    def _finish(self) -> None:
+        for subscription in list(self._subscriptions):
+            subscription.end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        assert self._closed is not None
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _fire_watches(self, callbacks: list[Watch], event: WatchEvent) -> None:
+        assert self._dispatcher is not None
+        for callback in callbacks:
+            self._dispatcher.call(callback, event)
+
+    # -- refusals --------------------------------------------------------------------------------------------------
+
+    def _checked_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, if this is it."""
+        loop = self._loop
+        try:
+            if asyncio.get_running_loop() is loop and loop is not None:
+                return loop
+        except RuntimeError:
+            pass
+        raise self._wrong_loop()
+
+    def _wrong_loop(self) -> EverlatchError:
+        if self.session.state is State.CLOSED:
+            return ClientClosedError("the client is closed; make a new one")
+        if self._loop is None:
+            return NotStartedError(
+                "the client is not started: use `async with client:` or `await client.start()` first"
+            )
+        return WrongLoopError(
+            "a client belongs to the event loop and thread that started it; from another thread use "
+            "asyncio.run_coroutine_threadsafe(…, loop), in another loop start a client of its own"
+        )
+
+    def _too_large(self, operation: Operation, path: str, body: bytes) -> RequestTooLargeError:
+        return RequestTooLargeError(
+            f"{operation.name} {path!r} has {len(body) + _REQUEST_HEADER} bytes, over the limit of "
+            f"{self._max_body + _REQUEST_HEADER}: a server would close the connection without a word; "
+            "if its jute.maxbuffer is larger, raise max_request_size"
+        )
+
+    def _final_error(self, what: str) -> EverlatchError:
+        if self.session.state is State.AUTH_FAILED:
+            return AuthFailedError(what)
+        return ClientClosedError(f"{what}: the client is closed")
+
+
+def _loss(error: Exception | None) -> LinkError:
+    if error is None:
+        return ConnectionClosedByServerError("the server closed the connection")
+    reason = ConnectionClosedByServerError(f"the connection broke: {describe(error)}")
+    reason.__cause__ = error
+    return reason
+
+
+def _log(change: StateChange) -> None:
+    """One line per state change; the password is no field of it."""
+    level = logging.WARNING if change.state in (State.LOST, State.AUTH_FAILED, State.GAVE_UP) else logging.INFO
+    logger.log(
+        level,
+        "%s -> %s, session 0x%x, server %s%s",
+        change.previous.name,
+        change.state.name,
+        change.session_id & 0xFFFFFFFFFFFFFFFF,
+        change.server,
+        f": {describe(change.reason)}" if change.reason is not None else "",
+    )
+
+
+def _no_clock() -> float:
+    raise NotStartedError("the client is not started")

@@ -1,0 +1,70 @@
+"""Async iterators over what happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Subscription"]
+
+T = TypeVar("T")
+
+
+class Subscription(AsyncIterator[T]):
+    """Yields items in order; ends when its source does, or when it is closed.
+
+    Use it as `async with client.states() as changes: async for change in changes: …`, which closes it on `break`,
+    `return` and cancellation. Cancelling a wait loses no item. One consumer at a time.
+    """
+
+    def __init__(self, on_close: Callable[[Subscription[T]], None] | None = None) -> None:
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._on_close = on_close
+
+    def put(self, item: T) -> None:
+        """For the source: one more item."""
+        if not self._ended:
+            self._items.append(item)
+            self._wake()
+
+    def end(self) -> None:
+        """For the source: nothing will follow what is queued."""
+        self._ended = True
+        self._wake()
+
+    def close(self) -> None:
+        """Drops what is queued and ends."""
+        self._items.clear()
+        self.end()
+        if self._on_close is not None:
+            self._on_close(self)
+            self._on_close = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._items:
+            if self._ended:
+                raise StopAsyncIteration
+            if self._waiter is None or self._waiter.done():
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+        return self._items.popleft()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,96 @@
+"""Connections: the protocol that reports to the engine, and who makes them.
+
+`Dialer` is the seam for other ways to connect (TLS, a simulated network): whatever it does, it ends with an asyncio
+transport whose protocol is the one it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.session.servers import Address
+
+__all__ = ["Dialer", "Link", "LinkEvents", "TcpDialer"]
+
+
+class LinkEvents(Protocol):
+    """Who hears of a connection."""
+
+    def link_made(self, link: Link) -> None:
+        """The connection is there."""
+        ...
+
+    def link_received(self, link: Link, data: bytes) -> None:
+        """Bytes have come."""
+        ...
+
+    def link_lost(self, link: Link, error: Exception | None) -> None:
+        """The connection has ended; `None`: the server closed it."""
+        ...
+
+    def link_writable(self, link: Link) -> None:
+        """The transport takes bytes again."""
+        ...
+
+
+class Link(asyncio.Protocol):
+    """One connection, numbered as its session numbers it."""
+
+    def __init__(self, conn: int, events: LinkEvents, closed: asyncio.Future[None]) -> None:
+        self.conn = conn
+        self.writable = True
+        self.transport: asyncio.Transport | None = None
+        self.closed = closed
+        """Done when the socket is."""
+        self._events = events
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """From the loop."""
+        # asyncio sets TCP_NODELAY itself.
+        self.transport = cast("asyncio.Transport", transport)
+        self._events.link_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """From the loop."""
+        self._events.link_received(self, data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """From the loop."""
+        self.transport = None
+        self._events.link_lost(self, error)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        """From the loop: the server doesn't read. What waits, waits in our queue."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """From the loop."""
+        self.writable = True
+        self._events.link_writable(self)
+
+    def abort(self) -> None:
+        """Closes at once. `closed` tells when it is done."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Dialer(Protocol):
+    """Makes connections."""
+
+    async def dial(self, address: Address, make_link: Callable[[], Link]) -> None:
+        """Connects to `address`, with `make_link()` as the protocol. Raises `OSError`."""
+        ...
+
+
+class TcpDialer:
+    """Plain TCP."""
+
+    async def dial(self, address: Address, make_link: Callable[[], Link]) -> None:
+        """Connects; the address is numeric, so nothing is resolved."""
+        await asyncio.get_running_loop().create_connection(make_link, address.ip, address.port)

@@ -1,0 +1,337 @@
+"""The typed methods, one per operation of ZooKeeper.
+
+Rules of this file: a method checks its arguments, encodes the body, and submits one request; composed operations are
+`async def`. There is no state here but what a call needs to be made: the engine, the chroot, and the session it is
+bound to, if any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from everlatch.arguments import (
+    checked_acl,
+    checked_data,
+    checked_ttl_ms,
+    checked_version,
+    server_path,
+    server_path_of_new,
+)
+from everlatch.errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+)
+from everlatch.paths import join, parent, strip_chroot, validate_path
+from everlatch.session.requests import Operation
+from everlatch.session.watches import CHILD, DATA
+from everlatch.transaction import Transaction
+from everlatch.types import ACL, UNSET, Children, Created, Node, Stat, Timeout
+from everlatch.wire.auth_records import encode_auth_request
+from everlatch.wire.codes import CreateMode, Op
+from everlatch.wire.records import (
+    decode_create2_reply,
+    decode_exists_reply,
+    decode_get_acl_reply,
+    decode_get_children2_reply,
+    decode_get_children_reply,
+    decode_get_data_reply,
+    decode_set_acl_reply,
+    decode_set_data_reply,
+    encode_create_request,
+    encode_create_ttl_request,
+    encode_delete_request,
+    encode_exists_request,
+    encode_get_acl_request,
+    encode_get_children2_request,
+    encode_get_children_request,
+    encode_get_data_request,
+    encode_set_acl_request,
+    encode_set_data_request,
+    encode_sync_request,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from everlatch.engine.call import Call
+    from everlatch.engine.engine import Engine
+    from everlatch.types import Watch
+
+__all__ = ["Operations", "auth_body"]
+
+
+def _no_result(_buf: bytes, _pos: int, _end: int) -> None:
+    """Decodes a reply whose body says nothing new."""
+
+
+_GET = Operation("get", Op.GET_DATA, decode_get_data_reply, watch=DATA)
+_EXISTS = Operation("exists", Op.EXISTS, decode_exists_reply, watch=DATA, missing_is_none=True)
+_CHILDREN = Operation("children", Op.GET_CHILDREN, decode_get_children_reply, watch=CHILD)
+_CHILDREN_AND_STAT = Operation("children_and_stat", Op.GET_CHILDREN2, decode_get_children2_reply, watch=CHILD)
+_SET = Operation("set", Op.SET_DATA, decode_set_data_reply, is_write=True)
+_DELETE = Operation("delete", Op.DELETE, _no_result, is_write=True)
+_GET_ACL = Operation("get_acl", Op.GET_ACL, decode_get_acl_reply)
+_SET_ACL = Operation("set_acl", Op.SET_ACL, decode_set_acl_reply, is_write=True)
+_SYNC = Operation("sync", Op.SYNC, _no_result)
+_ADD_AUTH = Operation("add_auth", Op.AUTH, _no_result)
+
+
+class Operations:
+    """What can be done with znodes. `Client` has these, and so has what `Client.in_session` returns.
+
+    Every method that returns a `Call` has submitted its request when it returns: requests take effect in the order of
+    the calls, not of the awaits. All take a `timeout` in seconds (`None`: none; left out: the client's
+    `default_timeout`), and all may raise, from the call or when awaited:
+
+    - `InvalidArgumentError` and its subclasses, `ClientStateError` and its subclasses, `QueueFullError`: at once,
+      nothing was sent;
+    - `CallTimeoutError`: the timeout ran out; for a write that had been sent it is a `WriteTimeoutError`;
+    - `ClientClosedError`: closed before the answer came; `AuthFailedError`: the client's credentials were refused;
+    - writes: `OutcomeUnknownError`: the connection broke after the request was sent and before its reply;
+    - reads: `RequestKillsConnectionError`, `ReplyTooLargeError`: the answer can't be had over any connection;
+    - `ServerError` and its subclasses: the server's refusal; each method names the usual ones.
+
+    While the client is disconnected, calls wait in a queue and are sent once when it is connected again.
+    """
+
+    def __init__(self, engine: Engine, chroot: str, default_acl: Sequence[ACL], generation: int = 0) -> None:
+        self._engine = engine
+        self._chroot = chroot
+        self._default_acl = default_acl
+        self._generation = generation
+        self._create = Operation("create", Op.CREATE2, self._decode_created, is_write=True)
+        self._create_container = self._create._replace(op=Op.CREATE_CONTAINER)
+        self._create_ttl = self._create._replace(op=Op.CREATE_TTL)
+
+    # -- reads -----------------------------------------------------------------------------------------------------
+
+    def get(self, path: str, *, watch: Watch | None = None, timeout: Timeout = UNSET) -> Call[Node]:
+        """Reads a node: `data, stat = await client.get(path)`.
+
+        `watch` is called once, with the next change of the node's data or its deletion. Raises `NoNodeError` (no
+        watch is set then: use `exists`), `NoAuthError`.
+        """
+        body = encode_get_data_request(server_path(self._chroot, path), watch is not None)
+        return self._engine.submit(_GET, path, body, watch, timeout, self._generation)
+
+    def exists(self, path: str, *, watch: Watch | None = None, timeout: Timeout = UNSET) -> Call[Stat | None]:
+        """Returns a node's `Stat`, or `None` if there is no such node.
+
+        `watch` is called once, with the next creation, change of data, or deletion of the node. Raises `NoAuthError`
+        (servers from 3.8.4 and 3.9.2 on demand READ).
+        """
+        body = encode_exists_request(server_path(self._chroot, path), watch is not None)
+        return self._engine.submit(_EXISTS, path, body, watch, timeout, self._generation)
+
+    def children(self, path: str, *, watch: Watch | None = None, timeout: Timeout = UNSET) -> Call[list[str]]:
+        """Returns the names of a node's children, in no order.
+
+        `watch` is called once, with the next creation or deletion of a child, or the deletion of the node. Raises
+        `NoNodeError`, `NoAuthError`.
+        """
+        body = encode_get_children_request(server_path(self._chroot, path), watch is not None)
+        return self._engine.submit(_CHILDREN, path, body, watch, timeout, self._generation)
+
+    def children_and_stat(self, path: str, *, watch: Watch | None = None, timeout: Timeout = UNSET) -> Call[Children]:
+        """Like `children`, with the node's own `Stat` as of the same moment."""
+        body = encode_get_children2_request(server_path(self._chroot, path), watch is not None)
+        return self._engine.submit(_CHILDREN_AND_STAT, path, body, watch, timeout, self._generation)
+
+    def get_acl(self, path: str, *, timeout: Timeout = UNSET) -> Call[tuple[list[ACL], Stat]]:
+        """Returns a node's ACL and `Stat`. Without ADMIN permission the server hides digests. Raises `NoNodeError`,
+        `NoAuthError`."""
+        body = encode_get_acl_request(server_path(self._chroot, path))
+        return self._engine.submit(_GET_ACL, path, body, None, timeout, self._generation)
+
+    def sync(self, path: str = "/", *, timeout: Timeout = UNSET) -> Call[None]:
+        """Brings the server in use up to date with the leader: a read called after it, awaited or not, sees all that
+        the leader had committed. (A leader that has been deposed and doesn't know it yet answers too.)"""
+        body = encode_sync_request(server_path(self._chroot, path))
+        return self._engine.submit(_SYNC, path, body, None, timeout, self._generation)
+
+    # -- writes ----------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        path: str,
+        data: bytes = b"",
+        *,
+        ephemeral: bool = False,
+        sequential: bool = False,
+        container: bool = False,
+        ttl: float | None = None,
+        acl: Sequence[ACL] | None = None,
+        timeout: Timeout = UNSET,
+    ) -> Call[Created]:
+        """Creates a node and returns its path and `Stat`.
+
+        `ephemeral`: deleted by the servers when this client's session ends. `sequential`: the server appends a number
+        of ten digits to `path`, larger than any before it under this parent. `container`: deleted by the servers
+        some time after its last child. `ttl` (seconds, not with `ephemeral`): deleted when it has had no children and
+        no change for so long; servers need `extendedTypesEnabled`. `acl`: the client's default if left out.
+
+        Raises `NodeExistsError`, `NoNodeError` (no parent), `NoChildrenForEphemeralsError`, `NoAuthError`,
+        `InvalidACLError`, `QuotaExceededError`, `UnimplementedError` (TTL is off on the servers).
+        """
+        new_path = server_path_of_new(self._chroot, path, sequential)
+        acls = checked_acl(self._default_acl if acl is None else acl)
+        checked_data(data)
+        if ttl is not None:
+            if ephemeral or container:
+                raise InvalidArgumentError(f"create {path!r}: ttl goes with neither ephemeral nor container")
+            mode = CreateMode.PERSISTENT_SEQUENTIAL_WITH_TTL if sequential else CreateMode.PERSISTENT_WITH_TTL
+            body = encode_create_ttl_request(new_path, data, acls, mode, checked_ttl_ms(path, ttl))
+            operation = self._create_ttl
+        elif container:
+            if ephemeral or sequential:
+                raise InvalidArgumentError(f"create {path!r}: container goes with neither ephemeral nor sequential")
+            body = encode_create_request(new_path, data, acls, CreateMode.CONTAINER)
+            operation = self._create_container
+        else:
+            body = encode_create_request(new_path, data, acls, _MODES[bool(sequential), bool(ephemeral)])
+            operation = self._create
+        return self._engine.submit(operation, path, body, None, timeout, self._generation)
+
+    def set(self, path: str, data: bytes, *, version: int = -1, timeout: Timeout = UNSET) -> Call[Stat]:
+        """Replaces a node's data, if its version is `version` (−1: any), and returns its new `Stat`. Raises
+        `NoNodeError`, `BadVersionError`, `NoAuthError`, `QuotaExceededError`."""
+        body = encode_set_data_request(server_path(self._chroot, path), checked_data(data), checked_version(version))
+        return self._engine.submit(_SET, path, body, None, timeout, self._generation)
+
+    def delete(self, path: str, *, version: int = -1, timeout: Timeout = UNSET) -> Call[None]:
+        """Deletes a node without children, if its version is `version` (−1: any). Raises `NoNodeError`,
+        `BadVersionError`, `NotEmptyError`, `NoAuthError`; `BadArgumentsError` for `/` and ZooKeeper's own nodes."""
+        # Never the chroot itself: "/" goes out as "/", which the server refuses, as ZooKeeper's own client does.
+        target = server_path(self._chroot, path) if path != "/" else "/"
+        body = encode_delete_request(target, checked_version(version))
+        return self._engine.submit(_DELETE, path, body, None, timeout, self._generation)
+
+    def set_acl(self, path: str, acl: Sequence[ACL], *, version: int = -1, timeout: Timeout = UNSET) -> Call[Stat]:
+        """Replaces a node's ACL, if its *ACL* version (`Stat.aversion`) is `version` (−1: any), and returns its
+        `Stat`. Raises `NoNodeError`, `BadVersionError`, `NoAuthError`, `InvalidACLError`."""
+        body = encode_set_acl_request(server_path(self._chroot, path), checked_acl(acl), checked_version(version))
+        return self._engine.submit(_SET_ACL, path, body, None, timeout, self._generation)
+
+    def transaction(self) -> Transaction:
+        """Several writes and version checks that are applied together or not at all: see `Transaction`."""
+        return Transaction(self._submit_multi, self._chroot, self._default_acl)
+
+    # -- identity --------------------------------------------------------------------------------------------------
+
+    def add_auth(self, scheme: str, credentials: bytes, *, timeout: Timeout = UNSET) -> Call[None]:
+        """Authenticates, now and on every later connection: `client.add_auth("digest", b"user:password")`.
+
+        The call ends with the server's answer; one that refuses ends the client (`AUTH_FAILED`) and this call with
+        `AuthFailedError`. Cancelling the call or its timeout takes nothing back.
+        """
+        return self._engine.authenticate(scheme, auth_body(scheme, credentials), _ADD_AUTH, timeout)
+
+    # -- composed --------------------------------------------------------------------------------------------------
+
+    async def ensure_path(self, path: str, *, acl: Sequence[ACL] | None = None, timeout: Timeout = UNSET) -> None:
+        """Creates a persistent node and its ancestors where they are missing. Those that exist are left as they are.
+
+        `timeout` is for the whole. Raises what `create` raises, but `NodeExistsError` and `NoNodeError`;
+        `TimeoutError`.
+        """
+        validate_path(path)
+        async with asyncio.timeout(self._engine.seconds(timeout)):
+            await self._ensure_path(path, acl)
+
+    async def _ensure_path(self, path: str, acl: Sequence[ACL] | None) -> None:
+        while path != "/" or self._chroot:
+            try:
+                await self._create_if_missing(path, acl)
+                return
+            except NoNodeError:
+                # A parent is missing, or was deleted meanwhile.
+                await self._ensure_path(parent(path), acl) if path != "/" else await self._ensure_chroot(acl)
+
+    async def _create_if_missing(self, path: str, acl: Sequence[ACL] | None) -> None:
+        if await self.exists(path, timeout=None) is not None:
+            return
+        with contextlib.suppress(NodeExistsError):
+            await self.create(path, acl=acl, timeout=None)
+
+    async def _ensure_chroot(self, acl: Sequence[ACL] | None) -> None:
+        outside = Operations(self._engine, "", self._default_acl, self._generation)
+        await outside._ensure_path(self._chroot, acl)
+
+    async def delete_tree(self, path: str, *, missing_ok: bool = False, timeout: Timeout = UNSET) -> None:
+        """Deletes a node and all below it, children first; nodes that others create meanwhile are deleted as well.
+
+        Not atomic: after an error, part of the tree is gone. `timeout` is for the whole. Raises `NoNodeError` unless
+        `missing_ok`, `NoAuthError`, `TimeoutError`, and what `delete` raises.
+        """
+        if path == "/":
+            raise InvalidArgumentError("delete_tree '/': the root can't be deleted; delete its children")
+        validate_path(path)
+        async with asyncio.timeout(self._engine.seconds(timeout)):
+            if not missing_ok and await self.exists(path, timeout=None) is None:
+                raise NoNodeError("delete_tree", path)
+            await self._delete_tree(path)
+
+    async def _delete_tree(self, root: str) -> None:
+        """Depth first with a stack of our own, so that no depth of the tree is too deep."""
+        stack = [root]
+        while stack:
+            path = stack[-1]
+            try:
+                names = await self.children(path, timeout=None)
+                if names:
+                    # Leaves go at once, pipelined; what turns out to have children comes back on the stack.
+                    stack += await self._delete_all([join(path, name) for name in names])
+                    continue
+                await self.delete(path, timeout=None)
+            except NoNodeError:
+                pass
+            except NotEmptyError:
+                continue
+            stack.pop()
+
+    async def _delete_all(self, paths: list[str]) -> list[str]:
+        """Deletes the nodes without children, and returns the others."""
+        with_children: list[str] = []
+        for start in range(0, len(paths), _DELETE_BATCH):
+            batch = paths[start : start + _DELETE_BATCH]
+            results = await asyncio.gather(*[self.delete(path, timeout=None) for path in batch], return_exceptions=True)
+            for path, result in zip(batch, results, strict=True):
+                if isinstance(result, NotEmptyError):
+                    with_children.append(path)
+                elif isinstance(result, BaseException) and not isinstance(result, NoNodeError):
+                    raise result
+        return with_children
+
+    # -- how a call is made ----------------------------------------------------------------------------------------
+
+    def _submit_multi(self, operation: Operation, path: str, body: bytes, timeout: Timeout) -> Call[None]:
+        return self._engine.submit(operation, path, body, None, timeout, self._generation)
+
+    def _decode_created(self, buf: bytes, pos: int, end: int) -> Created:
+        created = decode_create2_reply(buf, pos, end)
+        return Created(strip_chroot(self._chroot, created.path), created.stat) if self._chroot else created
+
+
+_MODES = {
+    (False, False): CreateMode.PERSISTENT,
+    (False, True): CreateMode.EPHEMERAL,
+    (True, False): CreateMode.PERSISTENT_SEQUENTIAL,
+    (True, True): CreateMode.EPHEMERAL_SEQUENTIAL,
+}
+"""(sequential, ephemeral) → mode."""
+
+_DELETE_BATCH = 500
+
+
+def auth_body(scheme: str, credentials: bytes) -> bytes:
+    """The body of an auth request. Error messages don't show the credentials."""
+    if not isinstance(scheme, str) or not scheme:
+        raise InvalidTypeError(f"an auth scheme is str, such as 'digest', not {scheme!r}")
+    if not isinstance(credentials, bytes):
+        raise InvalidTypeError(f"credentials are bytes, not {type(credentials).__name__}; encode them")
+    return encode_auth_request(scheme, credentials)

@@ -1,0 +1,52 @@
+"""What a session asks its engine to do. The engine performs these in order; bytes to send come separately."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from everlatch.paths import Endpoint
+    from everlatch.session.servers import Address
+    from everlatch.types import StateChange
+
+__all__ = ["Action", "Announce", "Closed", "Dial", "HangUp", "Resolve", "RoundFailed"]
+
+
+class Resolve(NamedTuple):
+    """Resolve a name within `budget` seconds; answer with `Session.resolved` or `connection_lost`."""
+
+    conn: int
+    endpoint: Endpoint
+    budget: float
+
+
+class Dial(NamedTuple):
+    """Connect; answer with `Session.connection_made` or `connection_lost`. Give up when told to hang up."""
+
+    conn: int
+    address: Address
+
+
+class HangUp(NamedTuple):
+    """Close the connection, or stop trying to make it. The session ignores whatever it still says."""
+
+    conn: int
+
+
+class Announce(NamedTuple):
+    """Tell the listeners."""
+
+    change: StateChange
+
+
+class RoundFailed(NamedTuple):
+    """Before the first connection: every server was tried once. `failures` has `(server, reason)` for each."""
+
+    failures: list[tuple[str, BaseException]]
+
+
+class Closed(NamedTuple):
+    """The session is over: nothing more will come."""
+
+
+Action: TypeAlias = Resolve | Dial | HangUp | Announce | RoundFailed | Closed

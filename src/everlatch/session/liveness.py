@@ -1,0 +1,95 @@
+"""When to ping, when a link counts as silent, and when the session must be assumed lost.
+
+Rules, with T the negotiated session timeout:
+1. A ping goes out when nothing was sent for T/6 (at most 10 s) and nothing is unanswered. Any request touches the
+   session and is answered, so a busy link needs none.
+2. A link is silent when something is unanswered and no byte has come for T/3 since. Requests count like pings: a
+   client that only asked on a half-open link would otherwise never notice.
+3. *Proven* is the send time of the last answered request. At that moment at the earliest the server counted T from
+   anew, so at proven + T the session must be assumed lost, whatever the link seems to do.
+   (ZooKeeper's own client counts from the last byte *received*, which is later than the server's count.)
+4. A deadline that is handled late means that our own process or loop stood still, not that the server did: whoever
+   handles it has to read what has arrived first. `was_late` says so.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Liveness"]
+
+_PINGS_PER_TIMEOUT = 6
+_LONGEST_PING_INTERVAL = 10.0
+_SILENCES_PER_TIMEOUT = 3
+_LATENESS = 0.05
+
+
+class Liveness:
+    """The clockwork of one client; times are in seconds on the clock that the caller passes in."""
+
+    def __init__(self, session_timeout: float) -> None:
+        self.timeout = session_timeout
+        self.proven = 0.0
+        """Send time of the last answered request of this session."""
+        self.waiting_since: float | None = None
+        """Since when something is unanswered with no byte received; `None`: nothing is unanswered."""
+        self.ping_sent_at: float | None = None
+        self._last_sent = 0.0
+
+    @property
+    def ping_interval(self) -> float:
+        """How long nothing may be sent before a ping is."""
+        return min(self.timeout / _PINGS_PER_TIMEOUT, _LONGEST_PING_INTERVAL)
+
+    @property
+    def budget(self) -> float:
+        """How long an unanswered link may be silent."""
+        return self.timeout / _SILENCES_PER_TIMEOUT
+
+    @property
+    def lost_at(self) -> float:
+        """When the session must be assumed lost."""
+        return self.proven + self.timeout
+
+    def connected(self, sent_at: float, now: float, timeout: float) -> None:
+        """A handshake was answered: the ConnectRequest went out at `sent_at`."""
+        self.timeout = timeout
+        self.proven = sent_at
+        self.waiting_since = self.ping_sent_at = None
+        self._last_sent = now
+
+    def disconnected(self) -> None:
+        """The link is gone, and with it everything unanswered."""
+        self.waiting_since = self.ping_sent_at = None
+
+    def sent(self, now: float) -> None:
+        """Requests were handed to the transport."""
+        self._last_sent = now
+        if self.waiting_since is None:
+            self.waiting_since = now
+
+    def ping_sent(self, now: float) -> None:
+        """A ping was handed to the transport."""
+        self.ping_sent_at = now
+        self.sent(now)
+
+    def received(self, now: float, *, unanswered: bool) -> None:
+        """Bytes came; `unanswered`: something still waits for its reply."""
+        self.waiting_since = now if unanswered or self.ping_sent_at is not None else None
+
+    def ping_due(self, now: float) -> bool:
+        """Rule 1."""
+        return self.waiting_since is None and now >= self._last_sent + self.ping_interval
+
+    def is_silent(self, now: float) -> bool:
+        """Rule 2, and rule 3 for a link that brings bytes but no answers."""
+        return now >= self.lost_at or (self.waiting_since is not None and now >= self.waiting_since + self.budget)
+
+    def next_deadline(self) -> float:
+        """When to look again, while connected."""
+        if self.waiting_since is None:
+            return min(self._last_sent + self.ping_interval, self.lost_at)
+        return min(self.waiting_since + self.budget, self.lost_at)
+
+    @staticmethod
+    def was_late(deadline: float, now: float) -> bool:
+        """Rule 4."""
+        return now - deadline > _LATENESS

@@ -1,0 +1,330 @@
+"""The calls of a client on their way: *never sent*, or *sent, unanswered*.
+
+Rules:
+1. Calls are sent in the order in which they were submitted, and each is sent once; only a read whose connection
+   broke goes back to where it stood in that order.
+2. A call is *sent* from the moment its bytes are handed to the transport. Before that it can be withdrawn without a
+   trace; after it the reply is awaited, and swallowed if nobody wants it any more, so that no other reply shifts.
+3. The queue is bounded by calls and bytes; a call over a bound is refused at once.
+4. A request ends once, by `complete` or `fail`; it lets go of its call then, so that the two make no cycle.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from everlatch.errors import (
+    CallTimeoutError,
+    OutcomeUnknownError,
+    QueueFullError,
+    RequestKillsConnectionError,
+    SessionExpiredError,
+    WriteTimeoutError,
+)
+from everlatch.wire.headers import REQUEST_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.types import Watch
+
+__all__ = ["HEADER_BYTES", "POISON_LOSSES", "Completion", "Operation", "Request", "Requests"]
+
+HEADER_BYTES = 12
+"""Length prefix, xid and type before each body."""
+
+POISON_LOSSES = 3
+"""A read that was the first unanswered request in so many lost connections is not sent again."""
+
+_MAX_XID = 2**31 - 1
+_GAPS = 1024
+"""So many dead entries a container may always keep before it is worth sweeping."""
+
+
+class Completion(Protocol):
+    """What a call must offer; `asyncio.Future` does."""
+
+    def done(self) -> bool:
+        """Whether it was answered or cancelled."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Ends it well."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Ends it with an error."""
+        ...
+
+
+class Operation(NamedTuple):
+    """What is the same for every request of a kind."""
+
+    name: str
+    op: int
+    decode: Callable[[bytes, int, int], Any]
+    """(buffer, start, end) → result. Raises `ProtocolError` (the connection is dropped) or the call's own error."""
+    is_write: bool = False
+    watch: int | None = None
+    """The kind of one-shot watch that it can set (`everlatch.session.watches`)."""
+    missing_is_none: bool = False
+    """"No node" is a result (`None`), not an error: exists."""
+
+
+class Request:
+    """One call on its way."""
+
+    __slots__ = (
+        "body",
+        "call",
+        "generation",
+        "losses",
+        "operation",
+        "path",
+        "sent_at",
+        "timeout",
+        "watch",
+        "xid",
+    )
+
+    def __init__(
+        self,
+        call: Completion | None,
+        operation: Operation,
+        path: str,
+        body: bytes,
+        watch: Watch | None = None,
+        generation: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        self.call = call
+        """`None` once it has ended."""
+        self.operation = operation
+        self.path = path
+        """As the user wrote it, for errors and watches."""
+        self.body = body
+        self.watch = watch
+        self.generation = generation
+        """The session that it is bound to; 0: none."""
+        self.timeout = timeout
+        self.xid = 0
+        """0 while it is not sent."""
+        self.sent_at = 0.0
+        self.losses = 0
+        """In how many lost connections it was the first unanswered request."""
+
+    def __repr__(self) -> str:
+        where = f"sent as {self.xid}" if self.xid else "waiting"
+        return f"<Request {self.operation.name} {self.path!r} {'ended' if self.call is None else where}>"
+
+    def complete(self, result: Any) -> None:
+        """Ends the call well, unless it has ended or was cancelled."""
+        call, self.call = self.call, None
+        if call is not None and not call.done():
+            call.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the call with an error, unless it has ended or was cancelled."""
+        call, self.call = self.call, None
+        if call is not None and not call.done():
+            call.set_exception(error)
+
+
+class Requests:
+    """The queue, what is in flight, and the deadlines of both."""
+
+    def __init__(self, *, max_in_flight: int, max_queued_calls: int, max_queued_bytes: int) -> None:
+        self._max_in_flight = max_in_flight
+        self._max_calls = max_queued_calls
+        self._max_bytes = max_queued_bytes
+        self._waiting: deque[Request] = deque()
+        self._withdrawn = 0
+        """Requests in `_waiting` that have ended."""
+        self.queued_calls = 0
+        self.queued_bytes = 0
+        self.in_flight: deque[Request] = deque()
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._deadline_count = 0
+        self._last_xid = 0
+        # Counts for `Client.statistics()`.
+        self.sent = 0
+        self.repeated = 0
+        self.unknown = 0
+
+    def __len__(self) -> int:
+        return self.queued_calls + len(self.in_flight)
+
+    # -- in
+
+    def submit(self, request: Request, now: float | None = None) -> None:
+        """Queues a request; with a `timeout` its time runs from `now`. Raises `QueueFullError`."""
+        size = len(request.body) + HEADER_BYTES
+        if self.queued_calls >= self._max_calls or self.queued_bytes + size > self._max_bytes:
+            raise QueueFullError(
+                f"{request.operation.name} {request.path!r}: {self.queued_calls} calls with {self.queued_bytes} bytes "
+                f"are waiting to be sent, the limits are {self._max_calls} and {self._max_bytes}; "
+                "wait for some, or raise max_queued_calls or max_queued_bytes"
+            )
+        self.queued_calls += 1
+        self.queued_bytes += size
+        self._waiting.append(request)
+        if request.timeout is not None and now is not None:
+            self._set_deadline(request, now)
+
+    def track(self, request: Request, xid: int, now: float) -> None:
+        """Watches the deadline of a request that is sent under a special xid, outside of the queue."""
+        request.xid = xid
+        if request.timeout is not None:
+            self._set_deadline(request, now)
+
+    def withdraw(self, request: Request) -> None:
+        """The caller has cancelled: unsent, the request vanishes; sent, its reply will be swallowed."""
+        if request.call is None:
+            return
+        if request.xid:
+            request.call = None
+        else:
+            self._end_unsent(request, None)
+
+    # -- out
+
+    def take_batch(self, now: float, generation: int) -> list[bytes]:
+        """The frames that may be sent now: as many as fit in flight. They count as sent from here on."""
+        frames: list[bytes] = []
+        waiting, in_flight = self._waiting, self.in_flight
+        room = self._max_in_flight - len(in_flight)
+        while waiting and room > 0:
+            request = waiting.popleft()
+            call = request.call
+            if call is None:
+                self._withdrawn -= 1
+                continue
+            body = request.body
+            self.queued_calls -= 1
+            self.queued_bytes -= len(body) + HEADER_BYTES
+            if request.generation and request.generation != generation:
+                request.fail(_session_ended(request))
+                continue
+            self._last_xid = xid = self._last_xid % _MAX_XID + 1
+            request.xid = xid
+            request.sent_at = now
+            in_flight.append(request)
+            frames.append(REQUEST_HEADER.pack(len(body) + 8, xid, request.operation.op) + body)
+            room -= 1
+        self.sent += len(frames)
+        return frames
+
+    def send_now(self, request: Request, now: float) -> bytes:
+        """The frame of a request of the session's own, which goes before everything that waits."""
+        self._last_xid = request.xid = self._last_xid % _MAX_XID + 1
+        request.sent_at = now
+        self.in_flight.append(request)
+        return REQUEST_HEADER.pack(len(request.body) + 8, request.xid, request.operation.op) + request.body
+
+    # -- the end of a connection, of a session, of everything
+
+    def connection_lost(self, reason: BaseException | None, *, blame_first: bool) -> None:
+        """Judges what was in flight: reads go back to the head of the queue, the outcome of writes is unknown.
+
+        With `blame_first` the connection had served requests, and the first unanswered one may be what kills it.
+        """
+        sent, self.in_flight = self.in_flight, deque()
+        first = next((request for request in sent if request.call is not None), None)
+        if blame_first and first is not None:
+            first.losses += 1
+        for request in reversed(sent):
+            if request.call is None:
+                continue
+            if request.operation.is_write:
+                self.unknown += 1
+                request.fail(OutcomeUnknownError(request.operation.name, request.path, reason))
+            elif request.losses >= POISON_LOSSES:
+                request.fail(RequestKillsConnectionError(request.operation.name, request.path, request.losses, reason))
+            else:
+                self._put_back(request)
+
+    def fail_bound(self, generation: int) -> None:
+        """A session has ended: the waiting calls that are bound to it fail."""
+        for request in self._waiting:
+            if request.call is not None and request.generation == generation:
+                self._end_unsent(request, _session_ended(request))
+
+    def fail_all(self, error: Callable[[Request], BaseException]) -> None:
+        """Ends everything: what waits, and the reads in flight, with `error(request)`; sent writes as unknown."""
+        ended = [*self.in_flight, *self._waiting]
+        self.in_flight.clear()
+        self._waiting.clear()
+        self._deadlines.clear()
+        self.queued_calls = self.queued_bytes = self._withdrawn = 0
+        for request in ended:
+            if request.call is not None and request.xid and request.operation.is_write:
+                self.unknown += 1
+                request.fail(OutcomeUnknownError(request.operation.name, request.path, error(request)))
+            else:
+                request.fail(error(request))
+
+    # -- deadlines
+
+    def next_deadline(self) -> float | None:
+        """When the next call times out."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][2].call is None:
+            heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
+
+    def expire(self, now: float) -> None:
+        """Ends the calls whose time has run out."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now:
+            request = heapq.heappop(deadlines)[2]
+            if request.call is not None:
+                self._time_out(request)
+
+    def _set_deadline(self, request: Request, now: float) -> None:
+        assert request.timeout is not None
+        self._deadline_count += 1
+        heapq.heappush(self._deadlines, (now + request.timeout, self._deadline_count, request))
+        self._forget_ended_deadlines()
+
+    def _time_out(self, request: Request) -> None:
+        assert request.timeout is not None
+        name, path = request.operation.name, request.path
+        if not request.xid:
+            self._end_unsent(request, CallTimeoutError(name, path, request.timeout, sent=False))
+        elif request.operation.is_write:
+            self.unknown += 1
+            request.fail(WriteTimeoutError(name, path, request.timeout))
+        else:
+            request.fail(CallTimeoutError(name, path, request.timeout, sent=True))
+
+    def _put_back(self, request: Request) -> None:
+        request.xid = 0
+        self.repeated += 1
+        self.queued_calls += 1
+        self.queued_bytes += len(request.body) + HEADER_BYTES
+        self._waiting.appendleft(request)
+
+    def _end_unsent(self, request: Request, error: BaseException | None) -> None:
+        """Takes a waiting request out of the counts at once, and out of the deque when such gaps prevail."""
+        self.queued_calls -= 1
+        self.queued_bytes -= len(request.body) + HEADER_BYTES
+        if error is None:
+            request.call = None
+        else:
+            request.fail(error)
+        self._withdrawn += 1
+        if self._withdrawn > _GAPS and self._withdrawn * 2 > len(self._waiting):
+            self._waiting = deque(waiting for waiting in self._waiting if waiting.call is not None)
+            self._withdrawn = 0
+
+    def _forget_ended_deadlines(self) -> None:
+        """Answered calls leave their deadline behind; drop those when they prevail, at a constant cost per call."""
+        if len(self._deadlines) > _GAPS + 4 * len(self):
+            self._deadlines = [entry for entry in self._deadlines if entry[2].call is not None]
+            heapq.heapify(self._deadlines)
+
+
+def _session_ended(request: Request) -> SessionExpiredError:
+    return SessionExpiredError(request.operation.name, request.path)

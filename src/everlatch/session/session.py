@@ -1,0 +1,699 @@
+"""The session: inputs in; bytes, actions and the next deadline out.
+
+How to use it (the engine does): call one of the inputs, then drain `actions`, send what `data_to_send` returns, and
+call `handle_timer` when `next_deadline` has come. Every connection attempt has a number, `conn`; what an abandoned
+one still reports is ignored.
+
+The path of a connection:
+
+    IDLE --a round begins--> RESOLVING -> DIALING -> HANDSHAKE -> AUTHENTICATING -> SERVING
+      ^                          |           |           |               |             |
+      |<------- the whole round failed: back-off --------+---------------+             |
+      |<------- otherwise the next address at once <-----------------------------------+
+
+Rules:
+1. No request is sent before the ConnectResponse: a frozen server may later replay an abandoned handshake together
+   with what was pipelined behind it, take the session back, and apply the write.
+2. After the ConnectResponse: credentials, and their answers; then setWatches; then the queue.
+3. The old session id is offered until a server refuses it, also when the session must be assumed lost.
+4. Replies come in the order of the requests. Only "unknown operation" (−6) and "authenticate first" (−124) may
+   overtake; any other reply out of order ends the connection, because every later one would be matched wrongly.
+5. `last_zxid` comes from replies, never from events: one transaction can cause several, and a connection may break
+   between them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from everlatch.errors import (
+    AuthFailedError,
+    ClientClosedError,
+    ConnectFailedError,
+    EverlatchError,
+    FrameTooLargeError,
+    HandshakeRefusedError,
+    HandshakeTimeoutError,
+    LinkError,
+    ProtocolError,
+    ReplyTooLargeError,
+    ServerError,
+    SessionExpiredError,
+    SilentLinkError,
+    TruncatedError,
+    UnexpectedReplyError,
+    server_error,
+)
+from everlatch.paths import Endpoint, strip_chroot
+from everlatch.session.actions import Action, Announce, Closed, Dial, HangUp, Resolve, RoundFailed
+from everlatch.session.backoff import Backoff
+from everlatch.session.credentials import Credentials
+from everlatch.session.liveness import Liveness
+from everlatch.session.requests import Operation, Request, Requests
+from everlatch.session.servers import Address, Servers
+from everlatch.session.states import CONNECTED_STATES, checked
+from everlatch.session.watches import EXIST, OneShotWatches
+from everlatch.types import EventType, State, StateChange, Statistics, WatchEvent
+from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
+from everlatch.wire.framing import FrameReader, frame
+from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
+from everlatch.wire.headers import REPLY_HEADER, frame_request
+from everlatch.wire.watch_records import decode_watcher_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from random import Random
+
+    from everlatch.types import Watch
+
+__all__ = ["Phase", "Session", "SessionOptions"]
+
+
+class Phase(enum.Enum):
+    """How far the present connection has come."""
+
+    IDLE = 0
+    RESOLVING = 1
+    DIALING = 2
+    HANDSHAKE = 3
+    AUTHENTICATING = 4
+    SERVING = 5
+
+
+class SessionOptions(NamedTuple):
+    """What a session is made of. Timeouts in seconds, sizes in bytes."""
+
+    endpoints: Sequence[Endpoint]
+    chroot: str = ""
+    session_timeout: float = 10.0
+    shuffle: bool = True
+    max_in_flight: int = 1000
+    max_queued_calls: int = 100_000
+    max_queued_bytes: int = 1 << 26
+    max_reply_size: int = 1 << 26
+
+
+def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
+    """Decodes a reply without a body."""
+
+
+_SET_WATCHES = Operation("setWatches", Op.SET_WATCHES, _nothing)
+_CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, _nothing)
+_PING = frame_request(XID_PING, Op.PING, b"")
+
+_REPLY_HEADER_SIZE = REPLY_HEADER.size
+_NO_NODE = -101
+_OVERTAKING_ERRORS = frozenset({-6, -124})
+
+_SHORTEST_ATTEMPT = 0.25
+_GOOD_CONNECTION = 1.0
+"""A connection that lived so long (seconds) was worth having: its loss starts a new round, without back-off."""
+_GRACE = 0.05
+"""After our own loop stood still: so long for what has arrived to be read before a link is called silent."""
+
+
+class Session:
+    """One client's relation to its ensemble, through any number of connections and sessions in the narrow sense."""
+
+    def __init__(
+        self, options: SessionOptions, rng: Random, fire_watches: Callable[[list[Watch], WatchEvent], None]
+    ) -> None:
+        # What we are made of.
+        self._options = options
+        self._chroot = options.chroot
+        self._fire_watches = fire_watches
+        self.requests = Requests(
+            max_in_flight=options.max_in_flight,
+            max_queued_calls=options.max_queued_calls,
+            max_queued_bytes=options.max_queued_bytes,
+        )
+        self.watches = OneShotWatches()
+        self.credentials = Credentials()
+        self.liveness = Liveness(options.session_timeout)
+        self._servers = Servers(options.endpoints, rng, shuffle=options.shuffle)
+        self._backoff = Backoff(rng)
+        # Output that waits for the engine.
+        self.actions: deque[Action] = deque()
+        self._urgent: list[bytes] = []
+        """Frames that go before the queue: handshake, credentials, setWatches, ping."""
+        # The session.
+        self.state = State.CONNECTING
+        self.session_id = 0
+        self.password = b""
+        self.generation = 0
+        self.last_zxid = 0
+        self._announced_id = 0
+        self._ended: Callable[[Request], EverlatchError] | None = None
+        """Set when no further call is taken: makes the error that it ends with."""
+        self._closing = False
+        self._close_sent = False
+        # The present connection.
+        self.phase = Phase.IDLE
+        self._conn = 0
+        self._address: Address | None = None
+        self._reader = FrameReader(options.max_reply_size)
+        self._handshake_sent_at = 0.0
+        self._serving_since = 0.0
+        self._grace_until: float | None = None
+        # Attempts.
+        self._attempt_deadline = 0.0
+        self._retry_at: float | None = None
+        self._failed_rounds = 0
+        self._failures: dict[str, BaseException] = {}
+        # Counts.
+        self._connections = self._attempts = self._events = self._replies = 0
+        self._bytes_sent = self._bytes_received = 0
+
+    # -- inputs: the application -----------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Begins to connect. To be called once."""
+        self._begin_round(None, now)
+
+    def submit(self, request: Request, now: float | None = None) -> None:
+        """Queues a call; `now` is needed if it has a timeout. Raises `QueueFullError`, or why no call is taken."""
+        if self._ended is not None:
+            raise self._ended(request)
+        self.requests.submit(request, now)
+
+    def authenticate(self, scheme: str, body: bytes, request: Request | None, now: float) -> None:
+        """Adds an identity, now and on every later connection; `request` ends with the server's answer."""
+        if request is not None:
+            if self._ended is not None:
+                raise self._ended(request)
+            self.requests.track(request, XID_AUTH, now)
+        credential = self.credentials.add(scheme, body, request)
+        if self.phase is Phase.SERVING:
+            # Behind what was called before, so that identities count from when they were added.
+            self._urgent += self.requests.take_batch(now, self.generation)
+        if self.phase in (Phase.AUTHENTICATING, Phase.SERVING):
+            self._urgent.append(self.credentials.send(credential))
+
+    def close(self, now: float) -> None:
+        """Takes no more calls; ends the session when those made before are answered. `Closed` says when."""
+        if self._closing:
+            return
+        self._closing = True
+        self._ended = _closed
+        if self.phase not in (Phase.AUTHENTICATING, Phase.SERVING):
+            self.abort(now)
+
+    def abort(self, now: float) -> None:
+        """Closes at once: what is unanswered ends as it stands, and the server is left to expire the session."""
+        if self.state is State.CLOSED:
+            return
+        self._closing = True
+        self._ended = _closed
+        self._hang_up()
+        self._fail_all(_closed)
+        self._announce(State.CLOSED, None)
+        self.actions.append(Closed())
+
+    # -- inputs: the engine ----------------------------------------------------------------------------------------
+
+    def resolved(self, conn: int, ips: Iterable[str], now: float) -> None:
+        """The addresses of the name that `Resolve` asked for."""
+        if conn == self._conn and self.phase is Phase.RESOLVING:
+            assert self._address is not None
+            self._servers.resolved(self._address.endpoint, ips)
+            self._next_attempt(now)
+
+    def connection_made(self, conn: int, now: float) -> None:
+        """The connection that `Dial` asked for is there."""
+        if conn != self._conn or self.phase is not Phase.DIALING:
+            return
+        self.phase = Phase.HANDSHAKE
+        self._handshake_sent_at = now
+        timeout_ms = round(self._options.session_timeout * 1000)
+        password = self.password or bytes(16)
+        request = ConnectRequest(0, self.last_zxid, timeout_ms, self.session_id, password, False)
+        self._urgent.append(frame(encode_connect_request(request)))
+
+    def connection_lost(self, conn: int, reason: BaseException, now: float) -> None:
+        """The connection has ended, could not be made, or its name could not be resolved."""
+        if conn == self._conn and self.phase is not Phase.IDLE:
+            if self.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING):
+                reason = _refused(reason)
+            self._link_down(reason, now)
+
+    def bytes_received(self, conn: int, data: bytes, now: float) -> None:
+        """Bytes from the server. Completes calls directly; never raises, whatever they are."""
+        if conn != self._conn:
+            return
+        self._bytes_received += len(data)
+        self._grace_until = None
+        try:
+            self._read(conn, data, now)
+        except FrameTooLargeError as error:
+            self._blame_for(error)
+            self._drop(error, now)
+        except (LinkError, ServerError) as error:
+            self._drop(error, now)
+
+    def handle_timer(self, now: float) -> None:
+        """Does what is due. Calling it early is harmless."""
+        self.requests.expire(now)
+        if self.phase is Phase.SERVING:
+            self._check_link(now)
+        elif self._retry_at is not None:
+            if now >= self._retry_at:
+                self._begin_round(None, now)
+        elif self.phase is not Phase.IDLE and now >= self._attempt_deadline:
+            self._drop(self._attempt_timed_out(), now)
+        if self.state is State.SUSPENDED and now >= self.liveness.lost_at:
+            self._announce(State.LOST, self._lost_locally(now))
+
+    # -- outputs ---------------------------------------------------------------------------------------------------
+
+    def data_to_send(self, now: float) -> bytes:
+        """What is to be written to the present connection now; it counts as sent from here on."""
+        frames, self._urgent = self._urgent, []
+        if self.phase is Phase.SERVING:
+            frames += self.requests.take_batch(now, self.generation)
+            if self._closing and not self._close_sent and not self.requests.queued_calls:
+                self._close_sent = True
+                frames.append(self.requests.send_now(Request(None, _CLOSE_SESSION, "/", b""), now))
+        if not frames:
+            return b""
+        self.liveness.sent(now)
+        data = b"".join(frames)
+        self._bytes_sent += len(data)
+        return data
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is to be called at the latest; `None`: not before the next input."""
+        deadlines = [self.requests.next_deadline(), self._retry_at]
+        if self.phase is Phase.SERVING:
+            deadlines.append(self.liveness.next_deadline() if self._grace_until is None else self._grace_until)
+        elif self.phase is not Phase.IDLE:
+            deadlines.append(self._attempt_deadline)
+        if self.state is State.SUSPENDED:
+            deadlines.append(self.liveness.lost_at)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    @property
+    def conn(self) -> int:
+        """The number of the present connection; 0 before the first."""
+        return self._conn
+
+    @property
+    def server(self) -> str | None:
+        """The server of the present connection or attempt."""
+        return str(self._address) if self._address is not None else None
+
+    @property
+    def lost_at(self) -> float:
+        """When the session must be assumed lost unless something is answered before."""
+        return self.liveness.lost_at
+
+    def statistics(self) -> Statistics:
+        """A snapshot."""
+        requests = self.requests
+        return Statistics(
+            state=self.state,
+            session_id=self.session_id,
+            generation=self.generation,
+            server=self.server if self.state in CONNECTED_STATES else None,
+            queued_calls=requests.queued_calls,
+            queued_bytes=requests.queued_bytes,
+            in_flight=len(requests.in_flight),
+            watches=len(self.watches),
+            requests_sent=requests.sent,
+            replies_received=self._replies,
+            requests_repeated=requests.repeated,
+            outcomes_unknown=requests.unknown,
+            events_received=self._events,
+            connections=self._connections,
+            connection_attempts=self._attempts,
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            last_zxid=self.last_zxid,
+        )
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+
+    def _begin_round(self, lost: Address | None, now: float) -> None:
+        self._retry_at = None
+        self._servers.begin_round(lost)
+        self._next_attempt(now)
+
+    def _next_attempt(self, now: float) -> None:
+        """Tries the next address of the round, or waits when there is none left."""
+        target = self._servers.next_target()
+        if target is None:
+            self._round_failed(now)
+            return
+        self._conn += 1
+        budget = self._attempt_budget()
+        self._attempt_deadline = now + budget
+        if isinstance(target, Endpoint):
+            self.phase = Phase.RESOLVING
+            self._address = Address(target.host, target.port, target)
+            self.actions.append(Resolve(self._conn, target, budget))
+        else:
+            self.phase = Phase.DIALING
+            self._address = target
+            self._attempts += 1
+            self.actions.append(Dial(self._conn, target))
+
+    def _round_failed(self, now: float) -> None:
+        self.phase = Phase.IDLE
+        self._address = None
+        self._failed_rounds += 1
+        self._retry_at = now + self._backoff.next_delay()
+        if self.state is State.CONNECTING:
+            self.actions.append(RoundFailed(list(self._failures.items())))
+
+    def _attempt_budget(self) -> float:
+        """Time for one address, handshake included. Short, so that one dead server costs little of the session's
+        time; twice as long after each round in which nobody answered, in case they are merely slow."""
+        timeout = self.liveness.timeout
+        first = timeout / 3 if self.state is State.CONNECTING else timeout / 6
+        return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._failed_rounds, 8), timeout * 2 / 3)
+
+    def _attempt_timed_out(self) -> LinkError:
+        waiting_for = {
+            Phase.RESOLVING: "its name did not resolve",
+            Phase.DIALING: "no TCP connection",
+            Phase.HANDSHAKE: "no answer to the handshake",
+            Phase.AUTHENTICATING: "no answer to the credentials",
+        }[self.phase]
+        return HandshakeTimeoutError(f"{self.server}: {waiting_for} in {self._attempt_budget():.3g} s")
+
+    # -- the end of a connection -----------------------------------------------------------------------------------
+
+    def _drop(self, reason: BaseException, now: float) -> None:
+        """Ends the connection from our side."""
+        if self.phase is Phase.IDLE:  # the bytes that ended it were not the last of their read
+            return
+        self.actions.append(HangUp(self._conn))
+        self._link_down(reason, now)
+
+    def _hang_up(self) -> None:
+        """Leaves the present connection or attempt; what it still reports is ignored."""
+        if self.phase is not Phase.IDLE:
+            self.actions.append(HangUp(self._conn))
+        self._forget_link()
+        self._retry_at = None
+
+    def _forget_link(self) -> None:
+        self._conn += 1
+        self.phase = Phase.IDLE
+        self._urgent.clear()
+        self._reader = FrameReader(self._options.max_reply_size)
+        self._grace_until = None
+        self.credentials.disconnected()
+
+    def _link_down(self, reason: BaseException, now: float) -> None:
+        """The connection is gone: settles what was on it, tells, and goes on to the next server."""
+        phase, address = self.phase, self._address
+        self._forget_link()
+        if phase is not Phase.SERVING:
+            self._failures[str(address)] = reason
+            if self._closing:
+                self.abort(now)
+            else:
+                self._next_attempt(now)
+            return
+        self.watches.freeze(self.last_zxid)
+        self.requests.connection_lost(reason, blame_first=True)
+        self.liveness.disconnected()
+        if self._closing:
+            self.abort(now)
+            return
+        self._announce(State.SUSPENDED, reason)
+        if now - self._serving_since >= _GOOD_CONNECTION:
+            self._failed_rounds = 0
+            self._failures.clear()
+            self._backoff.reset()
+            self._begin_round(address, now)
+        else:
+            # A server that takes sessions and drops them at once has not earned a new round: were each such loss
+            # to start one, the client would spin.
+            self._failures[str(address)] = reason
+            self._next_attempt(now)
+
+    def _blame_for(self, error: FrameTooLargeError) -> None:
+        """A frame over our limit: if it answers the first request in flight, that one is not repeated."""
+        head = self._reader.pending_head
+        in_flight = self.requests.in_flight
+        if not in_flight or len(head) < 4 or int.from_bytes(head, "big") != in_flight[0].xid:
+            return
+        request = in_flight[0]
+        if not request.operation.is_write:
+            request.fail(ReplyTooLargeError(request.operation.name, request.path, error.size, error.limit))
+
+    # -- handshake -------------------------------------------------------------------------------------------------
+
+    def _handle_handshake(self, buf: bytes, start: int, end: int, now: float) -> None:
+        response = decode_connect_response(buf, start, end)
+        # ClientCnxn decides by the timeout, the C client by the id; look-alikes have been seen to hand out a fresh id.
+        if response.timeout_ms <= 0 or (self.session_id and response.session_id != self.session_id):
+            self._session_refused(now)
+            return
+        if response.read_only:
+            raise HandshakeRefusedError(f"{self.server} is read-only")
+        if not response.session_id:
+            raise ProtocolError(f"{self.server} granted a session without an id")
+        if not self.session_id:
+            self.session_id = response.session_id
+            self.generation += 1
+        self.password = response.password
+        self._connections += 1
+        self.liveness.connected(self._handshake_sent_at, now, response.timeout_ms / 1000)
+        self.phase = Phase.AUTHENTICATING
+        self._urgent += self.credentials.replay()
+        self._serve_when_authenticated(now)
+
+    def _session_refused(self, now: float) -> None:
+        """The server says that the session is over: a new one, with the same server, for it does answer."""
+        if not self.session_id:
+            raise HandshakeRefusedError(f"{self.server} refused a new session")
+        reason = SessionExpiredError("session", f"0x{self.session_id & 0xFFFFFFFFFFFFFFFF:x}")
+        if self.state is State.SUSPENDED:
+            self._announce(State.LOST, reason)
+        self.requests.fail_bound(self.generation)
+        self.session_id = 0
+        self.password = b""
+        assert self._address is not None
+        self._servers.again(self._address)
+        self._hang_up()
+        if self._closing:
+            self.abort(now)
+        else:
+            self._next_attempt(now)
+
+    def _serve_when_authenticated(self, now: float) -> None:
+        if self.phase is not Phase.AUTHENTICATING or self.credentials:
+            return
+        self.phase = Phase.SERVING
+        self._serving_since = now
+        for body in self.watches.rearm():
+            self._urgent.append(self.requests.send_now(Request(None, _SET_WATCHES, "/", body), now))
+        if self._announced_id and self._announced_id != self.session_id:
+            self._announce(State.RENEWED, None)
+        self._announce(State.CONNECTED, None)
+
+    # -- replies ---------------------------------------------------------------------------------------------------
+
+    def _read(self, conn: int, data: bytes, now: float) -> None:
+        """Takes apart one read. This is the hot path: what is common is here, the rest behind a call."""
+        in_flight = self.requests.in_flight
+        unpack = REPLY_HEADER.unpack_from
+        answered: Request | None = None
+        for buf, start, end in self._reader.feed(data):
+            if self.phase is Phase.HANDSHAKE:
+                self._handle_handshake(buf, start, end, now)
+            else:
+                if end - start < _REPLY_HEADER_SIZE:
+                    raise TruncatedError(f"a reply of {end - start} bytes from {self.server} has no whole header")
+                xid, zxid, err = unpack(buf, start)
+                if in_flight and in_flight[0].xid == xid:
+                    answered = in_flight.popleft()
+                    self._note_zxid(zxid)
+                    self._answer(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
+                else:
+                    self._handle_special(xid, zxid, err, buf, start + _REPLY_HEADER_SIZE, end, now)
+            if conn != self._conn:  # that frame has ended the connection
+                return
+        if answered is not None:
+            self.liveness.proven = answered.sent_at
+        self.liveness.received(now, unanswered=bool(in_flight))
+
+    def _answer(self, request: Request, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
+        self._replies += 1
+        call, operation = request.call, request.operation
+        if call is None:
+            self._answer_without_call(request, err, now)
+        elif err:
+            self._refuse(request, err)
+        else:
+            try:
+                result = operation.decode(buf, pos, end)
+            except ProtocolError:
+                # The reply is there but can't be read: back in front, so that the loss judges it like the others.
+                self.requests.in_flight.appendleft(request)
+                raise
+            except EverlatchError as error:
+                request.fail(error)
+                return
+            if request.watch is not None:
+                self._register(request, operation.watch)
+            request.call = None
+            if not call.done():
+                call.set_result(result)
+
+    def _answer_without_call(self, request: Request, err: int, now: float) -> None:
+        """Our own requests, and those whose caller has gone."""
+        operation = request.operation
+        if operation is _CLOSE_SESSION:
+            self.abort(now)
+        elif operation is _SET_WATCHES:
+            if err:
+                raise server_error(err, operation.name)
+            self.watches.rearmed()
+
+    def _refuse(self, request: Request, err: int) -> None:
+        if err == _NO_NODE and request.operation.missing_is_none:
+            if request.watch is not None:
+                self._register(request, EXIST)
+            request.complete(None)
+        else:
+            request.fail(server_error(err, request.operation.name, request.path))
+
+    def _register(self, request: Request, kind: int | None) -> None:
+        # A cancelled caller has no use for the watch; the server's event will find nobody.
+        if kind is not None and request.watch is not None and request.call is not None and not request.call.done():
+            self.watches.add(kind, self._server_path(request.path), request.watch)
+
+    def _handle_special(self, xid: int, zxid: int, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
+        if xid == XID_NOTIFICATION:
+            self._handle_event(zxid, buf, pos, end)
+        elif xid == XID_PING:
+            self._handle_pong(zxid, err)
+        elif xid == XID_AUTH:
+            self._handle_auth(err, now)
+        else:
+            self._handle_overtaking(xid, zxid, err)
+
+    def _handle_event(self, zxid: int, buf: bytes, pos: int, end: int) -> None:
+        number, _, path = decode_watcher_event(buf, pos, end)
+        try:
+            event = EventType(number)
+        except ValueError:
+            raise ProtocolError(f"{self.server} sent an event of the unknown type {number}") from None
+        if event in (EventType.MISSED, EventType.REMOVED):  # ours: never on the wire
+            raise ProtocolError(f"{self.server} sent an event of type {number}, which servers don't")
+        self._events += 1
+        callbacks = self.watches.take(event, path)
+        if callbacks:
+            self._fire_watches(callbacks, WatchEvent(event, strip_chroot(self._chroot, path), zxid))
+
+    def _handle_pong(self, zxid: int, err: int) -> None:
+        if self.liveness.ping_sent_at is None:
+            raise UnexpectedReplyError(f"{self.server} answered a ping that was not sent")
+        if err:
+            raise server_error(err, "ping")
+        self._note_zxid(zxid)
+        self.liveness.proven = max(self.liveness.proven, self.liveness.ping_sent_at)
+        self.liveness.ping_sent_at = None
+
+    def _handle_auth(self, err: int, now: float) -> None:
+        credential = self.credentials.answered()
+        if credential is None:
+            raise UnexpectedReplyError(f"{self.server} answered credentials that were not sent")
+        if err:
+            self._auth_failed(server_error(err, "add_auth", credential.scheme))
+            return
+        for request in credential.waiting:
+            request.complete(None)
+        credential.waiting.clear()
+        self._serve_when_authenticated(now)
+
+    def _auth_failed(self, error: ServerError) -> None:
+        self._hang_up()
+        self._ended = _auth_refused
+        self._fail_all(_auth_refused)
+        self._announce(State.AUTH_FAILED, error)
+        if self._closing:
+            self._announce(State.CLOSED, None)
+            self.actions.append(Closed())
+
+    def _handle_overtaking(self, xid: int, zxid: int, err: int) -> None:
+        in_flight = self.requests.in_flight
+        request = next((request for request in in_flight if request.xid == xid), None)
+        if request is None or err not in _OVERTAKING_ERRORS:
+            expected = f"{in_flight[0].xid} is expected" if in_flight else "none is expected"
+            raise UnexpectedReplyError(f"{self.server} sent a reply with xid {xid}, error {err}; {expected}")
+        in_flight.remove(request)
+        self._replies += 1
+        self._note_zxid(zxid)
+        self._refuse(request, err)
+
+    def _note_zxid(self, zxid: int) -> None:
+        if zxid > self.last_zxid:
+            self.last_zxid = zxid
+        elif 0 < zxid < self.last_zxid:
+            raise ProtocolError(f"{self.server} went back in time, from zxid 0x{self.last_zxid:x} to 0x{zxid:x}")
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _check_link(self, now: float) -> None:
+        liveness = self.liveness
+        if liveness.is_silent(now):
+            if self._grace_until is None and liveness.was_late(liveness.next_deadline(), now):
+                self._grace_until = now + _GRACE
+            elif self._grace_until is None or now >= self._grace_until:
+                self._drop(self._silence(now), now)
+        elif liveness.ping_due(now):
+            self._urgent.append(_PING)
+            liveness.ping_sent(now)
+
+    def _silence(self, now: float) -> SilentLinkError:
+        since = now - (self.liveness.waiting_since or self.liveness.proven)
+        return SilentLinkError(f"{self.server} has not answered for {since:.3g} s")
+
+    def _lost_locally(self, now: float) -> SessionExpiredError:
+        error = SessionExpiredError("session", f"0x{self.session_id & 0xFFFFFFFFFFFFFFFF:x}")
+        error.add_note(
+            f"assumed: {now - self.liveness.proven:.3g} s have passed since the last answered request was sent, "
+            f"and the session timeout is {self.liveness.timeout:g} s"
+        )
+        return error
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    def _announce(self, state: State, reason: BaseException | None) -> None:
+        previous, self.state = self.state, checked(self.state, state)
+        previous_id, self._announced_id = self._announced_id, self.session_id or self._announced_id
+        change = StateChange(state, previous, self._announced_id, previous_id, self.generation, self.server, reason)
+        self.actions.append(Announce(change))
+
+    def _fail_all(self, error: Callable[[Request], EverlatchError]) -> None:
+        for request in self.credentials.take_waiting():
+            request.fail(error(request))
+        self.requests.fail_all(error)
+
+    def _server_path(self, path: str) -> str:
+        if not self._chroot:
+            return path
+        return self._chroot if path == "/" else self._chroot + path
+
+
+def _closed(request: Request) -> EverlatchError:
+    return ClientClosedError(f"{request.operation.name} {request.path!r}: the client is closed")
+
+
+def _auth_refused(request: Request) -> EverlatchError:
+    return AuthFailedError(request.operation.name, request.path)
+
+
+def _refused(reason: BaseException) -> BaseException:
+    """A connection that ends during the handshake was refused; a failure to connect stays what it is."""
+    if isinstance(reason, (ConnectFailedError, HandshakeTimeoutError)):
+        return reason
+    refused = HandshakeRefusedError(f"the connection ended during the handshake: {reason}")
+    refused.__cause__ = reason
+    return refused
