@@ -11,6 +11,14 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 timings=()
+current=
+
+# Whatever ends a script early, it says in which step, and how long that took.
+tell_failure() {
+    local status=$?
+    [ -z "$current" ] || printf '\n%s: "%s" failed after %d s (exit code %d)\n' "${0##*/}" "$current" $((SECONDS - started)) "$status" >&2
+}
+trap tell_failure EXIT
 
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -41,6 +49,10 @@ is_python() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
+version_of() {
+    "$1" -c 'import sys; print(sys.version)' 2>/dev/null || true
+}
+
 find_python() {
     if [ -n "${EVERLATCH_PYTHON:-}" ]; then
         is_python "$EVERLATCH_PYTHON" || fail "EVERLATCH_PYTHON=$EVERLATCH_PYTHON is not a Python 3.11 or later"
@@ -59,11 +71,12 @@ find_python() {
 
 make_venv() {
     local venv=$1 python=$2 wanted
-    wanted=$(cat "$root/pyproject.toml" "$root/scripts/_venv.sh" | sha256sum)
+    wanted=$({ cat "$root/pyproject.toml" "$root/scripts/_venv.sh" && version_of "$python"; } | sha256sum)
     # Two scripts may run at once: the second waits until the first is done. The checkout itself is the lock.
     exec 9<"$root"
     flock 9
     if [ "$(cat "$venv/.everlatch-stamp" 2>/dev/null)" != "$wanted" ] || ! is_python "$venv/bin/python"; then
+        printf 'making %s (once, and again when pyproject.toml changes) …\n' "${venv#"$root/"}" >&2
         install_everything "$venv" "$python"
         printf '%s\n' "$wanted" >"$venv/.everlatch-stamp"
     fi
@@ -74,7 +87,7 @@ install_everything() {
     local venv=$1 python=$2 pip
     # Debian's python3 comes without what makes a virtual environment.
     "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
-    is_python "$venv/bin/python" || "$python" -m venv --clear "$venv"
+    [ "$(version_of "$venv/bin/python")" = "$(version_of "$python")" ] || "$python" -m venv --clear "$venv"
     pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
     # Dependency groups need pip 25.1; Debian 12 has 23.
     "${pip[@]}" install --upgrade 'pip>=25.1'
@@ -82,21 +95,21 @@ install_everything() {
 }
 
 use_venv() {
-    if [ ! -f "$root/.venv/.everlatch-stamp" ]; then
-        make_venv "$root/.venv" "$(find_python)"
-    else
-        make_venv "$root/.venv" "${EVERLATCH_PYTHON:-$root/.venv/bin/python}"
-    fi
+    local python
+    python=$(find_python)
+    make_venv "$root/.venv" "$python"
     PATH="$root/.venv/bin:$PATH"
     export PATH
 }
 
 timed() {
-    local name=$1 started=$SECONDS
+    current=$1 started=$SECONDS
     shift
-    printf '\n── %s\n' "$name"
-    "$@" || fail "$name failed after $((SECONDS - started)) s"
-    timings+=("$(printf '%4d s  %s' $((SECONDS - started)) "$name")")
+    printf '\n── %s\n' "$current"
+    # Not in a condition: there, bash would go on after a command that fails inside.
+    "$@"
+    timings+=("$(printf '%4d s  %s' $((SECONDS - started)) "$current")")
+    current=
 }
 
 print_timings() {

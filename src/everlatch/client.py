@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Self
+import uuid
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from everlatch.arguments import checked_acl, checked_timeout
 from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from everlatch.types import Remove
 
 __all__ = ["Client", "SessionClient"]
+
+
+T = TypeVar("T")
 
 
 class _SessionState(Operations):
@@ -49,6 +53,11 @@ class _SessionState(Operations):
         return max(0.0, session.lost_at - self._engine.now())
 
     @property
+    def connections(self) -> int:
+        """How many connections there have been, the present one included."""
+        return self._engine.session.connections
+
+    @property
     def generation(self) -> int:
         """How many sessions there have been, the present one included."""
         return self._engine.session.generation
@@ -57,6 +66,11 @@ class _SessionState(Operations):
         """Calls `listener` with every change of state, in order, on the event loop; it may be a coroutine function.
         Returns what takes it back."""
         return self._engine.add_listener(listener)
+
+    def isolated(self, callback: Callable[[T], object]) -> Callable[[T], None]:
+        """For recipes: a function that tells `callback` what it is told, in order, in a loop turn of its own, and
+        away from everybody else (promise P9)."""
+        return self._engine.isolated(callback)
 
     def states(self) -> Subscription[StateChange]:
         """The changes of state as an async iterator: first the latest one so far, then every one, until `CLOSED`.
@@ -82,6 +96,11 @@ class SessionClient(_SessionState):
 
     def __repr__(self) -> str:
         return f"<SessionClient session number {self._generation} of {self._engine.session.generation}>"
+
+    @property
+    def generation_bound(self) -> int:
+        """The number of the session that the calls are bound to."""
+        return self._generation
 
     @property
     def is_current(self) -> bool:
@@ -140,9 +159,10 @@ class Client(_SessionState):
             max_queued_bytes=_positive("max_queued_bytes", max_queued_bytes),
             max_reply_size=_positive("max_reply_size", max_reply_size),
         )
+        self._rng = rng or random.Random()  # noqa: S311 (spreads load and names nodes; guards no secret)
         engine = Engine(
             options,
-            rng or random.Random(),  # noqa: S311 (spreads load; guards no secret)
+            self._rng,
             default_timeout=None if default_timeout is None else checked_timeout(default_timeout),
             start_timeout=None if start_timeout is None else checked_timeout(start_timeout),
             close_timeout=checked_timeout(close_timeout),
@@ -200,6 +220,10 @@ class Client(_SessionState):
         if session.session_id == 0:
             raise SessionExpiredError("in_session", "/")
         return SessionClient(self._engine, self._chroot, self._default_acl, session.generation)
+
+    def new_guid(self) -> str:
+        """A random name, from the client's own `rng`: 36 characters, as Curator's protected creates have it."""
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def statistics(self) -> Statistics:
         """A snapshot of what the client has done and has to do."""

@@ -129,6 +129,17 @@ class EverlatchError(Exception):
     outcome: Outcome = Outcome.NOT_APPLIED
     """Whether the call that ended with this error took effect. Reads, which have no effect, are `NOT_APPLIED`."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Fields and message travel as they are, so that errors cross process boundaries."""
+        return _unpickled, (type(self), self.args, self.__dict__)
+
+
+def _unpickled(cls: type[EverlatchError], args: tuple[object, ...], fields: dict[str, object]) -> EverlatchError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
 
 # --- your input ---------------------------------------------------------------------------------------------------
 

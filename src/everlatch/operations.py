@@ -233,34 +233,40 @@ class Operations:
 
     # -- composed --------------------------------------------------------------------------------------------------
 
-    async def ensure_path(self, path: str, *, acl: Sequence[ACL] | None = None, timeout: Timeout = UNSET) -> None:
-        """Creates a persistent node and its ancestors where they are missing. Those that exist are left as they are.
+    async def ensure_path(
+        self, path: str, *, container: bool = False, acl: Sequence[ACL] | None = None, timeout: Timeout = UNSET
+    ) -> None:
+        """Creates a persistent node (`container`: a container node) and its ancestors where they are missing. Those
+        that exist are left as they are.
 
         `timeout` is for the whole. Raises what `create` raises, but `NodeExistsError` and `NoNodeError`;
         `TimeoutError`.
         """
         validate_path(path)
         async with asyncio.timeout(self._engine.seconds(timeout)):
-            await self._ensure_path(path, acl)
+            await self._ensure_path(path, container, acl)
 
-    async def _ensure_path(self, path: str, acl: Sequence[ACL] | None) -> None:
+    async def _ensure_path(self, path: str, container: bool, acl: Sequence[ACL] | None) -> None:
         while path != "/" or self._chroot:
             try:
-                await self._create_if_missing(path, acl)
+                await self._create_if_missing(path, container, acl)
                 return
             except NoNodeError:
                 # A parent is missing, or was deleted meanwhile.
-                await self._ensure_path(parent(path), acl) if path != "/" else await self._ensure_chroot(acl)
+                if path != "/":
+                    await self._ensure_path(parent(path), container, acl)
+                else:
+                    await self._ensure_chroot(container, acl)
 
-    async def _create_if_missing(self, path: str, acl: Sequence[ACL] | None) -> None:
+    async def _create_if_missing(self, path: str, container: bool, acl: Sequence[ACL] | None) -> None:
         if await self.exists(path, timeout=None) is not None:
             return
         with contextlib.suppress(NodeExistsError):
-            await self.create(path, acl=acl, timeout=None)
+            await self.create(path, container=container, acl=acl, timeout=None)
 
-    async def _ensure_chroot(self, acl: Sequence[ACL] | None) -> None:
+    async def _ensure_chroot(self, container: bool, acl: Sequence[ACL] | None) -> None:
         outside = Operations(self._engine, "", self._default_acl, self._generation)
-        await outside._ensure_path(self._chroot, acl)
+        await outside._ensure_path(self._chroot, container, acl)
 
     async def delete_tree(self, path: str, *, missing_ok: bool = False, timeout: Timeout = UNSET) -> None:
         """Deletes a node and all below it, children first; nodes that others create meanwhile are deleted as well.

@@ -115,7 +115,7 @@ def parse_connect_string(text: str) -> ConnectString:
     return ConnectString(tuple(endpoints), "" if chroot == "/" else chroot)
 
 
-_ENDPOINT = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>[0-9]+))?", re.ASCII)
+_ENDPOINT = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>[0-9]{1,9}))?", re.ASCII)
 
 
 def _endpoint(part: str, text: str) -> Endpoint:

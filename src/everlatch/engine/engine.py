@@ -254,6 +254,12 @@ class Engine:
 
         return remove
 
+    def isolated(self, callback: Callable[[T], object]) -> Callable[[T], None]:
+        """See `Client.isolated`. Raises `NotStartedError`."""
+        if self._dispatcher is None:
+            raise self._wrong_loop()
+        return Lane(self._dispatcher, callback).tell
+
     def states(self) -> Subscription[StateChange]:
         """See `Client.states`."""
         subscription: Subscription[StateChange] = Subscription(self._subscriptions.discard)

@@ -163,7 +163,7 @@ class Session:
         self._failed_rounds = 0
         self._failures: dict[str, BaseException] = {}
         # Counts.
-        self._connections = self._attempts = self._events = self._replies = 0
+        self.connections = self._attempts = self._events = self._replies = 0
         self._bytes_sent = self._bytes_received = 0
 
     # -- inputs: the application -----------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Session:
             requests_repeated=requests.repeated,
             outcomes_unknown=requests.unknown,
             events_received=self._events,
-            connections=self._connections,
+            connections=self.connections,
             connection_attempts=self._attempts,
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
@@ -461,7 +461,7 @@ class Session:
             self.session_id = response.session_id
             self.generation += 1
         self.password = response.password
-        self._connections += 1
+        self.connections += 1
         self.liveness.connected(self._handshake_sent_at, now, response.timeout_ms / 1000)
         self.phase = Phase.AUTHENTICATING
         self._urgent += self.credentials.replay()

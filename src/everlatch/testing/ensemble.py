@@ -297,10 +297,14 @@ class Ensemble:
 
     async def wait_serving(self, timeout: float | None = None) -> None:
         """Waits until every server serves that runs and isn't paused; raises `EnsembleError` with a log if not."""
-        async with asyncio.TaskGroup() as tasks:
-            for server in self._servers:
-                if server.running and not server.paused:
-                    tasks.create_task(server.wait_serving(timeout))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for server in self._servers:
+                    if server.running and not server.paused:
+                        tasks.create_task(server.wait_serving(timeout))
+        except ExceptionGroup as failures:
+            # One server that fails may take others along: the first says why.
+            raise failures.exceptions[0] from None
 
     async def leader(self, timeout: float = 30.0) -> Server:
         """The server that leads (of one: the only one), waiting for an election that goes on."""
@@ -339,11 +343,7 @@ class Ensemble:
     async def _start_all(self) -> None:
         for server in self._servers:
             await server.start(wait=False)
-        try:
-            await self.wait_serving()
-        except* EnsembleError as errors:
-            # One server that fails usually takes the others along; the first to fail is the one that says why.
-            raise errors.exceptions[0] from None
+        await self.wait_serving()
 
     def _lay_out(self, build: Build) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="everlatch-zookeeper-"))

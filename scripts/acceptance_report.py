@@ -1,0 +1,114 @@
+"""Runs everything and writes reports/acceptance-<commit>.json; run by `scripts/acceptance`.
+
+Rules: every step is run, also after one that failed; the report says for each what was run, how long it took and how
+it ended, and for the tests how many there were and with which seed; the exit code is 0 only if all were 0.
+"""
+
+# ruff: noqa: D103, S603, S607, T201 - a script: it prints, and runs what it names itself
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO_RUNS = 3
+
+
+@dataclass
+class Step:
+    """One command of the acceptance run, and what became of it."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    counts: dict[str, int] | None = None
+    seconds: float = 0.0
+    exit_code: int | None = None
+
+
+def steps(junit: Path, seed: int) -> list[Step]:
+    pytest = [sys.executable, "-m", "pytest", "tests", f"--hypothesis-seed={seed}", f"--junitxml={junit}"]
+    return [
+        Step("check", ["scripts/check"]),
+        Step("test", ["scripts/test"]),
+        Step("thorough", pytest, {"EVERLATCH_HYPOTHESIS": "thorough"}, seed),
+        *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
+        Step("bench", ["scripts/bench"]),
+    ]
+
+
+def run(step: Step) -> None:
+    print(f"\n══ {step.name}: {' '.join(step.command)}", flush=True)
+    started = time.monotonic()
+    environment = os.environ | step.environment
+    done = subprocess.run(step.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False)
+    step.exit_code = done.returncode
+    step.seconds = round(time.monotonic() - started, 1)
+
+
+def counts(junit: Path) -> dict[str, int] | None:
+    if not junit.exists():
+        return None
+    # Our own pytest wrote it a moment ago: nothing to defend against.
+    suites = list(ElementTree.parse(junit).getroot().iter("testsuite"))  # noqa: S314
+    return {
+        name: sum(int(suite.get(name, "0")) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
+    }
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def describe(done: list[Step], commit: str) -> dict[str, object]:
+    return {
+        "commit": commit,
+        "uncommitted_changes": bool(git("status", "--porcelain")),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs",
+        "passed": all(step.exit_code == 0 for step in done),
+        "seconds": round(sum(step.seconds for step in done), 1),
+        # Without this machine's paths: a report is committed.
+        "steps": [asdict(step) | {"command": " ".join(map(shorten, step.command))} for step in done],
+    }
+
+
+def shorten(word: str) -> str:
+    option, _, value = word.rpartition("=")
+    short = Path(value).name if Path(value).is_absolute() else value
+    return f"{option}={short}" if option else short
+
+
+def main() -> int:
+    commit = git("rev-parse", "HEAD")
+    with tempfile.TemporaryDirectory() as scratch:
+        junit = Path(scratch) / "junit.xml"
+        planned = steps(junit, seed=secrets.randbelow(2**32))
+        for step in planned:
+            run(step)
+            if step.seed is not None:
+                step.counts = counts(junit)
+    report = describe(planned, commit)
+    path = ROOT / "reports" / f"acceptance-{git('rev-parse', '--short', 'HEAD')}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    for step in planned:
+        print(f"{step.seconds:8.1f} s  exit {step.exit_code}  {step.name}")
+    print(f"{'passed' if report['passed'] else 'FAILED'}; see {path.relative_to(ROOT)}")
+    return 0 if report["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,427 @@
+"""Leader election: of all members of a latch, one leads.
+
+Layout (Curator's LeaderLatch, 5.8 and later; its members and ours share one election):
+`<path>/_c_<guid>-latch-<10 digits>`, ephemeral and sequential, with the member's id as data; `path` and its ancestors
+are container nodes. The member with the lowest number leads.
+
+Rules:
+1. Leadership is granted only when the own node is first *and* belongs to the present session: the node of an old
+   session may linger, and would otherwise make two leaders (CURATOR-696).
+2. A member watches its predecessor and its own node. Curator's leader doesn't watch its own; deleting it makes two.
+3. Leadership ends when the link is lost (`SUSPENDED`), and comes back, with the same token, when the node proves to
+   be still there. `is_leader` also reads the clock: a process that was paused doesn't believe.
+4. A create whose reply was lost is found again by its GUID, behind a commit: only that proves that the old connection
+   can bring about nothing more.
+5. Closing gives up leadership first, and deletes the node however long that takes; the session's end does it else.
+
+Until leadership rests on a lease, rule 3 is what keeps two members from believing at once: a follower of the ensemble
+that is cut off from its leader still answers pings, and a member connected to it may believe up to the moment when the
+follower gives up. Guard writes that must not happen twice with `token`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from everlatch.arguments import checked_timeout
+from everlatch.errors import (
+    AuthFailedError,
+    ClientClosedError,
+    ClientStateError,
+    EverlatchError,
+    InvalidTypeError,
+    NoNodeError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    SessionExpiredError,
+)
+from everlatch.paths import join, validate_path
+from everlatch.recipes.contenders import Behind, First, Missing, ordered, place_of, protected_prefix
+from everlatch.types import UNSET, EventType, State, Unset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.client import Client, SessionClient
+    from everlatch.types import Remove, StateChange, Timeout, WatchEvent
+
+__all__ = ["LeaderLatch", "Participant"]
+
+logger = logging.getLogger("everlatch")
+
+_MARKER = "latch-"
+_RETRY_DELAY = 1.0
+"""Seconds until a refused step (no permission, say) is tried again."""
+_CLOSE_TIMEOUT = 5.0
+
+_releases: set[asyncio.Task[None]] = set()
+"""Nodes still to be deleted by closed latches; held here so that the tasks are not collected."""
+
+
+class Participant(NamedTuple):
+    """A member, as its node tells."""
+
+    id: str
+    is_leader: bool
+
+
+class LeaderLatch:
+    """One member of an election.
+
+        async with LeaderLatch(client, "/app/leader", "worker-1") as latch:
+            token = await latch.wait()
+            while latch.is_leader:
+                await do_some_work(token)
+
+    It takes part from `start` (or `async with`) to `close`; after a lost session it takes part again by itself. Ask
+    `is_leader` before each step that only the leader may do: leadership can end at any moment.
+    """
+
+    def __init__(self, client: Client, path: str, participant_id: str = "") -> None:
+        validate_path(path)
+        if not isinstance(participant_id, str):
+            raise InvalidTypeError(f"a participant id is str, not {type(participant_id).__name__}")
+        self._client = client
+        self._path = path
+        self._id = participant_id
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._remove_listener: Remove | None = None
+        # The node, and the session and name under which it is, or is being, created.
+        self._session: SessionClient | None = None
+        self._prefix = ""
+        self._node = ""
+        self._czxid = 0
+        # Leadership: granted on a connection, and worth nothing on another one.
+        self._granted_on = 0
+        self._error: EverlatchError | None = None
+        """Why taking part is refused at the moment."""
+        self._wake = asyncio.Event()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._listeners: list[Callable[[bool], None]] = []
+
+    def __repr__(self) -> str:
+        doing = "closed" if self._closed else "leads" if self.is_leader else "waits" if self._task else "not started"
+        return f"<LeaderLatch {self._path} {self._id!r} {doing}, node {self._node or 'none'}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # -- taking part -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Takes part from now on; returns at once. Raises `ClientStateError` the second time."""
+        if self._task is not None or self._closed:
+            raise ClientStateError(f"the latch on {self._path!r} was started before; make a new one")
+        self._remove_listener = self._client.add_listener(self._on_state)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self, timeout: Timeout = UNSET) -> None:
+        """Gives up leadership and deletes the node. May be called again.
+
+        Waits for the deletion up to `timeout` seconds (5 if left out); after that, or when cancelled, it goes on in
+        the background until it has succeeded or the session has ended.
+        """
+        seconds = _CLOSE_TIMEOUT if isinstance(timeout, Unset) else timeout
+        if seconds is not None:
+            seconds = checked_timeout(seconds)
+        if self._closed:
+            return
+        self._closed = True
+        self._end_leadership()
+        if self._task is None:
+            return
+        if self._remove_listener is not None:
+            self._remove_listener()
+        self._task.cancel()
+        release = asyncio.get_running_loop().create_task(self._release())
+        _releases.add(release)
+        release.add_done_callback(_releases.discard)
+        self._notify()
+        await asyncio.wait({release}, timeout=seconds)
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads, now, by the clock too."""
+        client = self._client
+        return (
+            self._granted_on != 0
+            and client.state is State.CONNECTED
+            and client.connections == self._granted_on
+            and client.session_time_left > 0
+        )
+
+    @property
+    def token(self) -> int:
+        """The fencing token of this term: the zxid at which the own node was created. It only grows from leader to
+        leader. Raises `NotLeaderError`."""
+        if not self.is_leader:
+            raise NotLeaderError(f"{self._id or 'this member'} does not lead {self._path!r} now")
+        return self._czxid
+
+    @property
+    def participant_id(self) -> str:
+        """The member's own id."""
+        return self._id
+
+    @property
+    def node(self) -> str:
+        """The path of the own node; empty while there is none."""
+        return self._node
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """Returns the token as soon as this member leads.
+
+        Raises `TimeoutError`; `ClientStateError` if the latch is closed or not started; `ClientClosedError`; and the
+        server's refusal (`NoAuthError`, say) while taking part is refused.
+        """
+        async with asyncio.timeout(None if timeout is None else checked_timeout(timeout)):
+            while not self.is_leader:
+                self._require_running()
+                if self._error is not None:
+                    raise self._error
+                await self._next_change()
+        return self._czxid
+
+    async def wait_lost(self) -> None:
+        """Returns when this member does not lead: at once, or when its leadership ends."""
+        while self.is_leader:
+            await self._next_change()
+
+    def add_listener(self, listener: Callable[[bool], object]) -> Remove:
+        """Calls `listener(True)` when this member begins to lead and `listener(False)` when it ceases to, in order,
+        on the event loop; it may be a coroutine function."""
+        tell = self._client.isolated(listener)
+        self._listeners.append(tell)
+
+        def remove() -> None:
+            if tell in self._listeners:
+                self._listeners.remove(tell)
+
+        return remove
+
+    async def participants(self) -> list[Participant]:
+        """All members, the leader first, Curator's included. Raises what reads raise; a missing latch has none."""
+        try:
+            names = ordered(await self._client.children(self._path), _MARKER)
+        except NoNodeError:
+            return []
+        calls = [self._client.get(join(self._path, name)) for name in names]
+        found: list[Participant] = []
+        for node in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(node, NoNodeError):
+                continue
+            if isinstance(node, BaseException):
+                raise node
+            found.append(Participant(node.data.decode("utf-8", "replace"), not found))
+        return found
+
+    async def leader(self) -> Participant | None:
+        """The member whose turn it is, or `None` if there are no members. It may not have noticed yet."""
+        participants = await self.participants()
+        return participants[0] if participants else None
+
+    # -- the campaign ----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._client.wait_connected(timeout=None)
+                await self._campaign(self._client.in_session())
+            except SessionExpiredError:
+                self._forget_node()  # and begin again in the next session
+            except (ClientClosedError, AuthFailedError) as error:
+                self._refused(error)
+                return
+            except EverlatchError as error:
+                logger.error("latch %s, member %r: %s; trying again", self._path, self._id, error)
+                self._refused(error)
+                await asyncio.sleep(_RETRY_DELAY)
+
+    async def _campaign(self, session: SessionClient) -> None:
+        """Takes part in one session, until it ends (`SessionExpiredError`) or a step is refused."""
+        if self._session is None or self._session.generation_bound != session.generation_bound:
+            self._forget_node()
+            self._session = session
+        while True:
+            if not self._node:
+                await self._join(session)
+            self._wake.clear()
+            if not await self._look(session):
+                continue
+            self._error = None
+            await self._wake.wait()
+
+    async def _look(self, session: SessionClient) -> bool:
+        """Finds the own place, and acts on it; `False`: look again at once."""
+        connection = self._client.connections
+        own = session.get(self._node, watch=self._on_event)
+        try:
+            # One round trip for both. A name that is first now stays first: later ones have larger numbers.
+            node, names = await asyncio.gather(own, session.children(self._path))
+        except NoNodeError:
+            self._lose_node()
+            return False
+        place = place_of(self._node.rpartition("/")[2], names, _MARKER)
+        if isinstance(place, Missing) or node.stat.ephemeral_owner != session.session_id:
+            self._lose_node()
+            return False
+        if isinstance(place, Behind):
+            return await self._watch(session, place)
+        assert isinstance(place, First)
+        self._grant(connection, node.stat.czxid)
+        return True
+
+    async def _watch(self, session: SessionClient, place: Behind) -> bool:
+        """Watches the predecessor; `False` if it is gone."""
+        self._end_leadership()
+        try:
+            # getData, not exists: on a node that is gone it leaves no watch behind.
+            await session.get(join(self._path, place.predecessor), watch=self._on_event)
+        except NoNodeError:
+            return False
+        return True
+
+    async def _join(self, session: SessionClient) -> None:
+        """Creates the own node; after a lost reply, looks for it before creating another."""
+        self._prefix = protected_prefix(self._client.new_guid(), _MARKER)
+        while True:
+            try:
+                path = join(self._path, self._prefix)
+                created = await session.create(path, self._id.encode(), ephemeral=True, sequential=True)
+                self._node, self._czxid = created.path, created.stat.czxid
+                return
+            except NoNodeError:
+                await session.ensure_path(self._path, container=True)
+            except OutcomeUnknownError:
+                self._node = await self._find(session)
+                if self._node:
+                    return
+
+    async def _find(self, session: SessionClient) -> str:
+        """The path of the own node, or `""`: it was not created, and will not be."""
+        try:
+            async with session.transaction() as commit:
+                commit.check(self._path)
+            names = await session.children(self._path)
+        except EverlatchError as error:
+            if _is_missing(error):
+                return ""
+            raise
+        return next((join(self._path, name) for name in names if name.startswith(self._prefix)), "")
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: WatchEvent) -> None:
+        if event.type is EventType.DELETED and event.path == self._node:
+            self._end_leadership()
+        self._wake.set()
+
+    def _on_state(self, change: StateChange) -> None:
+        if change.state is not State.CONNECTED:
+            self._end_leadership()
+        if change.state in (State.CLOSED, State.AUTH_FAILED, State.GAVE_UP):
+            self._notify()
+        self._wake.set()
+
+    def _grant(self, connection: int, czxid: int) -> None:
+        """Unless the link was lost since the reads: another look follows then, for the state change wakes us."""
+        if self._closed or self._client.connections != connection:
+            self._wake.set()
+            return
+        led = self._granted_on != 0
+        self._czxid = czxid
+        self._granted_on = connection
+        if not self.is_leader:
+            self._granted_on = 0
+        elif not led:
+            logger.info("latch %s: member %r leads, token %d", self._path, self._id, czxid)
+            self._tell(True)
+
+    def _end_leadership(self) -> None:
+        if self._granted_on:
+            self._granted_on = 0
+            logger.info("latch %s: member %r leads no more", self._path, self._id)
+            self._tell(False)
+
+    def _lose_node(self) -> None:
+        """Our node is gone, or is not ours: a new one is created."""
+        self._end_leadership()
+        self._node = ""
+
+    def _forget_node(self) -> None:
+        """The session has ended, and its nodes with it."""
+        self._lose_node()
+        self._session = None
+        self._prefix = ""
+
+    def _refused(self, error: EverlatchError) -> None:
+        self._end_leadership()
+        self._error = error
+        self._notify()
+
+    def _tell(self, leads: bool) -> None:
+        for tell in self._listeners:
+            tell(leads)
+        self._notify()
+
+    def _notify(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _next_change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _require_running(self) -> None:
+        if self._closed:
+            raise ClientStateError(f"the latch on {self._path!r} is closed")
+        if self._task is None:
+            raise ClientStateError(f"the latch on {self._path!r} is not started: use `async with`, or start()")
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def _release(self) -> None:
+        """Deletes what the campaign may have created, however often it takes; the session's end does it as well."""
+        assert self._task is not None
+        await asyncio.wait({self._task})
+        session, prefix = self._session, self._prefix
+        if session is None or not prefix:
+            return
+        with contextlib.suppress(SessionExpiredError, ClientClosedError, AuthFailedError):
+            while True:
+                try:
+                    await self._delete_own(session)
+                    return
+                except OutcomeUnknownError:
+                    continue
+                except EverlatchError as error:
+                    logger.error("latch %s: %r can't delete its node: %s", self._path, self._id, error)
+                    await asyncio.sleep(_RETRY_DELAY)
+
+    async def _delete_own(self, session: SessionClient) -> None:
+        # By name, not by `_node`: a create may have been cancelled in flight, and nobody has seen its reply.
+        node = self._node or await self._find(session)
+        if node:
+            with contextlib.suppress(NoNodeError):
+                await session.delete(node)
+        self._node = ""
+
+
+def _is_missing(error: EverlatchError) -> bool:
+    """Whether a read, or the check of a transaction, found no node."""
+    return isinstance(error, NoNodeError) or isinstance(getattr(error, "error", None), NoNodeError)
