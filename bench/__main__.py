@@ -16,6 +16,8 @@ from bench.plain import PlainError
 from bench.report import render, to_json
 from bench.throughput import ContestantError, Plan, circumstances, run
 from bench.workload import OPERATIONS
+from everlatch.errors import EverlatchError
+from everlatch.testing.ensemble import Ensemble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -69,8 +71,6 @@ async def _server(hosts: str | None) -> AsyncIterator[str]:
     if hosts is not None:
         yield hosts
         return
-    from everlatch.testing.ensemble import Ensemble
-
     server = Ensemble(1, version="3.8", tick_time=2.0, config=_SETTINGS, java_options=_full_jvm())
     async with server as ensemble:
         yield ensemble.connect_string
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         asyncio.run(_throughput(chosen))
-    except (ContestantError, PlainError, OSError) as error:
+    except (ContestantError, PlainError, EverlatchError, OSError) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

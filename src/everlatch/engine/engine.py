@@ -97,7 +97,6 @@ class Engine:
         self._open: set[asyncio.Future[None]] = set()
         # One flush and one timer at most.
         self._flush_scheduled = False
-        self._reading_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         # Who waits for what.
@@ -151,8 +150,12 @@ class Engine:
         """Adds an identity; the call ends with the server's answer."""
         loop = self._checked_loop()
         call: Call[None] = Call(loop=loop)
-        request = Request(call, operation, scheme, b"", timeout=self.seconds(timeout))
-        self.session.authenticate(scheme, body, request, self._clock())
+        seconds = self.seconds(timeout)
+        request = Request(call, operation, scheme, b"", timeout=seconds)
+        now = self._clock()
+        self.session.authenticate(scheme, body, request, now)
+        if seconds is not None:
+            self._arm(now + seconds, now)
         call.submitted(request, self._requests)
         self._pump()
         return call
@@ -326,6 +329,9 @@ class Engine:
     def _pump(self) -> None:
         session = self.session
         now = self._clock()
+        # Sending and receiving only move deadlines back, and a timer that fires too early does no harm: it has to be
+        # looked after when something else has happened.
+        rearm = self._timer is None or bool(session.actions)
         while session.actions:
             self._perform()
         link = self._link
@@ -333,9 +339,10 @@ class Engine:
             data = session.data_to_send(now)
             if data:
                 link.transport.write(data)
-        deadline = session.next_deadline()
-        if deadline is not None:
-            self._arm(deadline, now)
+        if rearm:
+            deadline = session.next_deadline()
+            if deadline is not None:
+                self._arm(deadline, now)
 
     def _arm(self, deadline: float, now: float) -> None:
         """One timer: moved when something is due earlier; when it fires too early it is simply armed again."""
@@ -358,15 +365,15 @@ class Engine:
 
     def _pause_reading(self, link: Link) -> None:
         transport = link.transport
-        if self._reading_paused or transport is None or transport.is_closing():
+        if link.reading_paused or transport is None or transport.is_closing():
             return
         assert self._loop is not None
-        self._reading_paused = True
+        link.reading_paused = True
         transport.pause_reading()
         self._loop.call_later(_BATCHING_PAUSE, self._resume_reading, link)
 
     def _resume_reading(self, link: Link) -> None:
-        self._reading_paused = False
+        link.reading_paused = False
         if link.transport is not None and not link.transport.is_closing():
             link.transport.resume_reading()
 

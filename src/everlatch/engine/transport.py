@@ -43,6 +43,7 @@ class Link(asyncio.Protocol):
     def __init__(self, conn: int, events: LinkEvents, closed: asyncio.Future[None]) -> None:
         self.conn = conn
         self.writable = True
+        self.reading_paused = False
         self.transport: asyncio.Transport | None = None
         self.closed = closed
         """Done when the socket is."""

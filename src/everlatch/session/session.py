@@ -176,6 +176,8 @@ class Session:
         """Queues a call; `now` is needed if it has a timeout. Raises `QueueFullError`, or why no call is taken."""
         if self._ended is not None:
             raise self._ended(request)
+        if request.generation and (request.generation != self.generation or not self.session_id):
+            raise SessionExpiredError(request.operation.name, request.path)
         self.requests.submit(request, now)
 
     def authenticate(self, scheme: str, body: bytes, request: Request | None, now: float) -> None:
