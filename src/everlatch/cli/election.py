@@ -40,6 +40,8 @@ class Sighting(NamedTuple):
 
     leader: str
     """The member whose announcement made the observer look."""
+    announced: float
+    """The stamp of that announcement: the beginning of the term."""
     asked: float
     answered: float
     lowest: str = ""
@@ -152,7 +154,7 @@ def _token_problems(history: Sequence[Term]) -> list[str]:
 
 
 def _sighting_problems(term: Term, sightings: Sequence[Sighting]) -> list[str]:
-    told = [seen for seen in sightings if seen.leader == term.member and term.begun <= seen.asked]
+    told = [seen for seen in sightings if (seen.leader, seen.announced) == (term.member, term.begun)]
     whole = [seen for seen in told if seen.answered <= term.ended]
     if not whole:
         # A leadership that was lost while the observer looked is followed by another one, which is checked again.

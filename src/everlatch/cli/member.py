@@ -4,8 +4,9 @@ It joins the latch, leads for a moment, and kills itself with SIGKILL: no sessio
 destructor run. What it believes it writes to stdout as it goes (`everlatch.cli.events`), since nothing can be said at
 the end.
 
-Rules: a belief is stamped before it is read. A leader goes on until somebody has looked (a line on stdin), so that
-every leadership can be checked by another client. When stdin ends the parent is gone, and the member goes at once.
+Rules: a belief is stamped before it is read. A leader goes on until somebody has looked, so that every leadership can
+be checked by another client: the stamp of its announcement comes back as a line on stdin (`acknowledgement`). When
+stdin ends the parent is gone, and the member goes at once.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from everlatch.recipes import LeaderLatch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LOOKED", "main"]
-
-LOOKED = b"looked\n"
-"""What the parent writes when it has checked a leadership."""
+__all__ = ["acknowledgement", "main"]
 
 _STAMP_INTERVAL = 0.01
 _STDOUT = 1
+
+
+def acknowledgement(announced: Event) -> bytes:
+    """What the parent writes when it has checked the leadership that `announced` announces."""
+    return f"{announced.at!r}\n".encode()
 
 
 class _Member:
@@ -41,7 +44,7 @@ class _Member:
         self._client = client
         self._latch = latch
         self._work = work
-        self._looked = asyncio.Event()
+        self._acknowledged = b""
 
     async def run(self) -> None:
         """Never returns: the process is killed, or `stdin` ends it."""
@@ -54,29 +57,31 @@ class _Member:
 
     async def _lead(self, token: int) -> None:
         """One term: ends with the process, or returns when leadership is lost."""
-        self._looked.clear()
-        kind, begun = Kind.LEADING, time.monotonic()
+        at = time.monotonic()
+        if not self._latch.is_leader:
+            return
+        announced = self._tell(Kind.LEADING, at, token)
         while True:
+            await asyncio.sleep(_STAMP_INTERVAL)
             at = time.monotonic()
             if not self._latch.is_leader:
-                break
-            self._tell(kind, at, token)
-            if at >= begun + self._work and self._looked.is_set():
+                self._tell(Kind.LOST, at, token)
+                return
+            self._tell(Kind.BELIEVING, at, token)
+            if at >= announced.at + self._work and self._acknowledged == acknowledgement(announced):
                 os.kill(os.getpid(), signal.SIGKILL)
-            kind = Kind.BELIEVING
-            await asyncio.sleep(_STAMP_INTERVAL)
-        if kind is not Kind.LEADING:
-            self._tell(Kind.LOST, at, token)
 
-    def _tell(self, kind: Kind, at: float, token: int = 0) -> None:
-        _write(Event(self._id, kind, at, self._client.session_id, token))
+    def _tell(self, kind: Kind, at: float, token: int = 0) -> Event:
+        event = Event(self._id, kind, at, self._client.session_id, token)
+        _write(event)
+        return event
 
     async def _follow_orders(self) -> None:
         orders = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(orders)
         await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
-        while await orders.readline() == LOOKED:
-            self._looked.set()
+        while line := await orders.readline():
+            self._acknowledged = line
         # Not by an exception: closing the session may take as long as the servers, which may be gone too.
         os._exit(1)
 

@@ -329,9 +329,9 @@ class Engine:
     def _pump(self) -> None:
         session = self.session
         now = self._clock()
-        # Sending and receiving only move deadlines back, and a timer that fires too early does no harm: it has to be
-        # looked after when something else has happened.
-        rearm = self._timer is None or bool(session.actions)
+        # Sending and receiving move deadlines back, and a timer that fires too early does no harm: it has to be looked
+        # after when something else has happened, or when it waits for an answer that has come (a ping is due first).
+        rearm = self._timer is None or bool(session.actions) or self._timer_at > now + session.liveness.ping_interval
         while session.actions:
             self._perform()
         link = self._link

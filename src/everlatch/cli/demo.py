@@ -1,0 +1,134 @@
+"""The demonstration: several processes join one latch, each leads, works for a moment and kills itself.
+
+    verdict = await run(Options(instances=6), view)
+
+Rules: members are processes of their own, in sessions (of the operating system) of their own, so that Ctrl-C reaches
+the parent only; the parent ends them by their process ids, whatever happens; should it be killed itself, they go when
+their stdin ends. Nothing that goes wrong with a member stops the others: it is told in the verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from everlatch.cli.board import Board, Status
+from everlatch.cli.election import Sighting, Verdict, judge
+from everlatch.cli.events import Event, Kind, decode
+from everlatch.cli.member import acknowledgement
+from everlatch.cli.observer import Observer
+from everlatch.client import Client
+from everlatch.errors import EverlatchError
+from everlatch.paths import join
+from everlatch.testing.ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from everlatch.cli.render import View
+
+__all__ = ["Options", "run"]
+
+_TICK_TIME = 0.5
+_CLEAN_UP_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to demonstrate. Times are seconds."""
+
+    instances: int = 6
+    hosts: str | None = None
+    """A connect string; `None`: a server of our own."""
+    session_timeout: float = 2.0
+    work: float = 0.5
+    """How long each leads."""
+    zookeeper_version: str = "3.8"
+    timeout: float | None = None
+    """For the whole; `None`: as long as it can take, and then some."""
+
+    @property
+    def total_timeout(self) -> float:
+        """The seconds after which a leader is missing."""
+        if self.timeout is not None:
+            return self.timeout
+        return 30.0 + self.instances * (self.work + 4 * self.session_timeout)
+
+
+async def run(options: Options, view: View) -> Verdict:
+    """Demonstrates; raises `EverlatchError` when it can't even begin."""
+    members = [f"instance-{number}" for number in range(1, options.instances + 1)]
+    async with _servers(options, view) as hosts, Client(hosts, session_timeout=options.session_timeout) as client:
+        # One name, so that deleting it deletes everything.
+        path = f"/everlatch-demo-{uuid.uuid4().hex}"
+        demonstration = _Demonstration(options, view, Observer(client, path), Board(members))
+        view.begin(demonstration.board)
+        try:
+            await demonstration.run(hosts, path)
+        finally:
+            await _clean_up(client, path, view)
+    return judge(members, demonstration.events, demonstration.sightings, demonstration.failures)
+
+
+@contextlib.asynccontextmanager
+async def _servers(options: Options, view: View) -> AsyncIterator[str]:
+    if options.hosts is not None:
+        view.note(f"ZooKeeper at {options.hosts}, session timeout {options.session_timeout:g} s")
+        yield options.hosts
+        return
+    view.note(f"starting a ZooKeeper {options.zookeeper_version}")
+    async with Ensemble(1, version=options.zookeeper_version, tick_time=_TICK_TIME) as ensemble:
+        view.note(f"ZooKeeper at {ensemble.connect_string}, session timeout {options.session_timeout:g} s")
+        yield ensemble.connect_string
+
+
+async def _clean_up(client: Client, path: str, view: View) -> None:
+    try:
+        await client.delete_tree(path, missing_ok=True, timeout=_CLEAN_UP_TIMEOUT)
+    except EverlatchError as error:
+        view.note(f"{path} could not be deleted: {error}")
+
+
+@dataclass
+class _Demonstration:
+    options: Options
+    view: View
+    observer: Observer
+    board: Board
+    events: list[Event] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    async def run(self, hosts: str, path: str) -> None:
+        """Returns when all members are dead, or the time is up."""
+        command = (
+            *(sys.executable, "-P", "-m", "everlatch.cli.member", "--hosts", hosts, "--path", path),
+            *("--session-timeout", str(self.options.session_timeout), "--work", str(self.options.work)),
+        )
+        try:
+            async with asyncio.timeout(self.options.total_timeout), asyncio.TaskGroup() as tasks:
+                for member in self.board.rows:
+                    tasks.create_task(self._attend(member, (*command, "--id", member)))
+        except TimeoutError:
+            self.failures.append(f"the time is up: {self.options.total_timeout:g} s")
+
+    async def _attend(self, member: str, command: tuple[str, ...]) -> None:
+        """One member, from its start to its end."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+        self.board[member].pid = process.pid
+        try:
+            said, complaints = await asyncio.gather(self._listen(process), _read_all(process.stderr))
+            self._record_death(member, await process.wait(), complaints if said else "")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                # To the end of its pipes, so that nothing of it is left to the event loop.
+                await process.communicate()
