@@ -71,10 +71,10 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def describe(done: list[Step], commit: str) -> dict[str, object]:
+def describe(done: list[Step], commit: str, *, dirty: bool) -> dict[str, object]:
     return {
         "commit": commit,
-        "uncommitted_changes": bool(git("status", "--porcelain")),
+        "uncommitted_changes": dirty,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs",
@@ -92,7 +92,8 @@ def shorten(word: str) -> str:
 
 
 def main() -> int:
-    commit = git("rev-parse", "HEAD")
+    # Before anything runs: what the report is about is what was there then.
+    commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     with tempfile.TemporaryDirectory() as scratch:
         junit = Path(scratch) / "junit.xml"
         planned = steps(junit, seed=secrets.randbelow(2**32))
@@ -100,8 +101,8 @@ def main() -> int:
             run(step)
             if step.seed is not None:
                 step.counts = counts(junit)
-    report = describe(planned, commit)
-    path = ROOT / "reports" / f"acceptance-{git('rev-parse', '--short', 'HEAD')}.json"
+    report = describe(planned, commit, dirty=dirty)
+    path = ROOT / "reports" / f"acceptance-{git('rev-parse', '--short', commit)}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
     for step in planned:

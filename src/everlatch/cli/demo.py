@@ -14,6 +14,7 @@ import contextlib
 import signal
 import sys
 import uuid
+from asyncio.subprocess import PIPE
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ from everlatch.cli.member import acknowledgement
 from everlatch.cli.observer import Observer
 from everlatch.client import Client
 from everlatch.errors import EverlatchError
-from everlatch.paths import join
 from everlatch.testing.ensemble import Ensemble
 
 if TYPE_CHECKING:
@@ -119,16 +119,73 @@ class _Demonstration:
 
     async def _attend(self, member: str, command: tuple[str, ...]) -> None:
         """One member, from its start to its end."""
-        pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
         )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         self.board[member].pid = process.pid
         try:
-            said, complaints = await asyncio.gather(self._listen(process), _read_all(process.stderr))
-            self._record_death(member, await process.wait(), complaints if said else "")
+            _, complaints = await asyncio.gather(self._listen(process.stdout, process.stdin), process.stderr.read())
+            self._record_death(member, await process.wait(), complaints)
+        except ValueError as error:
+            self._record_failure(member, str(error))
         finally:
-            if process.returncode is None:
-                process.kill()
-                # To the end of its pipes, so that nothing of it is left to the event loop.
-                await process.communicate()
+            await _end(process)
+
+    async def _listen(self, said: asyncio.StreamReader, orders: asyncio.StreamWriter) -> None:
+        """Takes in what a member tells, until its stdout ends; raises `ValueError` for what is no event."""
+        async for line in said:
+            event = decode(line)
+            self.events.append(event)
+            row = self.board[event.member]
+            self.board.record(event)
+            self.view.event(event, row)
+            if event.kind is Kind.LEADING:
+                await self._look(event)
+                orders.write(acknowledgement(event))
+            elif event.kind is Kind.WAITING:
+                await self._look_for_nodes()
+
+    async def _look(self, announced: Event) -> None:
+        try:
+            sighting, nodes = await self.observer.look(announced)
+        except EverlatchError as error:
+            self.failures.append(f"the observer could not check {announced.member}: {error}")
+            return
+        self.sightings.append(sighting)
+        self.board.place(nodes)
+
+    async def _look_for_nodes(self) -> None:
+        """Only to be shown; a node that isn't there yet is seen the next time."""
+        with contextlib.suppress(EverlatchError):
+            self.board.place(await self.observer.nodes())
+
+    def _record_death(self, member: str, code: int, complaints: bytes) -> None:
+        row = self.board[member]
+        if code == -signal.SIGKILL and row.status is Status.LEADING:
+            row.status = Status.DEAD
+            self.view.death(row, "")
+            return
+        last_line = complaints.decode(errors="replace").strip().rpartition("\n")[2]
+        self._record_failure(member, f"ended by {_told_code(code)}: {last_line or 'without a word'}")
+
+    def _record_failure(self, member: str, reason: str) -> None:
+        row = self.board[member]
+        row.status = Status.FAILED
+        self.failures.append(f"{member} {reason}")
+        self.view.death(row, reason)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        # It may die by itself at this very moment.
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    # To the end of its pipes, so that nothing of it is left to the event loop.
+    await process.communicate()
+
+
+def _told_code(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"

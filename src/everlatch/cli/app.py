@@ -1,0 +1,92 @@
+"""The commands of `everlatch`, with typer: options in, exit statuses out.
+
+Exit statuses: 0 all is well; 1 it was tried and is not; 2 it could not be tried (wrong options, no ZooKeeper build);
+128 + n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from everlatch.cli.demo import Options, run
+from everlatch.cli.render import LiveView, PlainView, View, show_verdict
+from everlatch.errors import EverlatchError, InvalidArgumentError, describe
+from everlatch.testing.builds import ZooKeeperNotFoundError
+
+if TYPE_CHECKING:
+    from everlatch.cli.election import Verdict
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="An always-connected ZooKeeper client for Python.",
+)
+
+
+@app.callback()
+def _everlatch() -> None:
+    # With a callback, `demo` stays a command of its own even while it is the only one.
+    pass
+
+
+@app.command()
+def demo(
+    instances: Annotated[int, typer.Option(min=1, help="How many processes take part.")] = 6,
+    hosts: Annotated[
+        str | None, typer.Option(help="host:port,…/chroot of a running ZooKeeper; left out: starts one.")
+    ] = None,
+    session_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds; the servers have the last word.")] = 2.0,
+    work: Annotated[float, typer.Option(min=0.0, help="Seconds that each leads before it kills itself.")] = 0.5,
+    zookeeper_version: Annotated[str, typer.Option(help="Which ZooKeeper to start: 3.8 or 3.9.")] = "3.8",
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds for the whole; left out: enough for all to lead.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a table, also on a terminal.")] = False,
+) -> None:
+    """Leaders that die without a word, and who takes over.
+
+    Processes join one latch; each, once elected, works for a moment and kills itself with SIGKILL. Ends by itself when
+    each has led once. Exit status 1: two led at once, or somebody never did.
+    """
+    options = Options(instances, hosts, session_timeout, work, zookeeper_version, timeout)
+    console = Console()
+    view = LiveView(console) if console.is_terminal and not plain else PlainView(console)
+    verdict = _demonstrated(options, view)
+    show_verdict(console, verdict)
+    raise typer.Exit(0 if verdict.passed else 1)
+
+
+def _demonstrated(options: Options, view: View) -> Verdict:
+    try:
+        return asyncio.run(_run(options, view))
+    except (ZooKeeperNotFoundError, InvalidArgumentError) as error:
+        raise _failed(error, 2) from None
+    except EverlatchError as error:
+        raise _failed(error, 1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(128 + signal.SIGTERM) from None
+
+
+async def _run(options: Options, view: View) -> Verdict:
+    task = asyncio.current_task()
+    assert task is not None
+    # Like Ctrl-C: the members, the server and its files are cleared away first.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with view:
+        return await run(options, view)
+
+
+def _failed(error: EverlatchError, code: int) -> typer.Exit:
+    print(f"everlatch: {describe(error)}", file=sys.stderr)
+    return typer.Exit(code)

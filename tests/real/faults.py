@@ -1,0 +1,224 @@
+"""What the tests of this directory do to a client's connections, and how they look at servers behind its back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from everlatch import State, StateChange
+    from everlatch.testing import Server
+
+CLOSE_SESSION = -11
+LONGEST = 30.0
+"""Seconds after which anything that is waited for here counts as never coming."""
+
+
+async def until(condition: Callable[[], object], *, timeout: float = LONGEST, interval: float = 0.005) -> None:
+    """Waits for a condition; the test fails when it never comes true."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(interval)
+
+
+class States:
+    """A listener that keeps every change of state, and when it came."""
+
+    def __init__(self) -> None:
+        self.changes: list[StateChange] = []
+        self.times: list[float] = []
+
+    def __call__(self, change: StateChange) -> None:
+        self.changes.append(change)
+        self.times.append(time.monotonic())
+
+    @property
+    def states(self) -> list[State]:
+        return [change.state for change in self.changes]
+
+    async def until(self, state: State, *, timeout: float = LONGEST) -> StateChange:
+        """Waits until `state` has been announced; returns the first such change."""
+        await until(lambda: state in self.states, timeout=timeout)
+        return self.changes[self.states.index(state)]
+
+    def time_of_last(self, state: State) -> float:
+        return max(moment for moment, seen in zip(self.times, self.states, strict=True) if seen is state)
+
+    def forget(self) -> None:
+        self.changes.clear()
+        self.times.clear()
+
+
+class RawSession:
+    """A session by hand, or somebody else's taken over: what another client could do, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.session_id = 0
+        self.timeout = 0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, address: str, *, session_id: int = 0, password: bytes = bytes(16), timeout: float = 10.0
+    ) -> AsyncIterator[RawSession]:
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            session = cls(reader, writer)
+            async with asyncio.timeout(LONGEST):
+                await session._shake_hands(session_id, password, timeout)
+            yield session
+        finally:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def request(self, op: int, body: bytes = b"") -> tuple[int, bytes]:
+        """One request; returns the error code and the body of its reply."""
+        self._send(struct.pack(">ii", 1, op) + body)
+        async with asyncio.timeout(LONGEST):
+            reply = await self._receive()
+        _, _, code = struct.unpack_from(">iqi", reply)
+        return code, reply[16:]
+
+    async def close_session(self) -> None:
+        """Ends the session on the servers, for everybody who thinks it is theirs."""
+        code, _ = await self.request(CLOSE_SESSION)
+        assert code == 0
+
+    async def _shake_hands(self, session_id: int, password: bytes, timeout: float) -> None:
+        self._send(struct.pack(">iqiqi16s?", 0, 0, round(timeout * 1000), session_id, 16, password, False))
+        _, self.timeout, self.session_id = struct.unpack_from(">iiq", await self._receive())
+
+    def _send(self, payload: bytes) -> None:
+        self._writer.write(struct.pack(">i", len(payload)) + payload)
+
+    async def _receive(self) -> bytes:
+        (size,) = struct.unpack(">i", await self._reader.readexactly(4))
+        return await self._reader.readexactly(size)
+
+
+async def end_session(address: str, session_id: int, password: bytes) -> None:
+    """Closes somebody's session, as if it had expired."""
+    async with RawSession.open(address, session_id=session_id, password=password) as session:
+        assert session.session_id == session_id, "the server does not know this session"
+        await session.close_session()
+
+
+class Proxy:
+    """Stands between clients and one server: its links can be cut, and cut off, while the server goes on serving."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._listener: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._cut = False
+        self.address = ""
+        self.largest_request = 0
+        """Bytes of the largest frame that a client sent, its length included."""
+
+    async def __aenter__(self) -> Proxy:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        host, port = self._listener.sockets[0].getsockname()
+        self.address = f"{host}:{port}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._listener is not None
+        self._listener.close()
+        await self.cut()
+        await self._listener.wait_closed()
+
+    async def cut(self) -> None:
+        """Breaks every link, and every new one at once, until `mend`."""
+        self._cut = True
+        for link in self._links:
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def mend(self) -> None:
+        """New links work again."""
+        self._cut = False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        self._links.add(link)
+        try:
+            if not self._cut:
+                await self._connect(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # cut, or one of the two ends closed: an end like any other
+        finally:
+            self._links.discard(link)
+            writer.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(self._server.host, self._server.port)
+        try:
+            pumps = [self._pump_frames(reader, to_server), self._pump(from_server, writer)]
+            tasks = [asyncio.ensure_future(pump) for pump in pumps]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            to_server.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+
+    async def _pump_frames(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readexactly(4)
+            (size,) = struct.unpack(">i", head)
+            self.largest_request = max(self.largest_request, 4 + size)
+            writer.write(head + await reader.readexactly(size))
+            await writer.drain()
+
+
+@contextlib.contextmanager
+def mute_server() -> Iterator[str]:
+    """A server that lets clients connect and never says a word; yields its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(100)
+        yield _address_of(listener)
+
+
+@contextlib.contextmanager
+def unreachable_server() -> Iterator[str]:
+    """An address where connecting never ends: its queue of connections is full, as behind a firewall that drops."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield _address_of(listener)
+
+
+@contextlib.contextmanager
+def refusing_server() -> Iterator[str]:
+    """An address where nobody listens, and nobody else will while it lasts."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield _address_of(holder)
+
+
+def _address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()
+    return f"{host}:{port}"

@@ -1,0 +1,123 @@
+import pytest
+
+from everlatch.session.liveness import Liveness
+
+
+def connected(timeout=6.0, sent_at=99.5, now=100.0):
+    liveness = Liveness(10.0)
+    liveness.connected(sent_at, now, timeout)
+    return liveness
+
+
+def test_the_granted_timeout_counts():
+    liveness = Liveness(10.0)
+    assert liveness.timeout == 10.0
+    liveness.connected(99.5, 100.0, 6.0)
+    assert (liveness.timeout, liveness.ping_interval, liveness.budget, liveness.lost_at) == (6.0, 1.0, 2.0, 105.5)
+
+
+@pytest.mark.parametrize(("timeout", "interval"), [(6.0, 1.0), (60.0, 10.0), (600.0, 10.0)])
+def test_the_ping_interval(timeout, interval):
+    assert connected(timeout).ping_interval == interval
+
+
+def test_an_idle_link_is_due_for_a_ping():
+    liveness = connected()
+    assert liveness.next_deadline() == 101.0
+    assert not liveness.ping_due(100.999)
+    assert liveness.ping_due(101.0)
+
+
+def test_sending_puts_the_ping_off():
+    liveness = connected()
+    liveness.sent(100.7)
+    liveness.received(100.8, unanswered=False)
+    assert liveness.next_deadline() == 101.7
+    assert not liveness.ping_due(101.6)
+    assert liveness.ping_due(101.7)
+
+
+def test_no_ping_while_something_is_unanswered():
+    liveness = connected()
+    liveness.sent(100.5)
+    assert not liveness.ping_due(105.0)
+    assert liveness.next_deadline() == 102.5
+
+
+def test_no_second_ping_before_the_first_is_answered():
+    liveness = connected()
+    liveness.ping_sent(101.0)
+    assert not liveness.ping_due(102.9)
+    liveness.received(101.5, unanswered=False)
+    assert not liveness.ping_due(103.4), "an event is no answer"
+    assert liveness.next_deadline() == 103.5
+
+
+@pytest.mark.parametrize("send", [Liveness.sent, Liveness.ping_sent])
+def test_a_link_is_silent_when_nothing_comes_for_a_third(send):
+    liveness = connected()
+    send(liveness, 101.0)
+    assert liveness.next_deadline() == 103.0
+    assert not liveness.is_silent(102.999)
+    assert liveness.is_silent(103.0)
+
+
+def test_silence_counts_from_the_first_unanswered_request():
+    liveness = connected()
+    liveness.sent(101.0)
+    liveness.sent(102.0)
+    assert liveness.next_deadline() == 103.0
+
+
+def test_every_byte_breaks_the_silence():
+    liveness = connected()
+    liveness.sent(101.0)
+    liveness.received(102.0, unanswered=True)
+    assert not liveness.is_silent(103.9)
+    assert liveness.is_silent(104.0)
+
+
+def test_nothing_unanswered_is_not_silence():
+    liveness = connected()
+    assert not liveness.is_silent(105.4)
+
+
+def test_the_session_is_lost_a_timeout_after_the_last_answered_request_was_sent():
+    liveness = connected(sent_at=99.5)
+    for step in range(1, 6):  # bytes all the time, but no answer
+        liveness.received(100.0 + step, unanswered=True)
+    assert liveness.lost_at == 105.5
+    assert liveness.next_deadline() == 105.5
+    assert not liveness.is_silent(105.4)
+    assert liveness.is_silent(105.5)
+    liveness.proven = 101.0
+    assert not liveness.is_silent(105.5)
+
+
+def test_an_idle_link_is_looked_at_no_later_than_it_is_lost():
+    liveness = connected(sent_at=95.0)
+    assert liveness.next_deadline() == 101.0
+    liveness.proven = 94.5
+    assert liveness.next_deadline() == 100.5
+
+
+def test_a_new_connection_forgets_what_was_unanswered():
+    liveness = connected()
+    liveness.ping_sent(101.0)
+    liveness.connected(101.9, 102.0, 6.0)
+    assert liveness.ping_sent_at is None
+    assert liveness.next_deadline() == 103.0
+
+
+def test_a_lost_link_forgets_what_was_unanswered_but_not_what_was_proven():
+    liveness = connected()
+    liveness.ping_sent(101.0)
+    liveness.disconnected()
+    assert liveness.ping_sent_at is None
+    assert liveness.waiting_since is None
+    assert liveness.lost_at == 105.5
+
+
+@pytest.mark.parametrize(("now", "late"), [(99.9, False), (100.0, False), (100.04, False), (100.06, True)])
+def test_lateness(now, late):
+    assert Liveness.was_late(100.0, now) is late

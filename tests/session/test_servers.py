@@ -1,0 +1,182 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everlatch.paths import Endpoint
+from everlatch.session.servers import Address, Servers, is_ip_address
+
+A, B, C = (Endpoint(f"10.0.0.{number}", 2181) for number in (1, 2, 3))
+NAME, OTHER = Endpoint("zk.example", 2181), Endpoint("other.example", 2182)
+
+
+def address(endpoint, ip=None):
+    return Address(ip or endpoint.host, endpoint.port, endpoint)
+
+
+def servers(*endpoints, shuffle=False, seed=0):
+    return Servers(endpoints, random.Random(seed), shuffle=shuffle)
+
+
+def round_of(found, ips=None):
+    """The rest of a round: all targets, names resolved by `ips`, which takes the failing ones out."""
+    targets = []
+    while (target := found.next_target()) is not None:
+        if isinstance(target, Endpoint):
+            resolved = (ips or {}).get(target.host)
+            if resolved is not None:
+                found.resolved(target, resolved)
+        else:
+            targets.append(target)
+    return targets
+
+
+def begin(found, lost=None, ips=None):
+    found.begin_round(lost)
+    return round_of(found, ips)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ip"), [("10.0.0.1", True), ("::1", True), ("fe80::1%eth0", True), ("zk1", False), ("10.0.0", False)]
+)
+def test_is_ip_address(host, is_ip):
+    assert is_ip_address(host) is is_ip
+
+
+def test_addresses_name_their_server():
+    assert str(address(A)) == "10.0.0.1:2181"
+    assert str(address(NAME, "10.0.0.9")) == "zk.example:2181 (10.0.0.9)"
+
+
+def test_the_number_of_servers():
+    assert len(servers(A, B, C)) == 3
+
+
+def test_nothing_before_the_first_round():
+    assert servers(A).next_target() is None
+
+
+def test_a_round_tries_every_server_once_in_order():
+    found = servers(A, B, C)
+    assert begin(found) == [address(A), address(B), address(C)]
+    assert found.next_target() is None
+    assert begin(found) == [address(A), address(B), address(C)]
+
+
+def test_a_round_starts_behind_the_server_that_was_in_use_and_ends_with_it():
+    found = servers(A, B, C)
+    assert begin(found, address(A)) == [address(B), address(C), address(A)]
+    assert begin(found, address(C)) == [address(A), address(B), address(C)]
+    assert begin(found, address(A)) == [address(B), address(C), address(A)]
+
+
+def test_the_only_server_is_tried_although_it_was_lost():
+    assert begin(servers(A), address(A)) == [address(A)]
+
+
+def test_an_unknown_lost_server_changes_nothing():
+    assert begin(servers(A, B), address(C)) == [address(A), address(B)]
+
+
+def test_names_are_resolved_when_their_turn_comes_in_every_round():
+    found = servers(A, NAME, B)
+    for ip in ("10.0.1.1", "10.0.1.2"):
+        found.begin_round()
+        assert found.next_target() == address(A)
+        assert found.next_target() == NAME
+        found.resolved(NAME, [ip])
+        assert found.next_target() == address(NAME, ip)
+        assert found.next_target() == address(B)
+        assert found.next_target() is None
+
+
+def test_all_addresses_of_a_name_are_tried_before_the_next_server():
+    ips = {"zk.example": ["10.0.1.1", "10.0.1.2", "10.0.1.3"]}
+    assert begin(servers(NAME, A), ips=ips) == [*(address(NAME, ip) for ip in ips["zk.example"]), address(A)]
+
+
+@pytest.mark.parametrize("ips", [{}, {"zk.example": []}], ids=["fails", "empty"])
+def test_a_failing_name_is_passed_over(ips):
+    assert begin(servers(NAME, A), ips=ips) == [address(A)]
+
+
+def test_an_address_behind_two_names_is_tried_once():
+    ips = {"zk.example": ["10.0.0.1", "10.0.1.1"], "twin.example": ["10.0.1.1", "10.0.1.2"]}
+    twin = Endpoint("twin.example", 2181)
+    assert begin(servers(NAME, twin, A), ips=ips) == [
+        address(NAME, "10.0.0.1"),
+        address(NAME, "10.0.1.1"),
+        address(twin, "10.0.1.2"),
+    ]
+
+
+def test_two_ports_of_a_host_are_two_servers():
+    twin = A._replace(port=2182)
+    assert begin(servers(A, twin)) == [address(A), address(twin)]
+
+
+def test_the_lost_address_of_a_name_comes_last_of_all():
+    ips = {"zk.example": ["10.0.1.1", "10.0.1.2"], "other.example": ["10.0.2.1"]}
+    found = servers(NAME, OTHER)
+    assert begin(found, address(NAME, "10.0.1.1"), ips) == [
+        address(OTHER, "10.0.2.1"),
+        address(NAME, "10.0.1.2"),
+        address(NAME, "10.0.1.1"),
+    ]
+
+
+def test_a_lost_address_that_its_name_no_longer_has_is_not_tried():
+    found = servers(NAME)
+    assert begin(found, address(NAME, "10.0.1.1"), {"zk.example": ["10.0.1.2"]}) == [address(NAME, "10.0.1.2")]
+
+
+def test_again_puts_an_address_first():
+    found = servers(A, B, C)
+    found.begin_round()
+    first = found.next_target()
+    found.again(first)
+    assert round_of(found) == [address(A), address(B), address(C)]
+
+
+def test_again_for_the_lost_server_when_its_turn_had_come():
+    found = servers(A, B)
+    assert begin(found, address(A)) == [address(B), address(A)]
+    found.again(address(A))
+    assert round_of(found) == [address(A)]
+
+
+def test_again_for_another_leaves_the_lost_server_last():
+    ips = {"zk.example": ["10.0.1.1", "10.0.1.2", "10.0.1.3"]}
+    found = servers(NAME)
+    found.begin_round(address(NAME, "10.0.1.2"))
+    assert found.next_target() == NAME
+    found.resolved(NAME, ips["zk.example"])
+    first = found.next_target()
+    found.again(first)
+    assert [target.ip for target in round_of(found)] == ["10.0.1.1", "10.0.1.3", "10.0.1.2"]
+
+
+@given(st.integers())
+def test_shuffling_loses_nothing(seed):
+    ips = {"zk.example": [f"10.0.1.{number}" for number in range(5)]}
+    found = servers(A, NAME, B, C, shuffle=True, seed=seed)
+    expected = {address(A), address(B), address(C), *(address(NAME, ip) for ip in ips["zk.example"])}
+    targets = begin(found, ips=ips)
+    assert len(targets) == 8
+    assert set(targets) == expected
+
+
+def test_servers_are_shuffled_once_and_the_addresses_of_a_name_each_time():
+    ips = {"zk.example": [f"10.0.1.{number}" for number in range(6)]}
+    found = servers(A, B, C, NAME, shuffle=True, seed=3)
+    rounds = [begin(found, ips=ips) for _ in range(4)]
+    fixed = [[target.ip for target in targets if target.endpoint != NAME] for targets in rounds]
+    named = [[target.ip for target in targets if target.endpoint == NAME] for targets in rounds]
+    assert all(order == fixed[0] for order in fixed)
+    assert len({tuple(order) for order in named}) > 1
+
+
+def test_clients_spread():
+    firsts = {begin(servers(A, B, C, shuffle=True, seed=seed))[0] for seed in range(20)}
+    assert firsts == {address(A), address(B), address(C)}
