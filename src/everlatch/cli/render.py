@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -145,8 +146,10 @@ class LiveView:
 
 def board_table(board: Board, seconds: float) -> Table:
     """The board as a table, `seconds` after the beginning."""
-    table = Table(caption=Text(f"{seconds:.1f} s   {_told_leader(board)}"), caption_justify="left")
-    for heading in ("instance", "pid", "", "session", "node", "token", "led for", "handover"):
+    caption = Text(f"{seconds:.1f} s   {_told_leader(board)}")
+    # Without rules between the columns: it has to fit into 80 characters with ids of full length.
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    for heading in ("instance", "pid", "", "session", "node", "token", "handover"):
         table.add_column(heading, justify="left" if heading in ("instance", "") else "right", no_wrap=True)
     for row in board.rows.values():
         table.add_row(*_cells(row), style=_STYLES[row.status])
@@ -161,14 +164,15 @@ def _cells(row: Row) -> tuple[str, ...]:
         _hex(row.session_id),
         row.node.lstrip("0") or row.node[-1:],
         _hex(row.token),
-        f"{row.led_for:.2f} s" if row.token else "",
         "" if row.handover is None else f"{row.handover * 1000:.0f} ms",
     )
 
 
 def _told_leader(board: Board) -> str:
     leaders = [row.member for row in board.rows.values() if row.status is Status.LEADING]
-    return f"{' and '.join(leaders)} leads" if leaders else "nobody leads"
+    if not leaders:
+        return "nobody leads"
+    return f"{' and '.join(leaders)} {'leads' if len(leaders) == 1 else 'lead'}"
 
 
 def tell_event(event: Event, row: Row) -> str:

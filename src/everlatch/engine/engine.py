@@ -296,6 +296,12 @@ class Engine:
         if link.conn != self.session.conn:
             link.abort()
             return
+        if link.is_to_itself:
+            link.abort()
+            reason = ConnectFailedError("nobody listens there: the connection reached our own socket")
+            self.session.connection_lost(link.conn, reason, self._clock())
+            self._pump()
+            return
         self._link = link
         self.session.connection_made(link.conn, self._clock())
         self._pump()

@@ -75,6 +75,15 @@ class Link(asyncio.Protocol):
         self.writable = True
         self._events.link_writable(self)
 
+    @property
+    def is_to_itself(self) -> bool:
+        """Whether both ends are the same socket: TCP allows that (simultaneous open) when a client dials a port of
+        its own machine's outgoing range on which nobody listens. Our own handshake would come back as the answer, and
+        read as "session expired"."""
+        assert self.transport is not None
+        own = self.transport.get_extra_info("sockname")
+        return own is not None and own == self.transport.get_extra_info("peername")
+
     def abort(self) -> None:
         """Closes at once. `closed` tells when it is done."""
         if self.transport is not None:

@@ -94,7 +94,6 @@ class Servers:
     def again(self, address: Address) -> None:
         """Puts an address first in the round: it answered, but not to the session that was offered."""
         self._tried.discard((address.ip, address.port))
-        self._lost = None
         self._pending.appendleft(address)
 
     def _is_new(self, address: Address) -> bool:
