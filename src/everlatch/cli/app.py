@@ -66,23 +66,28 @@ def demo(
 
 
 def _demonstrated(options: Options, view: View) -> Verdict:
+    stopped_by: list[signal.Signals] = []
     try:
-        return asyncio.run(_run(options, view))
+        return asyncio.run(_run(options, view, stopped_by))
     except (ZooKeeperNotFoundError, InvalidArgumentError) as error:
         raise _failed(error, 2) from None
     except EverlatchError as error:
         raise _failed(error, 1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
     except asyncio.CancelledError:
-        raise typer.Exit(128 + signal.SIGTERM) from None
+        raise typer.Exit(128 + stopped_by[0]) from None
 
 
-async def _run(options: Options, view: View) -> Verdict:
+async def _run(options: Options, view: View, stopped_by: list[signal.Signals]) -> Verdict:
     task = asyncio.current_task()
     assert task is not None
-    # Like Ctrl-C: the members, the server and its files are cleared away first.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+    def stop(number: signal.Signals) -> None:
+        stopped_by.append(number)
+        task.cancel()
+
+    # By cancellation: the members, the server and its files are cleared away first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     with view:
         return await run(options, view)
 

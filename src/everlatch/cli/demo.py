@@ -24,7 +24,7 @@ from everlatch.cli.events import Event, Kind, decode
 from everlatch.cli.member import acknowledgement
 from everlatch.cli.observer import Observer
 from everlatch.client import Client
-from everlatch.errors import EverlatchError
+from everlatch.errors import EverlatchError, describe
 from everlatch.testing.ensemble import Ensemble
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "run"]
 
 _TICK_TIME = 0.5
-_CLEAN_UP_TIMEOUT = 5.0
+_CLEAN_UP_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ async def _servers(options: Options, view: View) -> AsyncIterator[str]:
 async def _clean_up(client: Client, path: str, view: View) -> None:
     try:
         await client.delete_tree(path, missing_ok=True, timeout=_CLEAN_UP_TIMEOUT)
-    except EverlatchError as error:
-        view.note(f"{path} could not be deleted: {error}")
+    except (EverlatchError, TimeoutError) as error:
+        view.note(f"{path} could not be deleted: {describe(error)}")
 
 
 @dataclass

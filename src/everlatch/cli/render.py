@@ -148,7 +148,14 @@ def board_table(board: Board, seconds: float) -> Table:
     """The board as a table, `seconds` after the beginning."""
     caption = Text(f"{seconds:.1f} s   {_told_leader(board)}")
     # Without rules between the columns: it has to fit into 80 characters with ids of full length.
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        caption=caption,
+        caption_justify="left",
+    )
     for heading in ("instance", "pid", "", "session", "node", "token", "handover"):
         table.add_column(heading, justify="left" if heading in ("instance", "") else "right", no_wrap=True)
     for row in board.rows.values():

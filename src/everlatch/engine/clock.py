@@ -7,6 +7,7 @@ simulation) says so with an attribute `virtual_time = True`; its own clock is us
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -24,4 +25,5 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     boottime: int | None = getattr(time, "CLOCK_BOOTTIME", None)
     if boottime is None:
         return time.monotonic
-    return lambda: time.clock_gettime(boottime)
+    # Not a lambda: this runs several times a call, and a partial needs no Python frame.
+    return functools.partial(time.clock_gettime, boottime)

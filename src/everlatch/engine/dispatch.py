@@ -41,8 +41,12 @@ class Dispatcher:
         self._loop.call_soon(self._run, callback, argument, None)
 
     def run_in_lane(self, lane: Lane[T], argument: T) -> None:
-        """Runs a lane's callback soon, and `lane.finished` when it is through."""
-        self._loop.call_soon(self._run, lane.callback, argument, lane.finished)
+        """Runs a lane's callback soon, unless it is removed before, and `lane.finished` when it is through."""
+        self._loop.call_soon(self._run_in_lane, lane, argument)
+
+    def _run_in_lane(self, lane: Lane[T], argument: T) -> None:
+        if not lane.removed:
+            self._run(lane.callback, argument, lane.finished)
 
     def _run(self, callback: Callable[[T], object], argument: T, finished: Callable[[], None] | None) -> None:
         result = self._call(callback, argument)
@@ -88,7 +92,7 @@ class Lane(Generic[T]):
         """`None` until there is a loop; nothing happens before."""
         self._waiting: deque[T] = deque()
         self._busy = False
-        self._removed = False
+        self.removed = False
 
     def attach(self, dispatcher: Dispatcher) -> None:
         """The loop is known now."""
@@ -101,7 +105,7 @@ class Lane(Generic[T]):
 
     def remove(self) -> None:
         """It is told nothing more."""
-        self._removed = True
+        self.removed = True
         self._waiting.clear()
 
     def finished(self) -> None:
@@ -110,6 +114,6 @@ class Lane(Generic[T]):
         self._next()
 
     def _next(self) -> None:
-        if self._waiting and not self._busy and not self._removed and self._dispatcher is not None:
+        if self._waiting and not self._busy and not self.removed and self._dispatcher is not None:
             self._busy = True
             self._dispatcher.run_in_lane(self, self._waiting.popleft())

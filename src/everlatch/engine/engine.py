@@ -99,14 +99,14 @@ class Engine:
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        # Who waits for what.
+        # Who waits for what; in dicts, not sets, so that they are told in the order in which they came.
         self._start_waiter: asyncio.Future[None] | None = None
         self._start_failures: list[tuple[str, BaseException]] = []
-        self._connect_waiters: set[asyncio.Future[None]] = set()
+        self._connect_waiters: dict[asyncio.Future[None], None] = {}
         self._closed: asyncio.Future[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
         self._listeners: list[Lane[StateChange]] = []
-        self._subscriptions: weakref.WeakSet[Subscription[StateChange]] = weakref.WeakSet()
+        self._subscriptions: weakref.WeakKeyDictionary[Subscription[StateChange], None] = weakref.WeakKeyDictionary()
         self._last_change = StateChange(State.CONNECTING, State.CONNECTING, 0, 0, 0, None, None)
 
     # -- calls -----------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Engine:
                 self._flush_scheduled = True
                 loop.call_soon(self._flush)
             else:
-                self._pump()
+                self._send(self._clock())
         return call
 
     def authenticate(self, scheme: str, body: bytes, operation: Operation, timeout: Timeout) -> Call[None]:
@@ -265,13 +265,16 @@ class Engine:
 
     def states(self) -> Subscription[StateChange]:
         """See `Client.states`."""
-        subscription: Subscription[StateChange] = Subscription(self._subscriptions.discard)
+        subscription: Subscription[StateChange] = Subscription(self._unsubscribe)
         subscription.put(self._last_change)
         if self.session.state is State.CLOSED:
             subscription.end()
         else:
-            self._subscriptions.add(subscription)
+            self._subscriptions[subscription] = None
         return subscription
+
+    def _unsubscribe(self, subscription: Subscription[StateChange]) -> None:
+        self._subscriptions.pop(subscription, None)
 
     async def wait_connected(self, timeout: Timeout) -> None:
         """See `Client.wait_connected`."""
@@ -282,12 +285,12 @@ class Engine:
         if self.session.state in FINAL_STATES:
             raise self._final_error("wait_connected()")
         waiter = loop.create_future()
-        self._connect_waiters.add(waiter)
+        self._connect_waiters[waiter] = None
         try:
             async with asyncio.timeout(seconds):
                 await waiter
         finally:
-            self._connect_waiters.discard(waiter)
+            self._connect_waiters.pop(waiter, None)
 
     # -- from the loop ---------------------------------------------------------------------------------------------
 
@@ -308,10 +311,14 @@ class Engine:
 
     def link_received(self, link: Link, data: bytes) -> None:
         """Bytes have come."""
-        self.session.bytes_received(link.conn, data, self._clock())
+        now = self._clock()
+        self.session.bytes_received(link.conn, data, now)
         if len(self._requests.in_flight) >= _BATCHING_FROM:
             self._pause_reading(link)
-        self._pump()
+        if self.session.has_output:
+            self._pump()
+        else:
+            self._look_after_timer(now, acted=False)
 
     def link_lost(self, link: Link, error: Exception | None) -> None:
         """A connection has ended."""
@@ -333,20 +340,27 @@ class Engine:
         self._pump()
 
     def _pump(self) -> None:
-        session = self.session
-        now = self._clock()
-        # Sending and receiving move deadlines back, and a timer that fires too early does no harm: it has to be looked
-        # after when something else has happened, or when it waits for an answer that has come (a ping is due first).
-        rearm = self._timer is None or bool(session.actions) or self._timer_at > now + session.liveness.ping_interval
-        while session.actions:
+        """After any input: performs what the session asks for, sends, and looks after the timer."""
+        acted = bool(self.session.actions)
+        while self.session.actions:
             self._perform()
+        now = self._clock()
+        self._send(now)
+        self._look_after_timer(now, acted=acted)
+
+    def _send(self, now: float) -> None:
         link = self._link
         if link is not None and link.writable and link.transport is not None:
-            data = session.data_to_send(now)
+            data = self.session.data_to_send(now)
             if data:
                 link.transport.write(data)
-        if rearm:
-            deadline = session.next_deadline()
+
+    def _look_after_timer(self, now: float, *, acted: bool) -> None:
+        """Sending and receiving move deadlines back, and a timer that fires too early does no harm. So it is looked
+        after only when something else has happened, or when it waits for an answer that has come: a ping is due
+        first then."""
+        if acted or self._timer is None or self._timer_at > now + self.session.liveness.ping_interval:
+            deadline = self.session.next_deadline()
             if deadline is not None:
                 self._arm(deadline, now)
 
@@ -410,26 +424,30 @@ class Engine:
 
     async def _dial(self, request: Dial) -> None:
         assert self._loop is not None
-        closed = self._loop.create_future()
+        loop, made = self._loop, list[Link]()
 
         def make_link() -> Link:
-            self._open.add(closed)
-            return Link(request.conn, self, closed)
+            link = Link(request.conn, self, loop.create_future())
+            made.append(link)
+            self._open.add(link.closed)
+            return link
 
         logger.debug("connecting to %s", request.address)
         try:
             await self._dialer.dial(request.address, make_link)
         except Exception as error:  # whatever a dialer raises, the client goes on to the next server
-            self._open.discard(closed)
             failed = ConnectFailedError(f"connecting to {request.address} failed: {describe(error)}")
             failed.__cause__ = error
             self.session.connection_lost(request.conn, failed, self._clock())
             self._pump()
-        except asyncio.CancelledError:
-            # Hung up. asyncio closes the socket; a link that was made already is aborted by whoever cancelled.
-            if not closed.done():
-                self._open.discard(closed)
-            raise
+        finally:
+            # Loops close a socket that did not get connected, and some (uvloop) ask for the link before. One that did
+            # is closed by whoever hung up.
+            for link in made:
+                if link.transport is None:
+                    self._open.discard(link.closed)
+                    if not link.closed.done():
+                        link.closed.set_result(None)
 
     async def _resolve(self, request: Resolve) -> None:
         assert self._loop is not None

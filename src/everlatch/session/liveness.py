@@ -26,7 +26,7 @@ class Liveness:
     """The clockwork of one client; times are in seconds on the clock that the caller passes in."""
 
     def __init__(self, session_timeout: float) -> None:
-        self.timeout = session_timeout
+        self._set_timeout(session_timeout)
         self.proven = 0.0
         """Send time of the last answered request of this session."""
         self.waiting_since: float | None = None
@@ -34,15 +34,12 @@ class Liveness:
         self.ping_sent_at: float | None = None
         self._last_sent = 0.0
 
-    @property
-    def ping_interval(self) -> float:
+    def _set_timeout(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.ping_interval = min(timeout / _PINGS_PER_TIMEOUT, _LONGEST_PING_INTERVAL)
         """How long nothing may be sent before a ping is."""
-        return min(self.timeout / _PINGS_PER_TIMEOUT, _LONGEST_PING_INTERVAL)
-
-    @property
-    def budget(self) -> float:
+        self.budget = timeout / _SILENCES_PER_TIMEOUT
         """How long an unanswered link may be silent."""
-        return self.timeout / _SILENCES_PER_TIMEOUT
 
     @property
     def lost_at(self) -> float:
@@ -51,7 +48,7 @@ class Liveness:
 
     def connected(self, sent_at: float, now: float, timeout: float) -> None:
         """A handshake was answered: the ConnectRequest went out at `sent_at`."""
-        self.timeout = timeout
+        self._set_timeout(timeout)
         self.proven = sent_at
         self.waiting_since = self.ping_sent_at = None
         self._last_sent = now

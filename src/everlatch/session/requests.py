@@ -225,15 +225,11 @@ class Requests:
 
     # -- the end of a connection, of a session, of everything
 
-    def connection_lost(self, reason: BaseException | None, *, blame_first: bool) -> None:
-        """Judges what was in flight: reads go back to the head of the queue, the outcome of writes is unknown.
-
-        With `blame_first` the connection had served requests, and the first unanswered one may be what kills it.
-        """
+    def connection_lost(self, reason: BaseException | None) -> None:
+        """Judges what was in flight: reads go back to the head of the queue, the outcome of writes is unknown."""
         sent, self.in_flight = self.in_flight, deque()
-        first = next((request for request in sent if request.call is not None), None)
-        if blame_first and first is not None:
-            first.losses += 1
+        if sent:  # it may be what ended the connection; those behind it are not to blame, whoever it was for
+            sent[0].losses += 1
         for request in reversed(sent):
             if request.call is None:
                 continue

@@ -280,9 +280,14 @@ class Session:
         if not frames:
             return b""
         self.liveness.sent(now)
-        data = b"".join(frames)
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
         self._bytes_sent += len(data)
         return data
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `actions` or `data_to_send` may have something."""
+        return bool(self.actions or self._urgent or self.requests.queued_calls or self._closing)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is to be called at the latest; `None`: not before the next input."""
@@ -373,7 +378,8 @@ class Session:
         time; twice as long after each round in which nobody answered, in case they are merely slow."""
         timeout = self.liveness.timeout
         first = timeout / 3 if self.state is State.CONNECTING else timeout / 6
-        return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._failed_rounds, 8), timeout * 2 / 3)
+        longest = max(timeout * 2 / 3, _SHORTEST_ATTEMPT)
+        return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._failed_rounds, 8), longest)
 
     def _attempt_timed_out(self) -> LinkError:
         waiting_for = {
@@ -420,7 +426,7 @@ class Session:
                 self._next_attempt(now)
             return
         self.watches.freeze(self.last_zxid)
-        self.requests.connection_lost(reason, blame_first=True)
+        self.requests.connection_lost(reason)
         self.liveness.disconnected()
         if self._closing:
             self.abort(now)
@@ -505,23 +511,25 @@ class Session:
         in_flight = self.requests.in_flight
         unpack = REPLY_HEADER.unpack_from
         answered: Request | None = None
-        for buf, start, end in self._reader.feed(data):
-            if self.phase is Phase.HANDSHAKE:
-                self._handle_handshake(buf, start, end, now)
-            else:
-                if end - start < _REPLY_HEADER_SIZE:
-                    raise TruncatedError(f"a reply of {end - start} bytes from {self.server} has no whole header")
-                xid, zxid, err = unpack(buf, start)
-                if in_flight and in_flight[0].xid == xid:
-                    answered = in_flight.popleft()
-                    self._note_zxid(zxid)
-                    self._answer(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
+        try:
+            for buf, start, end in self._reader.feed(data):
+                if self.phase is Phase.HANDSHAKE:
+                    self._handle_handshake(buf, start, end, now)
                 else:
-                    self._handle_special(xid, zxid, err, buf, start + _REPLY_HEADER_SIZE, end, now)
-            if conn != self._conn:  # that frame has ended the connection
-                return
-        if answered is not None:
-            self.liveness.proven = answered.sent_at
+                    if end - start < _REPLY_HEADER_SIZE:
+                        raise TruncatedError(f"a reply of {end - start} bytes from {self.server} has no whole header")
+                    xid, zxid, err = unpack(buf, start)
+                    if in_flight and in_flight[0].xid == xid:
+                        self._note_zxid(zxid)  # first: a reply from the past leaves its request unanswered
+                        answered = in_flight.popleft()
+                        self._answer(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
+                    else:
+                        self._handle_special(xid, zxid, err, buf, start + _REPLY_HEADER_SIZE, end, now)
+                if conn != self._conn:  # that frame has ended the connection
+                    return
+        finally:  # what was answered was answered, though a later frame may have ended the connection
+            if answered is not None:
+                self.liveness.proven = answered.sent_at
         self.liveness.received(now, unanswered=bool(in_flight))
 
     def _answer(self, request: Request, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
@@ -578,7 +586,7 @@ class Session:
         elif xid == XID_AUTH:
             self._handle_auth(err, now)
         else:
-            self._handle_overtaking(xid, zxid, err)
+            self._handle_overtaking(xid, err)
 
     def _handle_event(self, zxid: int, buf: bytes, pos: int, end: int) -> None:
         number, _, path = decode_watcher_event(buf, pos, end)
@@ -623,7 +631,8 @@ class Session:
             self._announce(State.CLOSED, None)
             self.actions.append(Closed())
 
-    def _handle_overtaking(self, xid: int, zxid: int, err: int) -> None:
+    def _handle_overtaking(self, xid: int, err: int) -> None:
+        # Its zxid is not noted: the replies that it has overtaken may be older.
         in_flight = self.requests.in_flight
         request = next((request for request in in_flight if request.xid == xid), None)
         if request is None or err not in _OVERTAKING_ERRORS:
@@ -631,7 +640,6 @@ class Session:
             raise UnexpectedReplyError(f"{self.server} sent a reply with xid {xid}, error {err}; {expected}")
         in_flight.remove(request)
         self._replies += 1
-        self._note_zxid(zxid)
         self._refuse(request, err)
 
     def _note_zxid(self, zxid: int) -> None:
