@@ -20,11 +20,13 @@ from everlatch.arguments import (
     server_path_of_new,
 )
 from everlatch.errors import (
+    EverlatchError,
     InvalidArgumentError,
     InvalidTypeError,
     NodeExistsError,
     NoNodeError,
     NotEmptyError,
+    WriteTimeoutError,
 )
 from everlatch.paths import join, parent, strip_chroot, validate_path
 from everlatch.session.requests import Operation
@@ -56,7 +58,7 @@ from everlatch.wire.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from everlatch.engine.call import Call
     from everlatch.engine.engine import Engine
@@ -239,11 +241,10 @@ class Operations:
         """Creates a persistent node (`container`: a container node) and its ancestors where they are missing. Those
         that exist are left as they are.
 
-        `timeout` is for the whole. Raises what `create` raises, but `NodeExistsError` and `NoNodeError`;
-        `TimeoutError`.
+        `timeout` is for the whole. Raises what `create` raises, but `NodeExistsError` and `NoNodeError`.
         """
         validate_path(path)
-        async with asyncio.timeout(self._engine.seconds(timeout)):
+        async with _whole("ensure_path", path, self._engine.seconds(timeout)):
             await self._ensure_path(path, container, acl)
 
     async def _ensure_path(self, path: str, container: bool, acl: Sequence[ACL] | None) -> None:
@@ -272,12 +273,12 @@ class Operations:
         """Deletes a node and all below it, children first; nodes that others create meanwhile are deleted as well.
 
         Not atomic: after an error, part of the tree is gone. `timeout` is for the whole. Raises `NoNodeError` unless
-        `missing_ok`, `NoAuthError`, `TimeoutError`, and what `delete` raises.
+        `missing_ok`, `NoAuthError`, and what `delete` raises.
         """
         if path == "/":
             raise InvalidArgumentError("delete_tree '/': the root can't be deleted; delete its children")
         validate_path(path)
-        async with asyncio.timeout(self._engine.seconds(timeout)):
+        async with _whole("delete_tree", path, self._engine.seconds(timeout)):
             if not missing_ok and await self.exists(path, timeout=None) is None:
                 raise NoNodeError("delete_tree", path)
             await self._delete_tree(path)
@@ -332,6 +333,18 @@ _MODES = {
 """(sequential, ephemeral) → mode."""
 
 _DELETE_BATCH = 500
+
+
+@contextlib.asynccontextmanager
+async def _whole(operation: str, path: str, timeout: float | None) -> AsyncIterator[None]:
+    """The timeout of a composed operation, which may have done part of its work."""
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except TimeoutError as error:
+        if timeout is None or isinstance(error, EverlatchError):
+            raise
+        raise WriteTimeoutError(operation, path, timeout) from None
 
 
 def auth_body(scheme: str, credentials: bytes) -> bytes:
