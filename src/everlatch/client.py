@@ -82,7 +82,7 @@ class _SessionState(Operations):
     async def wait_connected(self, timeout: Timeout = UNSET) -> None:
         """Returns when a server answers (at once, if one does).
 
-        Raises `TimeoutError`; `ClientClosedError` or `AuthFailedError` when that will never be.
+        Raises `CallTimeoutError`; `ClientClosedError` or `AuthFailedError` when that will never be.
         """
         await self._engine.wait_connected(timeout)
 

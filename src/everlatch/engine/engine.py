@@ -25,6 +25,7 @@ from everlatch.engine.transport import Dialer, Link, TcpDialer
 from everlatch.errors import (
     AlreadyStartedError,
     AuthFailedError,
+    CallTimeoutError,
     ClientClosedError,
     ConnectFailedError,
     ConnectionClosedByServerError,
@@ -289,6 +290,10 @@ class Engine:
         try:
             async with asyncio.timeout(seconds):
                 await waiter
+        except TimeoutError as error:
+            if seconds is None or isinstance(error, EverlatchError):
+                raise
+            raise CallTimeoutError("wait_connected", "/", seconds, sent=False) from None
         finally:
             self._connect_waiters.pop(waiter, None)
 

@@ -586,7 +586,7 @@ class Session:
         elif xid == XID_AUTH:
             self._handle_auth(err, now)
         else:
-            self._handle_overtaking(xid, err)
+            self._handle_overtaking(xid, err, now)
 
     def _handle_event(self, zxid: int, buf: bytes, pos: int, end: int) -> None:
         number, _, path = decode_watcher_event(buf, pos, end)
@@ -631,7 +631,7 @@ class Session:
             self._announce(State.CLOSED, None)
             self.actions.append(Closed())
 
-    def _handle_overtaking(self, xid: int, err: int) -> None:
+    def _handle_overtaking(self, xid: int, err: int, now: float) -> None:
         # Its zxid is not noted: the replies that it has overtaken may be older.
         in_flight = self.requests.in_flight
         request = next((request for request in in_flight if request.xid == xid), None)
@@ -639,8 +639,7 @@ class Session:
             expected = f"{in_flight[0].xid} is expected" if in_flight else "none is expected"
             raise UnexpectedReplyError(f"{self.server} sent a reply with xid {xid}, error {err}; {expected}")
         in_flight.remove(request)
-        self._replies += 1
-        self._refuse(request, err)
+        self._answer(request, err, b"", 0, 0, now)
 
     def _note_zxid(self, zxid: int) -> None:
         if zxid > self.last_zxid:
