@@ -31,6 +31,8 @@ MAX_TTL_MS = 0xFFFFFFFFFF
 """Five bytes hold it on the server."""
 
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+_LONGEST_TIMEOUT = 1e9
+"""Thirty years: what is longer, infinity included, is this."""
 
 
 @functools.lru_cache(maxsize=8192)
@@ -78,7 +80,7 @@ def checked_acl(acl: Sequence[ACL]) -> Sequence[ACL]:
     if not acl:
         raise InvalidACLArgumentError("an ACL can't be empty: nobody could do anything with the node")
     for entry in acl:
-        if not (isinstance(entry, tuple) and len(entry) == 3):
+        if not isinstance(entry, ACL):
             raise InvalidACLArgumentError(f"not an everlatch.ACL(permissions, scheme, id): {entry!r}")
         permissions, scheme, identity = entry
         if not (isinstance(permissions, int) and 0 < permissions <= 31):
@@ -101,4 +103,4 @@ def checked_timeout(timeout: object) -> float:
     """A timeout in seconds; raises `InvalidArgumentError` for what is none."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise InvalidArgumentError(f"a timeout is a number of seconds, 0 or more, or None; not {timeout!r}")
-    return float(timeout)
+    return float(min(timeout, _LONGEST_TIMEOUT))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from everlatch.arguments import checked_acl, checked_timeout
 from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
-from everlatch.errors import InvalidArgumentError, InvalidTypeError, SessionExpiredError
+from everlatch.errors import InvalidArgumentError, InvalidConnectStringError, InvalidTypeError, SessionExpiredError
 from everlatch.operations import Operations, auth_body
 from everlatch.paths import parse_connect_string
 from everlatch.session.session import SessionOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from everlatch.engine.subscription import Subscription
-    from everlatch.types import Remove
+    from everlatch.types import Remove, Watch
 
 __all__ = ["Client", "SessionClient"]
 
@@ -45,10 +45,11 @@ class _SessionState(Operations):
         """Seconds until the session must be assumed lost unless the servers are heard before; 0 if it must be now.
 
         Reads the clock: after the process was paused for longer than the session timeout it is 0 at once, whatever
-        `state` still says. Everything that rests on the session (leadership, locks) has to look here.
+        `state` still says; and from `close()` on. Everything that rests on the session (leadership, locks) has to look
+        here.
         """
         session = self._engine.session
-        if session.state not in CONNECTED_STATES and session.state is not State.SUSPENDED:
+        if session.is_closing or (session.state not in CONNECTED_STATES and session.state is not State.SUSPENDED):
             return 0.0
         return max(0.0, session.lost_at - self._engine.now())
 
@@ -56,6 +57,13 @@ class _SessionState(Operations):
     def connections(self) -> int:
         """How many connections there have been, the present one included."""
         return self._engine.session.connections
+
+    @property
+    def continuity(self) -> int:
+        """For recipes: a number that grows whenever what rests on the session has to be looked at anew: with every
+        connection, and when `session_time_left` was 0 and the session turned out to be alive."""
+        session = self._engine.session
+        return session.connections + session.liveness.lapses
 
     @property
     def generation(self) -> int:
@@ -71,6 +79,10 @@ class _SessionState(Operations):
         """For recipes: a function that tells `callback` what it is told, in order, in a loop turn of its own, and
         away from everybody else (promise P9)."""
         return self._engine.isolated(callback)
+
+    def forget_watch(self, path: str, watch: Watch) -> None:
+        """For recipes: `watch` is not called any more for what it waits for on `path`."""
+        self._engine.session.forget_watch(path, watch)
 
     def states(self) -> Subscription[StateChange]:
         """The changes of state as an async iterator: first the latest one so far, then every one, until `CLOSED`.
@@ -169,7 +181,7 @@ class Client(_SessionState):
             max_request_size=_positive("max_request_size", max_request_size),
         )
         super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
-        for scheme, credentials in auth:
+        for scheme, credentials in _pairs(auth):
             engine.add_credentials(scheme, auth_body(scheme, credentials))
 
     def __repr__(self) -> str:
@@ -235,7 +247,21 @@ def _joined(servers: str | Sequence[str]) -> str:
         return servers
     if not isinstance(servers, (list, tuple)) or not all(isinstance(server, str) for server in servers):
         raise InvalidTypeError(f"servers are a connect string or a list of host:port, not {servers!r}")
+    if any("/" in server for server in servers[:-1]):
+        raise InvalidConnectStringError(
+            f"servers {servers!r}: the chroot stands behind the last server, for all of them"
+        )
     return ",".join(servers)
+
+
+def _pairs(auth: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Error messages show nothing of it."""
+    try:
+        return [(scheme, credentials) for scheme, credentials in auth]
+    except (TypeError, ValueError):
+        raise InvalidTypeError(
+            "auth is a list of (scheme, credentials), such as [('digest', b'user:password')]"
+        ) from None
 
 
 def _positive(name: str, value: int) -> int:

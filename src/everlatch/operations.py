@@ -244,20 +244,26 @@ class Operations:
         `timeout` is for the whole. Raises what `create` raises, but `NodeExistsError` and `NoNodeError`.
         """
         validate_path(path)
+        if acl is not None:
+            checked_acl(acl)
         async with _whole("ensure_path", path, self._engine.seconds(timeout)):
             await self._ensure_path(path, container, acl)
 
     async def _ensure_path(self, path: str, container: bool, acl: Sequence[ACL] | None) -> None:
-        while path != "/" or self._chroot:
+        """From the node up to what exists, and down again; with a stack of our own, so that no depth is too deep."""
+        missing = [path]
+        while missing:
+            path = missing[-1]
             try:
-                await self._create_if_missing(path, container, acl)
-                return
+                if path != "/":
+                    await self._create_if_missing(path, container, acl)
+                elif self._chroot:
+                    await self._ensure_chroot(container, acl)
             except NoNodeError:
                 # A parent is missing, or was deleted meanwhile.
-                if path != "/":
-                    await self._ensure_path(parent(path), container, acl)
-                else:
-                    await self._ensure_chroot(container, acl)
+                missing.append(parent(path))
+            else:
+                missing.pop()
 
     async def _create_if_missing(self, path: str, container: bool, acl: Sequence[ACL] | None) -> None:
         if await self.exists(path, timeout=None) is not None:
@@ -349,8 +355,11 @@ async def _whole(operation: str, path: str, timeout: float | None) -> AsyncItera
 
 def auth_body(scheme: str, credentials: bytes) -> bytes:
     """The body of an auth request. Error messages don't show the credentials."""
-    if not isinstance(scheme, str) or not scheme:
-        raise InvalidTypeError(f"an auth scheme is str, such as 'digest', not {scheme!r}")
+    # Not shown either: it may be the credentials, in the wrong place.
+    if not isinstance(scheme, str):
+        raise InvalidTypeError(f"an auth scheme is str, such as 'digest', not {type(scheme).__name__}")
+    if not scheme:
+        raise InvalidArgumentError("an auth scheme is a name, such as 'digest'; it can't be empty")
     if not isinstance(credentials, bytes):
         raise InvalidTypeError(f"credentials are bytes, not {type(credentials).__name__}; encode them")
     return encode_auth_request(scheme, credentials)

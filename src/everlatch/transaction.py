@@ -12,9 +12,11 @@ from everlatch.types import UNSET, Timeout
 from everlatch.wire.codes import CreateMode, Op
 from everlatch.wire.multi import (
     CheckPart,
+    CheckResult,
     CreatePart,
     CreateResult,
     DeletePart,
+    DeleteResult,
     ErrorResult,
     SetDataPart,
     SetDataResult,
@@ -126,7 +128,9 @@ class Transaction:
 
     def delete(self, path: str, *, version: int = -1) -> None:
         """Deletes a node without children if it has this version (−1: any)."""
-        self._add(path, DeletePart(server_path(self._chroot, path), checked_version(version)), None)
+        # Never the chroot itself, as in `Client.delete`.
+        target = server_path(self._chroot, path) if path != "/" else "/"
+        self._add(path, DeletePart(target, checked_version(version)), None)
 
     def commit(self, *, timeout: Timeout = UNSET) -> Call[None]:
         """Sends it. Raises `TransactionFailedError`, and what any write raises; can be called once."""
@@ -157,6 +161,9 @@ class Transaction:
         if len(results) != len(self._parts):
             raise ProtocolError(f"{len(results)} results for a transaction of {len(self._parts)} parts")
         self._raise_failure(results)
+        for part, result in zip(self._parts, results, strict=True):
+            if not isinstance(result, _ANSWERS[type(part)]):
+                raise ProtocolError(f"{_NAMES[type(part)]} in a transaction was answered by {type(result).__name__}")
         for result, pending in zip(results, self._pending, strict=True):
             if pending is not None:
                 self._deliver(result, pending)
@@ -175,8 +182,6 @@ class Transaction:
             cast("Pending[str]", pending).set_result(strip_chroot(self._chroot, result.path))
         elif isinstance(result, SetDataResult):
             cast("Pending[Stat]", pending).set_result(result.stat)
-        else:
-            raise ProtocolError(f"a transaction part was answered by {type(result).__name__}")
 
 
 _NAMES: dict[type[Part], str] = {
@@ -184,4 +189,10 @@ _NAMES: dict[type[Part], str] = {
     CreatePart: "create",
     SetDataPart: "set",
     DeletePart: "delete",
+}
+_ANSWERS: dict[type[Part], type[Result]] = {
+    CheckPart: CheckResult,
+    CreatePart: CreateResult,
+    SetDataPart: SetDataResult,
+    DeletePart: DeleteResult,
 }

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +23,9 @@ LONGEST = 30.0
 async def until(condition: Callable[[], object], *, timeout: float = LONGEST, interval: float = 0.005) -> None:
     """Waits for a condition; the test fails when it never comes true."""
     async with asyncio.timeout(timeout):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(interval)
 
 
@@ -125,7 +127,7 @@ class Proxy:
         self.largest_request = 0
         """Bytes of the largest frame that a client sent, its length included."""
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         host, port = self._listener.sockets[0].getsockname()
         self.address = f"{host}:{port}"

@@ -118,7 +118,9 @@ class Driver:
 
     def pump(self) -> None:
         session = self.session
+        has_output = session.has_output
         while session.actions:
+            assert has_output
             action = session.actions.popleft()
             self.actions.append(action)
             if isinstance(action, Announce):
@@ -126,7 +128,9 @@ class Driver:
             elif isinstance(action, (Dial, Resolve)):
                 self.attempts.append(action)
         if session.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING):
-            self._take(session.conn, session.data_to_send(self.now))
+            data = session.data_to_send(self.now)
+            assert has_output or not data, "an engine that trusts `has_output` would not have sent this"
+            self._take(session.conn, data)
         else:
             assert session.data_to_send(self.now) == b"", "bytes without a connection"
 
@@ -166,6 +170,9 @@ class Driver:
         self.tick(max(0.0, deadline - self.now))
 
     def made(self) -> None:
+        """The next attempt reaches its server; if a back-off is before it, that passes."""
+        while self.session.phase is Phase.IDLE:
+            self.wake()
         self.session.connection_made(self.session.conn, self.now)
         self.pump()
 
@@ -248,11 +255,15 @@ class Driver:
         self.session.requests.withdraw(request)
 
     def authenticate(self, credentials: bytes = b"me:secret", **more: Any) -> Call:
+        """Adds an identity with a call that nobody will cancel."""
+        return self.add_identity(credentials, **more)[0]
+
+    def add_identity(self, credentials: bytes, **more: Any) -> tuple[Call, Request]:
         call = Call()
         request = Request(call, ADD_AUTH, "digest", b"", **more)
         self.session.authenticate("digest", encode_auth_request("digest", credentials), request, self.now)
         self.pump()
-        return call
+        return call, request
 
     def close(self) -> None:
         self.session.close(self.now)

@@ -84,6 +84,7 @@ def test_nothing_unanswered_is_not_silence():
 
 def test_the_session_is_lost_a_timeout_after_the_last_answered_request_was_sent():
     liveness = connected(sent_at=99.5)
+    liveness.ping_sent(100.0)
     for step in range(1, 6):  # bytes all the time, but no answer
         liveness.received(100.0 + step, unanswered=True)
     assert liveness.lost_at == 105.5

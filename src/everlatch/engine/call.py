@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 
 class Call(asyncio.Future[T], Coroutine[Any, Any, T]):
-    """The result of an operation, on its way: await it, or pass it to any function of asyncio.
+    """The result of an operation, on its way: await it, or pass it to whatever of asyncio takes an awaitable.
+    (`asyncio.wait` takes tasks and futures only, and refuses what is a coroutine as well: wrap it in `create_task`.)
 
     It was submitted when the method returned it; awaiting only waits. `cancel()` (a timeout of asyncio's, or the
     end of a task that awaits it, does that too) withdraws it if it has not been sent; otherwise it may still take

@@ -30,6 +30,7 @@ from everlatch.errors import (
     ConnectFailedError,
     ConnectionClosedByServerError,
     EverlatchError,
+    InvalidTypeError,
     LinkError,
     NotStartedError,
     RequestTooLargeError,
@@ -39,7 +40,7 @@ from everlatch.errors import (
 )
 from everlatch.session.actions import Announce, Closed, Dial, HangUp, Resolve, RoundFailed
 from everlatch.session.requests import Operation, Request
-from everlatch.session.session import Session, SessionOptions
+from everlatch.session.session import Phase, Session, SessionOptions
 from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
 from everlatch.types import UNSET, State, StateChange, Timeout, Unset
 
@@ -124,7 +125,9 @@ class Engine:
         """Queues one request and returns its call. Raises what `Client`'s methods say they raise."""
         loop = self._checked_loop()
         if len(body) > self._max_body:
-            raise self._too_large(operation, path, body)
+            raise self._too_large(operation.name, path, body)
+        if watch is not None:
+            _check_callable("a watch", watch)
         if timeout is UNSET:
             timeout = self._default_timeout
         call: Call[Any] = Call(loop=loop)
@@ -150,6 +153,7 @@ class Engine:
     def authenticate(self, scheme: str, body: bytes, operation: Operation, timeout: Timeout) -> Call[None]:
         """Adds an identity; the call ends with the server's answer."""
         loop = self._checked_loop()
+        self._check_credentials(scheme, body)
         call: Call[None] = Call(loop=loop)
         seconds = self.seconds(timeout)
         request = Request(call, operation, scheme, b"", timeout=seconds)
@@ -163,6 +167,7 @@ class Engine:
 
     def add_credentials(self, scheme: str, body: bytes) -> None:
         """An identity known before `start()`."""
+        self._check_credentials(scheme, body)
         self.session.authenticate(scheme, body, None, 0.0)
 
     def seconds(self, timeout: Timeout) -> float | None:
@@ -210,13 +215,23 @@ class Engine:
         if seconds is not None:
             seconds = checked_timeout(seconds)
         if self._loop is None:
-            self.session.abort(0.0)
-            self.session.actions.clear()
+            self._close_unstarted(asyncio.get_running_loop())
             return
+        if self.session.state is State.CLOSED and asyncio.get_running_loop() is not self._loop:
+            return  # all is done, or being done where it belongs
         self._checked_loop()
         if self._close_task is None:
             self._close_task = self._loop.create_task(self._close(seconds))
         await asyncio.shield(self._close_task)
+
+    def _close_unstarted(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing is open, but some may listen already."""
+        dispatcher = Dispatcher(loop)
+        for lane in self._listeners:
+            lane.attach(dispatcher)
+        self.session.abort(0.0)
+        while self.session.actions:
+            self._perform()
 
     async def _close(self, timeout: float | None) -> None:
         assert self._closed is not None
@@ -248,6 +263,7 @@ class Engine:
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> Remove:
         """See `Client.add_listener`."""
+        _check_callable("a listener", listener)
         lane = Lane(self._dispatcher, listener)
         self._listeners.append(lane)
 
@@ -363,9 +379,12 @@ class Engine:
     def _look_after_timer(self, now: float, *, acted: bool) -> None:
         """Sending and receiving move deadlines back, and a timer that fires too early does no harm. So it is looked
         after only when something else has happened, or when it waits for an answer that has come: a ping is due
-        first then."""
-        if acted or self._timer is None or self._timer_at > now + self.session.liveness.ping_interval:
-            deadline = self.session.next_deadline()
+        first then. Without a server that serves, everything is something else: a round that has failed asks for
+        nothing, and sets a deadline all the same."""
+        session = self.session
+        serving = session.phase is Phase.SERVING
+        if acted or not serving or self._timer is None or self._timer_at > now + session.liveness.ping_interval:
+            deadline = session.next_deadline()
             if deadline is not None:
                 self._arm(deadline, now)
 
@@ -459,7 +478,7 @@ class Engine:
         endpoint: Endpoint = request.endpoint
         try:
             found = await self._loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # not OSError alone: names that can't be encoded, executors that are shut down
             failed = ConnectFailedError(f"{endpoint.host!r} did not resolve: {describe(error)}")
             failed.__cause__ = error
             self.session.connection_lost(request.conn, failed, self._clock())
@@ -514,8 +533,7 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        assert self._closed is not None
-        if not self._closed.done():
+        if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
 
     def _fire_watches(self, callbacks: list[Watch], event: WatchEvent) -> None:
@@ -547,9 +565,14 @@ class Engine:
             "asyncio.run_coroutine_threadsafe(…, loop), in another loop start a client of its own"
         )
 
-    def _too_large(self, operation: Operation, path: str, body: bytes) -> RequestTooLargeError:
+    def _check_credentials(self, scheme: str, body: bytes) -> None:
+        """They are sent first on every connection: none would live if they were too large."""
+        if len(body) > self._max_body:
+            raise self._too_large("add_auth", scheme, body)
+
+    def _too_large(self, operation: str, path: str, body: bytes) -> RequestTooLargeError:
         return RequestTooLargeError(
-            f"{operation.name} {path!r} has {len(body) + _REQUEST_HEADER} bytes, over the limit of "
+            f"{operation} {path!r} has {len(body) + _REQUEST_HEADER} bytes, over the limit of "
             f"{self._max_body + _REQUEST_HEADER}: a server would close the connection without a word; "
             "if its jute.maxbuffer is larger, raise max_request_size"
         )
@@ -558,6 +581,11 @@ class Engine:
         if self.session.state is State.AUTH_FAILED:
             return AuthFailedError(what)
         return ClientClosedError(f"{what}: the client is closed")
+
+
+def _check_callable(what: str, callback: object) -> None:
+    if not callable(callback):
+        raise InvalidTypeError(f"{what} is called with what happens; {callback!r} can't be called")
 
 
 def _loss(error: Exception | None) -> LinkError:

@@ -39,7 +39,9 @@ def protected_prefix(guid: str, marker: str) -> str:
 
 def ordered(names: Iterable[str], marker: str) -> list[str]:
     """The contenders among the names, first comes first."""
-    return sorted((name for name in names if marker in name), key=lambda name: name.rpartition(marker)[2])
+    # By the name as well: were two to have one number (made by hand, that is), servers list them in any order, and
+    # each of the two could take itself for the first.
+    return sorted((name for name in names if marker in name), key=lambda name: (name.rpartition(marker)[2], name))
 
 
 def place_of(own: str, names: Iterable[str], marker: str) -> Place:

@@ -32,15 +32,17 @@ from everlatch.errors import (
     ClientClosedError,
     ClientStateError,
     EverlatchError,
+    InvalidArgumentError,
     InvalidTypeError,
     NoNodeError,
     NotLeaderError,
     OutcomeUnknownError,
     SessionExpiredError,
+    TransactionFailedError,
 )
 from everlatch.paths import join, validate_path
 from everlatch.recipes.contenders import Behind, First, Missing, ordered, place_of, protected_prefix
-from everlatch.types import UNSET, EventType, State, Unset
+from everlatch.types import UNSET, EventType, Outcome, State, Unset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +89,7 @@ class LeaderLatch:
         self._client = client
         self._path = path
         self._id = participant_id
+        self._data = _encoded(participant_id)
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._remove_listener: Remove | None = None
@@ -95,10 +98,14 @@ class LeaderLatch:
         self._prefix = ""
         self._node = ""
         self._czxid = 0
+        self._in_doubt = False
+        """Whether there may be a node under `_prefix` whose name nobody has seen."""
         # Leadership: granted on a connection, and worth nothing on another one.
         self._granted_on = 0
         self._error: EverlatchError | None = None
         """Why taking part is refused at the moment."""
+        self._predecessor = ""
+        """The path of the last one watched."""
         self._wake = asyncio.Event()
         self._waiters: set[asyncio.Future[None]] = set()
         self._listeners: list[Callable[[bool], None]] = []
@@ -141,6 +148,8 @@ class LeaderLatch:
         if self._remove_listener is not None:
             self._remove_listener()
         self._task.cancel()
+        if self._predecessor:  # it may live for long, and would keep us in memory
+            self._client.forget_watch(self._predecessor, self._on_event)
         release = asyncio.get_running_loop().create_task(self._release())
         _releases.add(release)
         release.add_done_callback(_releases.discard)
@@ -152,13 +161,7 @@ class LeaderLatch:
     @property
     def is_leader(self) -> bool:
         """Whether this member leads, now, by the clock too."""
-        client = self._client
-        return (
-            self._granted_on != 0
-            and client.state is State.CONNECTED
-            and client.connections == self._granted_on
-            and client.session_time_left > 0
-        )
+        return self._granted_on != 0 and self._holds(self._granted_on)
 
     @property
     def token(self) -> int:
@@ -259,18 +262,29 @@ class LeaderLatch:
             if not await self._look(session):
                 continue
             self._error = None
-            await self._wake.wait()
+            await self._news()
+
+    async def _news(self) -> None:
+        """Waits for something to look at; the end of our own time is that too, and nobody else tells of it."""
+        while not self._wake.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._client.session_time_left if self._granted_on else None):
+                    await self._wake.wait()
+            if self._granted_on and not self.is_leader:
+                self._end_leadership()
+                return
 
     async def _look(self, session: SessionClient) -> bool:
         """Finds the own place, and acts on it; `False`: look again at once."""
-        connection = self._client.connections
-        own = session.get(self._node, watch=self._on_event)
+        connection = self._client.continuity
+        own = session.get(self._node, watch=self._on_event, timeout=None)
         try:
             # One round trip for both. A name that is first now stays first: later ones have larger numbers.
-            node, names = await asyncio.gather(own, session.children(self._path))
+            node, names = await asyncio.gather(own, session.children(self._path, timeout=None))
         except NoNodeError:
             self._lose_node()
             return False
+        # `_node` may be empty by now: the news of its deletion came right behind the replies.
         place = place_of(self._node.rpartition("/")[2], names, _MARKER)
         if isinstance(place, Missing) or node.stat.ephemeral_owner != session.session_id:
             self._lose_node()
@@ -286,44 +300,62 @@ class LeaderLatch:
         self._end_leadership()
         try:
             # getData, not exists: on a node that is gone it leaves no watch behind.
-            await session.get(join(self._path, place.predecessor), watch=self._on_event)
+            self._predecessor = join(self._path, place.predecessor)
+            await session.get(self._predecessor, watch=self._on_event, timeout=None)
         except NoNodeError:
             return False
         return True
 
     async def _join(self, session: SessionClient) -> None:
-        """Creates the own node; after a lost reply, looks for it before creating another."""
-        self._prefix = protected_prefix(self._client.new_guid(), _MARKER)
-        while True:
-            try:
-                path = join(self._path, self._prefix)
-                created = await session.create(path, self._id.encode(), ephemeral=True, sequential=True)
-                self._node, self._czxid = created.path, created.stat.czxid
-                return
-            except NoNodeError:
-                await session.ensure_path(self._path, container=True)
-            except OutcomeUnknownError:
+        """Creates the own node; one that may be there already is looked for before another is created, for nobody
+        would ever delete it, and we would wait behind it."""
+        while not self._node:
+            if self._in_doubt:
                 self._node = await self._find(session)
-                if self._node:
-                    return
+                self._in_doubt = False
+                continue
+            try:
+                await self._create(session)
+            except NoNodeError:
+                # Of a lost reply the next attempt makes nothing: it finds the path, or not.
+                with contextlib.suppress(OutcomeUnknownError):
+                    await session.ensure_path(self._path, container=True, timeout=None)
+            except OutcomeUnknownError:
+                continue
+
+    async def _create(self, session: SessionClient) -> None:
+        """One attempt, under a GUID of its own. When it is cancelled, the node stays in doubt."""
+        self._prefix = protected_prefix(self._client.new_guid(), _MARKER)
+        self._in_doubt = True
+        try:
+            path = join(self._path, self._prefix)
+            created = await session.create(path, self._data, ephemeral=True, sequential=True, timeout=None)
+        except EverlatchError as error:
+            self._in_doubt = error.outcome is Outcome.UNKNOWN
+            raise
+        self._in_doubt = False
+        self._node, self._czxid = created.path, created.stat.czxid
 
     async def _find(self, session: SessionClient) -> str:
         """The path of the own node, or `""`: it was not created, and will not be."""
+        commit = session.transaction()
+        commit.check(self._path)
         try:
-            async with session.transaction() as commit:
-                commit.check(self._path)
-            names = await session.children(self._path)
-        except EverlatchError as error:
-            if _is_missing(error):
+            await commit.commit(timeout=None)
+            names = await session.children(self._path, timeout=None)
+        except NoNodeError:
+            return ""
+        except TransactionFailedError as error:
+            if isinstance(error.error, NoNodeError):
                 return ""
-            raise
+            raise error.error from error
         return next((join(self._path, name) for name in names if name.startswith(self._prefix)), "")
 
     # -- changes ---------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: WatchEvent) -> None:
         if event.type is EventType.DELETED and event.path == self._node:
-            self._end_leadership()
+            self._lose_node()
         self._wake.set()
 
     def _on_state(self, change: StateChange) -> None:
@@ -333,17 +365,21 @@ class LeaderLatch:
             self._notify()
         self._wake.set()
 
+    def _holds(self, connection: int) -> bool:
+        """Whether what was read on this connection can be relied on still, by the clock too."""
+        client = self._client
+        return client.state is State.CONNECTED and client.continuity == connection and client.session_time_left > 0
+
     def _grant(self, connection: int, czxid: int) -> None:
-        """Unless the link was lost since the reads: another look follows then, for the state change wakes us."""
-        if self._closed or self._client.connections != connection:
+        """Unless the link was lost since the reads, or the process paused: then another look follows."""
+        if self._closed or not self._holds(connection):
+            self._end_leadership()
             self._wake.set()
             return
         led = self._granted_on != 0
         self._czxid = czxid
         self._granted_on = connection
-        if not self.is_leader:
-            self._granted_on = 0
-        elif not led:
+        if not led:
             logger.info("latch %s: member %r leads, token %d", self._path, self._id, czxid)
             self._tell(True)
 
@@ -362,7 +398,7 @@ class LeaderLatch:
         """The session has ended, and its nodes with it."""
         self._lose_node()
         self._session = None
-        self._prefix = ""
+        self._in_doubt = False
 
     def _refused(self, error: EverlatchError) -> None:
         self._end_leadership()
@@ -399,29 +435,33 @@ class LeaderLatch:
         """Deletes what the campaign may have created, however often it takes; the session's end does it as well."""
         assert self._task is not None
         await asyncio.wait({self._task})
-        session, prefix = self._session, self._prefix
-        if session is None or not prefix:
+        session = self._session
+        if session is None:
             return
-        with contextlib.suppress(SessionExpiredError, ClientClosedError, AuthFailedError):
-            while True:
-                try:
-                    await self._delete_own(session)
-                    return
-                except OutcomeUnknownError:
-                    continue
-                except EverlatchError as error:
-                    logger.error("latch %s: %r can't delete its node: %s", self._path, self._id, error)
-                    await asyncio.sleep(_RETRY_DELAY)
+        while True:
+            try:
+                await self._delete_own(session)
+                return
+            except (SessionExpiredError, ClientClosedError, AuthFailedError):
+                return
+            except OutcomeUnknownError:
+                continue
+            except EverlatchError as error:
+                logger.error("latch %s: %r can't delete its node: %s", self._path, self._id, error)
+                await asyncio.sleep(_RETRY_DELAY)
 
     async def _delete_own(self, session: SessionClient) -> None:
-        # By name, not by `_node`: a create may have been cancelled in flight, and nobody has seen its reply.
-        node = self._node or await self._find(session)
+        node = self._node
+        if self._in_doubt:  # a create was cancelled in flight, say, and nobody has seen its reply
+            node = await self._find(session)
         if node:
             with contextlib.suppress(NoNodeError):
-                await session.delete(node)
+                await session.delete(node, timeout=None)
         self._node = ""
 
 
-def _is_missing(error: EverlatchError) -> bool:
-    """Whether a read, or the check of a transaction, found no node."""
-    return isinstance(error, NoNodeError) or isinstance(getattr(error, "error", None), NoNodeError)
+def _encoded(participant_id: str) -> bytes:
+    try:
+        return participant_id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"a participant id must be encodable as UTF-8, {participant_id!r} is not") from error

@@ -4,14 +4,15 @@ Rules of this layer: pure. No socket, clock, thread, task, log line or random nu
 monotonic origin) and a `random.Random` are passed in; what has to be done comes out as bytes, actions and the next
 deadline. It imports `wire/` and what lies below, nothing else.
 
-    states     which state may follow which
-    requests   the queue that tells *never sent* from *sent, unanswered*
-    watches    one-shot watches, and the frames that re-arm them
-    liveness   when to ping, when a link is silent, when the session must be assumed lost
-    servers    which server to try next
-    backoff    how long to wait after a whole round has failed
-    actions    what the session asks its engine to do
-    session    the session itself, composed of the above
+    states       which state may follow which
+    requests     the queue that tells *never sent* from *sent, unanswered*
+    credentials  what a client authenticates with, on every connection anew
+    watches      one-shot watches, and the frames that re-arm them
+    liveness     when to ping, when a link is silent, when the session must be assumed lost
+    servers      which server to try next
+    backoff      how long to wait after a whole round has failed
+    actions      what the session asks its engine to do
+    session      the session itself, composed of the above
 """
 
 __all__: list[str] = []

@@ -1,13 +1,17 @@
 """When to ping, when a link counts as silent, and when the session must be assumed lost.
 
 Rules, with T the negotiated session timeout:
-1. A ping goes out when nothing was sent for T/6 (at most 10 s) and nothing is unanswered. Any request touches the
-   session and is answered, so a busy link needs none.
+1. A ping goes out when nothing was sent for T/6 (at most 10 s), unless the link is waited for already: nothing has come
+   since the last request was sent. Any request touches the session and is answered, so a busy link needs none; but
+   many answers, or large ones, can take longer to come than a session lives untouched.
 2. A link is silent when something is unanswered and no byte has come for T/3 since. Requests count like pings: a
    client that only asked on a half-open link would otherwise never notice.
 3. *Proven* is the send time of the last answered request. At that moment at the earliest the server counted T from
    anew, so at proven + T the session must be assumed lost, whatever the link seems to do.
    (ZooKeeper's own client counts from the last byte *received*, which is later than the server's count.)
+   The link is left then too, if no answer has come for T: events alone don't keep it, slow answers do. When an answer
+   comes after that moment, the session was not lost after all; `lapses` counts how often that was so, for what must
+   not come back by itself.
 4. A deadline that is handled late means that our own process or loop stood still, not that the server did: whoever
    handles it has to read what has arrived first. `was_late` says so.
 """
@@ -32,6 +36,9 @@ class Liveness:
         self.waiting_since: float | None = None
         """Since when something is unanswered with no byte received; `None`: nothing is unanswered."""
         self.ping_sent_at: float | None = None
+        self.answered_at = 0.0
+        """When an answer came last on this connection."""
+        self.lapses = 0
         self._last_sent = 0.0
 
     def _set_timeout(self, timeout: float) -> None:
@@ -50,6 +57,7 @@ class Liveness:
         """A handshake was answered: the ConnectRequest went out at `sent_at`."""
         self._set_timeout(timeout)
         self.proven = sent_at
+        self.answered_at = 0.0
         self.waiting_since = self.ping_sent_at = None
         self._last_sent = now
 
@@ -72,19 +80,40 @@ class Liveness:
         """Bytes came; `unanswered`: something still waits for its reply."""
         self.waiting_since = now if unanswered or self.ping_sent_at is not None else None
 
+    def answered(self, sent_at: float, now: float) -> None:
+        """An answer came to what was sent at `sent_at`. Rule 3."""
+        if now >= self.proven + self.timeout:
+            self.lapses += 1
+        self.proven = sent_at
+        self.answered_at = now
+
     def ping_due(self, now: float) -> bool:
         """Rule 1."""
-        return self.waiting_since is None and now >= self._last_sent + self.ping_interval
+        return self._may_ping and now >= self._last_sent + self.ping_interval
+
+    @property
+    def _may_ping(self) -> bool:
+        return self.ping_sent_at is None and (self.waiting_since is None or self.waiting_since > self._last_sent)
+
+    @property
+    def _without_answers_until(self) -> float:
+        """How long this connection may go on without an answer."""
+        return max(self.proven, self.answered_at) + self.timeout
 
     def is_silent(self, now: float) -> bool:
         """Rule 2, and rule 3 for a link that brings bytes but no answers."""
-        return now >= self.lost_at or (self.waiting_since is not None and now >= self.waiting_since + self.budget)
+        return now >= self._without_answers_until or (
+            self.waiting_since is not None and now >= self.waiting_since + self.budget
+        )
 
     def next_deadline(self) -> float:
         """When to look again, while connected."""
-        if self.waiting_since is None:
-            return min(self._last_sent + self.ping_interval, self.lost_at)
-        return min(self.waiting_since + self.budget, self.lost_at)
+        deadline = self._without_answers_until
+        if self.waiting_since is not None:
+            deadline = min(deadline, self.waiting_since + self.budget)
+        if self._may_ping:
+            deadline = min(deadline, self._last_sent + self.ping_interval)
+        return deadline
 
     @staticmethod
     def was_late(deadline: float, now: float) -> bool:

@@ -245,7 +245,6 @@ class Session:
         if conn != self._conn:
             return
         self._bytes_received += len(data)
-        self._grace_until = None
         try:
             self._read(conn, data, now)
         except FrameTooLargeError as error:
@@ -253,6 +252,9 @@ class Session:
             self._drop(error, now)
         except (LinkError, ServerError) as error:
             self._drop(error, now)
+        # Bytes alone are no answer: were they to end the grace, a link that brings only events would get it for ever.
+        if self._grace_until is not None and not self.liveness.is_silent(now):
+            self._grace_until = None
 
     def handle_timer(self, now: float) -> None:
         """Does what is due. Calling it early is harmless."""
@@ -309,6 +311,11 @@ class Session:
     def server(self) -> str | None:
         """The server of the present connection or attempt."""
         return str(self._address) if self._address is not None else None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the session's end has been asked for: nothing may rest on it any more."""
+        return self._closing
 
     @property
     def lost_at(self) -> float:
@@ -394,8 +401,6 @@ class Session:
 
     def _drop(self, reason: BaseException, now: float) -> None:
         """Ends the connection from our side."""
-        if self.phase is Phase.IDLE:  # the bytes that ended it were not the last of their read
-            return
         self.actions.append(HangUp(self._conn))
         self._link_down(reason, now)
 
@@ -488,16 +493,14 @@ class Session:
         assert self._address is not None
         self._servers.again(self._address)
         self._hang_up()
-        if self._closing:
-            self.abort(now)
-        else:
-            self._next_attempt(now)
+        self._next_attempt(now)
 
     def _serve_when_authenticated(self, now: float) -> None:
         if self.phase is not Phase.AUTHENTICATING or self.credentials:
             return
         self.phase = Phase.SERVING
         self._serving_since = now
+        self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
         for body in self.watches.rearm():
             self._urgent.append(self.requests.send_now(Request(None, _SET_WATCHES, "/", body), now))
         if self._announced_id and self._announced_id != self.session_id:
@@ -529,7 +532,7 @@ class Session:
                     return
         finally:  # what was answered was answered, though a later frame may have ended the connection
             if answered is not None:
-                self.liveness.proven = answered.sent_at
+                self.liveness.answered(answered.sent_at, now)
         self.liveness.received(now, unanswered=bool(in_flight))
 
     def _answer(self, request: Request, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
@@ -582,7 +585,7 @@ class Session:
         if xid == XID_NOTIFICATION:
             self._handle_event(zxid, buf, pos, end)
         elif xid == XID_PING:
-            self._handle_pong(zxid, err)
+            self._handle_pong(zxid, err, now)
         elif xid == XID_AUTH:
             self._handle_auth(err, now)
         else:
@@ -601,13 +604,13 @@ class Session:
         if callbacks:
             self._fire_watches(callbacks, WatchEvent(event, strip_chroot(self._chroot, path), zxid))
 
-    def _handle_pong(self, zxid: int, err: int) -> None:
+    def _handle_pong(self, zxid: int, err: int, now: float) -> None:
         if self.liveness.ping_sent_at is None:
             raise UnexpectedReplyError(f"{self.server} answered a ping that was not sent")
         if err:
             raise server_error(err, "ping")
         self._note_zxid(zxid)
-        self.liveness.proven = max(self.liveness.proven, self.liveness.ping_sent_at)
+        self.liveness.answered(max(self.liveness.proven, self.liveness.ping_sent_at), now)
         self.liveness.ping_sent_at = None
 
     def _handle_auth(self, err: int, now: float) -> None:
@@ -615,21 +618,20 @@ class Session:
         if credential is None:
             raise UnexpectedReplyError(f"{self.server} answered credentials that were not sent")
         if err:
-            self._auth_failed(server_error(err, "add_auth", credential.scheme))
+            self._auth_failed(server_error(err, "add_auth", credential.scheme), now)
             return
         for request in credential.waiting:
             request.complete(None)
         credential.waiting.clear()
         self._serve_when_authenticated(now)
 
-    def _auth_failed(self, error: ServerError) -> None:
+    def _auth_failed(self, error: ServerError, now: float) -> None:
         self._hang_up()
         self._ended = _auth_refused
         self._fail_all(_auth_refused)
         self._announce(State.AUTH_FAILED, error)
         if self._closing:
-            self._announce(State.CLOSED, None)
-            self.actions.append(Closed())
+            self.abort(now)
 
     def _handle_overtaking(self, xid: int, err: int, now: float) -> None:
         # Its zxid is not noted: the replies that it has overtaken may be older.
@@ -684,6 +686,10 @@ class Session:
         for request in self.credentials.take_waiting():
             request.fail(error(request))
         self.requests.fail_all(error)
+
+    def forget_watch(self, path: str, callback: Watch) -> None:
+        """Takes a callback out, however often it is registered under the path; the server's event finds nobody."""
+        self.watches.discard(self._server_path(path), callback)
 
     def _server_path(self, path: str) -> str:
         if not self._chroot:

@@ -57,6 +57,15 @@ class OneShotWatches:
         if callback not in present:
             self._watches[kind][path] = (*present, callback)
 
+    def discard(self, path: str, callback: Watch) -> None:
+        """Takes a callback out, whatever it waits for under the path."""
+        for watches in self._watches:
+            left = tuple(found for found in watches.get(path, ()) if found != callback)
+            if left:
+                watches[path] = left
+            else:
+                watches.pop(path, None)
+
     def take(self, event: EventType, path: str) -> list[Watch]:
         """Takes out the callbacks that an event calls, each once."""
         callbacks: list[Watch] = []

@@ -1,0 +1,449 @@
+"""P10, checked: what a caller gets wrong is refused before a byte is sent. What a server gets wrong costs that
+connection, with the reason told, and nothing else: every call ends as it should and the client goes on. A request on
+which every connection breaks is not repeated for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everlatch import (
+    Client,
+    ConnectionClosedByServerError,
+    EverlatchError,
+    FrameTooLargeError,
+    InvalidArgumentError,
+    InvalidLengthError,
+    NodeExistsError,
+    NoNodeError,
+    Outcome,
+    OutcomeUnknownError,
+    ProtocolError,
+    ReplyTooLargeError,
+    RequestKillsConnectionError,
+    ServerError,
+    SessionClosedRequireAuthError,
+    StartError,
+    State,
+    StateChange,
+    TruncatedError,
+    UnexpectedReplyError,
+    UnimplementedError,
+    UnknownServerError,
+)
+from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
+from everlatch.wire.framing import frame
+from everlatch.wire.headers import encode_reply
+from everlatch.wire.watch_records import encode_watcher_event
+from scripted_server import (
+    Connection,
+    Received,
+    ScriptedServer,
+    answer,
+    drop_before,
+    fail_with,
+    go_silent,
+    hold,
+    reset,
+    send,
+)
+from skipping_loop import SkippingLoop, run, simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def reply(*parts: int, body: bytes = b"") -> bytes:
+    return frame(encode_reply(*parts, body))
+
+
+def event(number: int, path: bytes = b"/a") -> bytes:
+    return frame(encode_reply(XID_NOTIFICATION, -1, 0, struct.pack(">iii", number, 3, len(path)) + path))
+
+
+def twice(connection: Connection, request: Received) -> None:
+    answer(connection, request)
+    answer(connection, request)
+
+
+def half(connection: Connection, request: Received) -> None:
+    connection.send_raw(reply(request.xid, connection.server.znodes.zxid, 0, body=bytes(100))[:50])
+    connection.close()
+
+
+def truncated_body(connection: Connection, request: Received) -> None:
+    connection.send_raw(reply(request.xid, connection.server.znodes.zxid, 0, body=bytes(10)))
+
+
+def past(connection: Connection, request: Received) -> None:
+    connection.reply(request.xid, zxid=1)
+
+
+def other_xid(connection: Connection, request: Received) -> None:
+    connection.reply(request.xid + 1000)
+
+
+WRONG: dict[str, tuple[Any, type[BaseException]]] = {
+    "text": (send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), FrameTooLargeError),
+    "zeroes": (send(bytes(64)), TruncatedError),
+    "an empty frame": (send(frame(b"")), TruncatedError),
+    "half a header": (send(frame(bytes(15))), TruncatedError),
+    "a huge length": (send(struct.pack(">i", 2**31 - 1)), FrameTooLargeError),
+    "a negative length": (send(struct.pack(">i", -1)), InvalidLengthError),
+    "the most negative length": (send(struct.pack(">i", -(2**31))), InvalidLengthError),
+    "an unknown xid": (other_xid, UnexpectedReplyError),
+    "xid 0": (send(reply(0, 5, 0)), UnexpectedReplyError),
+    "an unknown special xid": (send(reply(-77, 5, 0)), UnexpectedReplyError),
+    "a ping that was not asked for": (send(reply(XID_PING, 5, 0)), UnexpectedReplyError),
+    "an auth that was not asked for": (send(reply(XID_AUTH, 0, 0)), UnexpectedReplyError),
+    "a body that is too short": (truncated_body, ProtocolError),
+    "an answer from the past": (past, ProtocolError),
+    "an event of an unknown type": (send(event(77)), ProtocolError),
+    "an event of type -1": (send(event(-1)), ProtocolError),
+    "an event that only clients make": (send(event(5)), ProtocolError),
+    "another that only clients make": (send(event(6)), ProtocolError),
+    "an event without a path": (send(frame(encode_reply(XID_NOTIFICATION, -1, 0, bytes(8)))), ProtocolError),
+    "an event that is no event": (send(frame(encode_reply(XID_NOTIFICATION, -1, 0))), ProtocolError),
+    "half an answer, then the end": (half, ConnectionClosedByServerError),
+    "the end": (drop_before, ConnectionClosedByServerError),
+    "a broken connection": (reset, ConnectionClosedByServerError),
+}
+
+
+def listen_to(client: Client) -> list[StateChange]:
+    changes: list[StateChange] = []
+    client.add_listener(changes.append)
+    return changes
+
+
+@pytest.mark.parametrize("name", WRONG)
+@simulated
+async def test_wrong_bytes_instead_of_an_answer_cost_one_connection(name):
+    action, reason = WRONG[name]
+    async with ScriptedServer() as server, server.client() as client:
+        changes = listen_to(client)
+        await client.create("/a", b"1")
+        for first_is_write in (True, False):
+            changes.clear()
+            connections = len(server.connections)
+            server.next(action)
+            write = client.set("/a", b"2") if first_is_write else None
+            read, behind = client.get("/a"), client.set("/a", b"3")
+            if write is not None:
+                with pytest.raises(OutcomeUnknownError) as unknown:
+                    await write
+                assert unknown.value.outcome is Outcome.UNKNOWN
+                assert isinstance(unknown.value.reason, reason)
+            assert (await read).data in (b"1", b"2", b"3")
+            (end,) = await asyncio.gather(behind, return_exceptions=True)
+            assert not isinstance(end, Exception) or isinstance(end, OutcomeUnknownError)
+            await client.sync()
+            assert [change.state for change in changes] == [State.SUSPENDED, State.CONNECTED]
+            assert isinstance(changes[0].reason, reason)
+            assert str(changes[0].reason)
+            assert len(server.connections) == connections + 1
+            assert client.generation == 1
+            assert client.statistics().in_flight == client.statistics().queued_calls == 0
+
+
+@pytest.mark.parametrize("name", [name for name in WRONG if name not in ("an unknown xid", "a body that is too short")])
+@simulated
+async def test_wrong_bytes_out_of_the_blue_cost_one_connection(name):
+    """Nothing is in flight."""
+    action, reason = WRONG[name]
+    if action in (past, half):
+        action = send(reply(9999, 5, 0)) if action is past else send(b"\0\0", then_close=True)
+    async with ScriptedServer() as server, server.client() as client:
+        changes = listen_to(client)
+        await client.create("/a")
+        action(server.connection, None)
+        await server.wait_for_connections(2)
+        await client.sync()
+        assert [change.state for change in changes] == [State.SUSPENDED, State.CONNECTED]
+        assert isinstance(changes[0].reason, reason)
+
+
+@simulated
+async def test_two_answers_for_one_request():
+    async with ScriptedServer() as server, server.client() as client:
+        changes = listen_to(client)
+        server.next(twice)
+        assert await client.exists("/") is not None
+        await server.wait_for_connections(2)
+        await client.sync()
+        assert isinstance(changes[0].reason, UnexpectedReplyError)
+
+
+@simulated
+async def test_answers_in_the_wrong_order():
+    async with ScriptedServer() as server, server.client() as client:
+        changes = listen_to(client)
+        await asyncio.gather(*[client.create(f"/{number}", b"%d" % number) for number in range(3)])
+        server.next(hold)
+        reads = [client.get(f"/{number}") for number in range(3)]
+        await server.wait_for_requests(6)
+        server.connection.release([1, 0, 2])
+        assert [(await read).data for read in reads] == [b"0", b"1", b"2"]
+        await client.sync()
+        assert isinstance(changes[0].reason, UnexpectedReplyError)
+        assert "is expected" in str(changes[0].reason)
+
+
+@pytest.mark.parametrize("code", [-6, -124])
+@simulated
+async def test_errors_that_may_overtake(code):
+    """A server's i/o thread answers these at once."""
+    expected = {-6: UnimplementedError, -124: SessionClosedRequireAuthError}[code]
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(hold)
+        slow, refused, last = client.exists("/"), client.sync(), client.exists("/")
+        await server.wait_for_requests(3)
+        connection = server.connection
+        held, connection.held = connection.held, []
+        connection.holding = False
+        connection.reply(server.requests[1].xid, code)
+        connection.send_raw(held[0] + held[2])
+        with pytest.raises(expected):
+            await refused
+        assert None not in (await slow, await last)
+        assert client.statistics().connections == 1
+
+
+@pytest.mark.parametrize("code", [-999, 1, 2**31 - 1, -(2**31)])
+@simulated
+async def test_an_unknown_error_code_is_the_calls_own(code):
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(fail_with(code))
+        with pytest.raises(UnknownServerError) as raised:
+            await client.get("/")
+        assert raised.value.code == code
+        assert client.statistics().connections == 1
+
+
+@simulated
+async def test_every_known_error_code_is_the_calls_own():
+    from everlatch.errors import SERVER_ERRORS
+
+    async with ScriptedServer() as server, server.client() as client:
+        for code, error in SERVER_ERRORS.items():
+            server.next(fail_with(code))
+            with pytest.raises(ServerError) as raised:
+                await client.get("/")
+            assert type(raised.value) is error
+        assert client.statistics().connections == 1
+
+
+@simulated
+async def test_a_ping_that_is_answered_with_an_error():
+    async with ScriptedServer() as server, server.client() as client:
+        changes = listen_to(client)
+        server.ping = lambda connection: connection.reply(XID_PING, -124)
+        await server.wait_for_connections(2)
+        server.ping = lambda connection: connection.reply(XID_PING)
+        await client.sync()
+        assert isinstance(changes[0].reason, SessionClosedRequireAuthError)
+
+
+@simulated
+async def test_watches_that_can_not_be_armed_again():
+    async with ScriptedServer() as server, server.client() as client:
+        changes = listen_to(client)
+        await client.exists("/a", watch=lambda _: None)
+        server.on(Op.SET_WATCHES, fail_with(-5))
+        server.connection.reset()
+        await server.wait_for_connections(3)
+        await client.sync()
+        assert isinstance(changes[2].reason, ServerError)
+        assert client.statistics().watches == 1
+
+
+# --- the handshake ------------------------------------------------------------------------------------------------
+
+GREETINGS: dict[str, bytes] = {
+    "text": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "nothing": frame(b""),
+    "a header": frame(encode_reply(0, 0, -119)),
+    "too few bytes": frame(bytes(35)),
+    "no session": frame(struct.pack(">iiqi", 0, 10_000, 0, 16) + bytes(17)),
+    "a password that is too long": frame(struct.pack(">iiqi", 0, 10_000, 7, 99) + bytes(17)),
+    "a negative timeout": frame(struct.pack(">iiqi", 0, -5, 7, 16) + bytes(17)),
+    "a read-only server": frame(struct.pack(">iiqi", 0, 10_000, 7, 16) + bytes(16) + b"\1"),
+    "a huge length": struct.pack(">i", 2**31 - 1),
+    "a negative length": struct.pack(">i", -1),
+}
+
+
+@pytest.mark.parametrize("name", GREETINGS)
+@pytest.mark.parametrize("then_close", [False, True])
+@simulated
+async def test_a_handshake_with_wrong_bytes_costs_one_attempt(name, then_close):
+    async with ScriptedServer() as server:
+        server.handshake = send(GREETINGS[name], then_close=then_close)
+        with pytest.raises(StartError) as raised:
+            await server.client().start()
+        ((_, reason),) = raised.value.failures
+        assert str(reason)
+        # The same in the middle of a life.
+        server.handshake = ScriptedServer().handshake
+        async with server.client() as client:
+            session_id = client.session_id
+            server.handshakes.append(send(GREETINGS[name], then_close=then_close))
+            server.connection.reset()
+            await client.sync()
+            # The first says that the session is over, the second hands out another. What a read-only server says of
+            # sessions says nothing of ours.
+            expected = 2 if name in ("a negative timeout", "no session") else 1
+            assert client.generation == expected, client
+            assert (client.session_id == session_id) == (expected == 1)
+
+
+@simulated
+async def test_wrong_bytes_right_behind_the_handshake():
+    def accept_and_babble(connection: Connection, request: Any) -> None:
+        ScriptedServer().handshake(connection, request)
+        connection.send_raw(bytes(64))
+
+    async with ScriptedServer() as server:
+        server.handshakes.append(accept_and_babble)
+        client = server.client()
+        await client.start(wait=False)
+        assert await client.exists("/") is not None
+        assert len(server.connections) == 2
+        await client.close()
+
+
+# --- any bytes ----------------------------------------------------------------------------------------------------
+
+
+@given(data=st.binary(min_size=1, max_size=60), framed=st.booleans(), header=st.booleans(), at=st.integers(1, 5))
+def test_whatever_bytes_come_every_call_ends_and_the_client_goes_on(data, framed, header, at):
+    def babble(connection: Connection, request: Received) -> None:
+        payload = encode_reply(request.xid, connection.server.znodes.zxid, 0, data) if header else data
+        connection.send_raw(frame(payload) if framed or header else data)
+
+    async def main() -> None:
+        async with ScriptedServer() as server, server.client() as client:
+            server.at(at, babble)
+            calls: list[Any] = [client.create("/a"), client.exists("/"), client.get("/"), client.children("/")]
+            calls.append(client.create("/b"))
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(end, EverlatchError) for end in ends if isinstance(end, BaseException))
+            server._numbered.clear()
+            assert await client.exists("/") is not None
+            assert client.state is State.CONNECTED
+
+    run(SkippingLoop, main())
+
+
+@given(data=st.binary(min_size=1, max_size=60), framed=st.booleans())
+def test_whatever_bytes_answer_the_handshake_the_client_connects_in_the_end(data, framed):
+    async def main() -> None:
+        async with ScriptedServer() as server:
+            server.handshakes.append(send(frame(data) if framed else data))
+            client = server.client()
+            await client.start(wait=False)
+            assert await client.exists("/") is not None
+            await client.close()
+
+    run(SkippingLoop, main())
+
+
+# --- poison -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kill", [drop_before, reset, go_silent, truncated_body], ids=lambda kill: kill.__name__)
+@simulated
+async def test_a_request_that_kills_every_connection_ends_by_name(kill):
+    async with ScriptedServer() as server, server.client() as client:
+        await client.create("/poison")
+        server.on(Op.GET_DATA, kill, times=100)
+        poison = client.get("/poison")
+        others = [client.exists(f"/{number}") for number in range(5)]
+        with pytest.raises(RequestKillsConnectionError) as raised:
+            await poison
+        assert (raised.value.operation, raised.value.path, raised.value.losses) == ("get", "/poison", 3)
+        assert isinstance(raised.value.reason, EverlatchError)
+        assert await asyncio.gather(*others) == [None] * 5
+        assert server.paths(Op.GET_DATA) == ["/poison"] * 3
+        assert client.state is State.CONNECTED
+
+
+@simulated
+async def test_an_answer_over_the_limit_ends_that_read_alone():
+    async with ScriptedServer() as server, server.client(max_reply_size=500) as client:
+        changes = listen_to(client)
+        await client.create("/large", bytes(1000))
+        large, small = client.get("/large"), client.exists("/large")
+        with pytest.raises(ReplyTooLargeError) as raised:
+            await large
+        assert (raised.value.path, raised.value.limit) == ("/large", 500)
+        assert (await small) is not None
+        assert server.paths(Op.GET_DATA) == ["/large"]
+        await client.sync()
+        assert isinstance(changes[0].reason, FrameTooLargeError)
+
+
+@simulated
+async def test_a_write_that_kills_the_connection_is_not_repeated_at_all():
+    async with ScriptedServer() as server, server.client() as client:
+        server.on(Op.CREATE2, drop_before)
+        with pytest.raises(OutcomeUnknownError):
+            await client.create("/a")
+        await client.sync()
+        assert server.paths(Op.CREATE2) == ["/a"]
+
+
+# --- input --------------------------------------------------------------------------------------------------------
+
+
+@given(
+    value=st.one_of(
+        st.text(max_size=5),
+        st.binary(max_size=5),
+        st.integers(),
+        st.floats(),
+        st.none(),
+        st.lists(st.integers(), max_size=2),
+        st.dictionaries(st.text(max_size=1), st.none(), max_size=1),
+    )
+)
+def test_whatever_is_passed_in_is_sent_or_refused_with_a_typed_error(value):
+    async def main() -> None:
+        async with ScriptedServer() as server, server.client() as client:
+            makes: list[Callable[[], Any]] = [
+                lambda: client.get(value),
+                lambda: client.exists("/", timeout=value),
+                lambda: client.create("/a", value),
+                lambda: client.create("/b", ttl=value),
+                lambda: client.create("/c", acl=value),
+                lambda: client.set("/", b"", version=value),
+                lambda: client.delete(value, version=value),
+                lambda: client.set_acl("/", value),
+                lambda: client.transaction().check(value, value),
+                lambda: client.add_auth(value, value),
+            ]
+            for make in makes:
+                sent = len(server.requests)
+                try:
+                    call = make()
+                except InvalidArgumentError:
+                    assert len(server.requests) == sent
+                    continue
+                if call is not None:
+                    ends = await asyncio.gather(call, return_exceptions=True)
+                    allowed = (NoNodeError, NodeExistsError, ServerError, TimeoutError)
+                    assert not isinstance(ends[0], BaseException) or isinstance(ends[0], allowed)
+
+    run(SkippingLoop, main())
+
+
+@simulated
+async def test_event_encoding_of_this_file_is_what_servers_send():
+    """A guard of `event`: the wrong types above are wrong because of the number alone."""
+    assert event(3) == frame(encode_reply(XID_NOTIFICATION, -1, 0, encode_watcher_event(3, 3, "/a")))

@@ -1,0 +1,306 @@
+"""Whatever happens to a session, and in whatever order: what must always hold, holds."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from everlatch.errors import QueueFullError, SessionExpiredError
+from everlatch.session.actions import Closed
+from everlatch.session.session import Phase
+from everlatch.session.states import TRANSITIONS
+from everlatch.types import EventType, State
+from everlatch.wire.framing import frame
+from everlatch.wire.headers import encode_reply
+from session.driver import EXISTS, GET, SET, Driver
+
+LINKED = (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING)
+
+
+def in_phase(*phases):
+    return precondition(lambda self: self.driver.session.phase in phases)
+
+
+serving = in_phase(Phase.AUTHENTICATING, Phase.SERVING)
+asked = precondition(lambda self: self.driver.session.phase in LINKED[1:] and self.driver.unanswered)
+taking = precondition(lambda self: self.driver.session._ended is None)
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """Drives a session at random. Each call has a path of its own, by which the server's side is counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        self.granted = set()
+        self.seen_changes = 0
+        self.state = State.CONNECTING
+        self.ids = iter(range(1, 10_000))
+
+    @initialize(
+        hosts=st.sampled_from(["10.0.0.1", "10.0.0.1,10.0.0.2", "zk.example,10.0.0.1,10.0.0.2"]),
+        max_in_flight=st.integers(1, 4),
+        seed=st.integers(0, 3),
+        well=st.booleans(),
+    )
+    def start(self, hosts, max_in_flight, seed, well):
+        self.driver = Driver(
+            hosts, seed=seed, max_in_flight=max_in_flight, max_queued_calls=8, max_reply_size=4096, shuffle=True
+        )
+        if well:
+            self.all_goes_well()
+
+    # -- time
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.04, 0.1, 0.3, 1.0, 2.1]))
+    def time_passes(self, seconds):
+        self.driver.tick(seconds)
+        self.check_deadline()
+
+    @rule(seconds=st.sampled_from([0.06, 0.5, 3.0]))
+    def the_loop_stands_still(self, seconds):
+        self.driver.now += seconds
+
+    @precondition(lambda self: self.driver.session.next_deadline() is not None)
+    @rule()
+    def the_timer_fires(self):
+        self.driver.wake()
+        self.check_deadline()
+
+    def check_deadline(self):
+        deadline = self.driver.session.next_deadline()
+        assert deadline is None or deadline > self.driver.now, "a busy loop"
+
+    # -- connections
+
+    @in_phase(Phase.RESOLVING)
+    @rule(ips=st.lists(st.sampled_from(["10.0.1.1", "10.0.1.2", "10.0.0.1"]), max_size=3))
+    def a_name_is_resolved(self, ips):
+        self.driver.resolve(*ips)
+
+    @in_phase(Phase.DIALING)
+    @rule()
+    def an_attempt_succeeds(self):
+        self.driver.made()
+
+    @in_phase(Phase.RESOLVING, Phase.DIALING)
+    @rule()
+    def an_attempt_fails(self):
+        self.driver.refuse()
+
+    @in_phase(Phase.HANDSHAKE)
+    @rule(how=st.sampled_from(["same", "same", "same", "other", "refused", "tiny", "read-only"]))
+    def the_handshake_is_answered(self, how):
+        driver = self.driver
+        self.granted.add(driver.session.conn)
+        fresh = 0x1000 + next(self.ids)
+        if how == "refused":
+            driver.expire()
+        elif how == "other":
+            driver.grant(fresh)
+        else:
+            offered = driver.handshakes[-1].session_id
+            driver.grant(offered or fresh, timeout_ms=1 if how == "tiny" else 6000, read_only=how == "read-only")
+
+    @precondition(lambda self: self.driver.session._ended is None and self.driver.session.phase is not Phase.SERVING)
+    @rule()
+    def all_goes_well(self):
+        """The way to where most of it happens."""
+        driver = self.driver
+        for _ in range(20):
+            match driver.session.phase:
+                case Phase.IDLE:
+                    driver.wake()
+                case Phase.RESOLVING:
+                    driver.resolve("10.0.1.1")
+                case Phase.DIALING:
+                    driver.made()
+                case Phase.HANDSHAKE:
+                    self.the_handshake_is_answered("same")
+                case Phase.AUTHENTICATING:
+                    driver.answer()
+                case Phase.SERVING:
+                    return
+
+    @in_phase(*LINKED)
+    @rule()
+    def the_link_breaks(self):
+        self.driver.lose()
+
+    @rule(age=st.integers(1, 3), data=st.binary(max_size=40))
+    def an_abandoned_connection_speaks(self, age, data):
+        session, now = self.driver.session, self.driver.now
+        before = session.statistics()
+        old = session.conn - age
+        session.bytes_received(old, data, now)
+        session.connection_made(old, now)
+        session.resolved(old, ["10.6.6.6"], now)
+        session.connection_lost(old, OSError("late"), now)
+        assert session.statistics() == before
+
+    # -- the server
+
+    @asked
+    @rule(count=st.integers(1, 6))
+    def requests_are_answered(self, count):
+        while count and self.driver.unanswered:
+            self.driver.answer()
+            count -= 1
+
+    @asked
+    @rule(err=st.sampled_from([-101, -102, -115, -4242]))
+    def a_request_is_refused(self, err):
+        self.driver.feed(self.driver.reply_to(self.driver.unanswered[0], err=err))
+
+    @asked
+    @rule(err=st.sampled_from([-6, -124, 0]))
+    def a_reply_overtakes(self, err):
+        self.driver.feed(self.driver.reply_to(self.driver.unanswered[-1], err=err))
+
+    @asked
+    @rule(zxid=st.sampled_from([0, 5, 1001]), body=st.sampled_from([None, b"", b"\xff" * 30]))
+    def a_reply_is_odd(self, zxid, body):
+        self.driver.feed(self.driver.reply_to(self.driver.unanswered[0], zxid=zxid, body=body))
+
+    @serving
+    @rule(event=st.sampled_from([*EventType, 77]), data=st.data())
+    def an_event_comes(self, event, data):
+        watched = [path for kind in self.driver.session.watches._watches for path in kind]
+        self.driver.event(event, data.draw(st.sampled_from(["/elsewhere", *watched])))
+
+    @in_phase(*LINKED)
+    @rule(data=st.one_of(st.binary(max_size=60), st.binary(min_size=16, max_size=40).map(frame)))
+    def anything_comes(self, data):
+        self.granted.add(self.driver.session.conn)  # who knows what it says
+        self.driver.session.bytes_received(self.driver.session.conn, data, self.driver.now)
+        self.driver.pump()
+
+    @serving
+    @rule(xid=st.integers(-9, 9))
+    def a_reply_to_nothing_comes(self, xid):
+        self.driver.feed(encode_reply(xid, 0, 0))
+
+    # -- the application
+
+    @taking
+    @rule(
+        operation=st.sampled_from([GET, EXISTS, SET]),
+        count=st.integers(1, 4),
+        timeout=st.sampled_from([None, None, 0.0, 0.5, 3.0]),
+        bound=st.booleans(),
+        watched=st.booleans(),
+    )
+    def calls_are_made(self, operation, count, timeout, bound, watched):
+        more = {
+            "generation": self.driver.session.generation if bound else 0,
+            "timeout": timeout,
+            "watch": print if watched else None,
+        }
+        for _ in range(count):
+            try:
+                self.calls.append(self.driver.submit(operation, f"/{next(self.ids)}", **more))
+            except (QueueFullError, SessionExpiredError):  # the latter: there is no session, and it is bound
+                return
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def a_call_is_cancelled(self, data):
+        call, request = data.draw(st.sampled_from(self.calls))
+        if not call.done():
+            self.driver.cancel(call, request)
+
+    @taking
+    @rule(timeout=st.sampled_from([None, 1.0]))
+    def an_identity_is_added(self, timeout):
+        self.calls.append(self.driver.add_identity(f"{next(self.ids)}".encode(), timeout=timeout))
+
+    @precondition(lambda self: len(self.calls) > 15)
+    @rule(end=st.sampled_from([Driver.close, Driver.abort]))
+    def it_is_closed(self, end):
+        end(self.driver)
+
+    # -- what must always hold
+
+    @invariant()
+    def states_follow_the_table(self):
+        for change in self.driver.changes[self.seen_changes :]:
+            assert change.previous is self.state
+            assert change.state in TRANSITIONS[self.state]
+            self.state = change.state
+        self.seen_changes = len(self.driver.changes)
+        assert self.driver.session.state is self.state is not State.RENEWED
+
+    @invariant()
+    def every_call_ends_at_most_once_and_none_is_forgotten(self):
+        session = self.driver.session
+        kept = {id(request.call) for request in [*session.requests.in_flight, *session.requests._waiting]}
+        kept |= {id(request.call) for known in session.credentials._all.values() for request in known.waiting}
+        for call, _ in self.calls:
+            assert call.ends <= (0 if call.cancelled else 1)
+            assert call.done() or id(call) in kept
+
+    @invariant()
+    def nothing_is_sent_before_the_response(self):
+        assert {request.conn for request in self.driver.sent} <= self.granted
+        assert len(self.driver.handshakes) >= len(self.granted)
+
+    @invariant()
+    def each_is_sent_once(self):
+        reads, writes = {}, {}
+        for request in self.driver.sent:
+            if request.op == SET.op:
+                writes[request.body] = writes.get(request.body, 0) + 1
+            elif request.op in (GET.op, EXISTS.op):
+                reads[request.conn, request.body] = reads.get((request.conn, request.body), 0) + 1
+        assert set(writes.values()) | set(reads.values()) <= {1}
+
+    @invariant()
+    def requests_in_flight_are_in_order(self):
+        xids = [request.xid for request in self.driver.session.requests.in_flight]
+        assert xids == sorted(set(xids))
+        if self.driver.session.phase is Phase.SERVING:
+            unanswered = [request.xid for request in self.driver.unanswered if request.xid > 0]
+            assert not xids or xids == unanswered[-len(xids) :]
+        else:
+            assert xids == []
+
+    @invariant()
+    def the_counts_match(self):
+        requests = self.driver.session.requests
+        waiting = [request for request in requests._waiting if request.call is not None]
+        assert requests.queued_calls == len(waiting)
+        assert requests.queued_bytes == sum(len(request.body) + 12 for request in waiting)
+        assert requests._withdrawn == len(requests._waiting) - len(waiting)
+
+    @invariant()
+    def credentials_are_unanswered_only_on_a_connection(self):
+        if self.driver.session.phase not in LINKED[1:]:
+            assert not self.driver.session.credentials
+
+    @invariant()
+    def it_ends_once(self):
+        ends = sum(isinstance(action, Closed) for action in self.driver.actions)
+        assert ends == (1 if self.driver.session.state is State.CLOSED else 0)
+        if ends:
+            assert self.driver.session.next_deadline() is None
+
+    def teardown(self):
+        if not hasattr(self, "driver"):
+            return
+        self.driver.close()
+        for _ in range(20):
+            if self.state_is_closed():
+                break
+            if self.driver.unanswered:
+                self.driver.answer()
+        self.driver.abort()
+        assert self.state_is_closed()
+        assert len(self.driver.session.requests) == 0
+        for call, _ in self.calls:
+            assert call.ends == (0 if call.cancelled else 1), "exactly once, in the end"
+
+    def state_is_closed(self):
+        return self.driver.session.state is State.CLOSED
+
+
+TestSessionMachine = SessionMachine.TestCase

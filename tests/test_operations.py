@@ -1,0 +1,605 @@
+"""Every operation: what it sends, what it returns, what it refuses before a byte is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from everlatch import (
+    ACL,
+    CREATOR_ALL_ACL,
+    OPEN_ACL_UNSAFE,
+    READ_ACL_UNSAFE,
+    AuthFailedError,
+    BadArgumentsError,
+    BadVersionError,
+    CallTimeoutError,
+    Children,
+    Client,
+    Created,
+    EventType,
+    InvalidACLArgumentError,
+    InvalidArgumentError,
+    InvalidPathError,
+    InvalidTypeError,
+    NoAuthError,
+    NoChildrenForEphemeralsError,
+    Node,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+    OutcomeUnknownError,
+    RequestTooLargeError,
+    Stat,
+    WatchEvent,
+)
+from everlatch.wire.codes import CreateMode, Op
+from everlatch.wire.records import decode_create_request, decode_create_ttl_request
+from scripted_server import ScriptedServer, drop_after, fail_with, hold, swallow
+from skipping_loop import on_every_loop, simulated, this_loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+CHROOTS = pytest.mark.parametrize("chroot", ["", "/app", "/deep/er"])
+
+
+@contextlib.asynccontextmanager
+async def with_chroot(server: ScriptedServer, chroot: str) -> AsyncIterator[Client]:
+    """A client whose chroot exists."""
+    async with server.client(chroot) as client:
+        await client.ensure_path("/")
+        server.requests.clear()
+        yield client
+
+
+# --- reads --------------------------------------------------------------------------------------------------------
+
+
+@CHROOTS
+@simulated
+async def test_reads(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        await client.create("/a", b"x")
+        await client.create("/a/b")
+        node = await client.get("/a")
+        assert isinstance(node, Node)
+        assert isinstance(node.stat, Stat)
+        assert node.data == b"x"
+        assert await client.exists("/a") == node.stat
+        assert await client.exists("/none") is None
+        assert await client.children("/a") == ["b"]
+        children = await client.children_and_stat("/a")
+        assert children == Children(["b"], node.stat)
+        assert await client.get_acl("/a") == (list(OPEN_ACL_UNSAFE), node.stat)
+        assert await client.sync("/a") is None
+        assert await client.sync() is None
+        assert await client.children("/") == ["a"]
+        assert {request.path for request in server.requests} == {
+            chroot + path for path in ("/a", "/a/b", "/none", "" if chroot else "/")
+        }
+
+
+@CHROOTS
+@simulated
+async def test_missing_nodes(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        calls = [
+            client.get("/none"),
+            client.children("/none"),
+            client.children_and_stat("/none"),
+            client.get_acl("/none"),
+            client.set("/none", b""),
+            client.delete("/none"),
+            client.set_acl("/none", OPEN_ACL_UNSAFE),
+        ]
+        names = ["get", "children", "children_and_stat", "get_acl", "set", "delete", "set_acl"]
+        for call, name in zip(calls, names, strict=True):
+            with pytest.raises(NoNodeError) as raised:
+                await call
+            # The path is the caller's, whatever the chroot.
+            assert (raised.value.operation, raised.value.path) == (name, "/none")
+
+
+@simulated
+async def test_a_nodes_null_data_reads_as_nothing():
+    async with ScriptedServer() as server, server.client() as client:
+        assert (await client.get("/")).data == b""
+
+
+# --- writes -------------------------------------------------------------------------------------------------------
+
+
+@CHROOTS
+@simulated
+async def test_create_returns_path_and_stat(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        created = await client.create("/a", b"x")
+        assert created == Created("/a", (await client.get("/a")).stat)
+        first = await client.create("/a/n-", sequential=True)
+        second = await client.create("/a/n-", sequential=True, ephemeral=True)
+        assert (first.path, second.path) == ("/a/n-0000000000", "/a/n-0000000001")
+        assert first.stat.ephemeral_owner == 0
+        assert second.stat.ephemeral_owner == client.session_id
+        bare = await client.create("/a/", sequential=True)
+        assert bare.path == "/a/0000000002"
+        assert all(path.startswith(chroot + "/a") for path in server.paths(Op.CREATE2))
+
+
+@pytest.mark.parametrize(
+    ("options", "op", "mode"),
+    [
+        ({}, Op.CREATE2, CreateMode.PERSISTENT),
+        ({"ephemeral": True}, Op.CREATE2, CreateMode.EPHEMERAL),
+        ({"sequential": True}, Op.CREATE2, CreateMode.PERSISTENT_SEQUENTIAL),
+        ({"sequential": True, "ephemeral": True}, Op.CREATE2, CreateMode.EPHEMERAL_SEQUENTIAL),
+        ({"container": True}, Op.CREATE_CONTAINER, CreateMode.CONTAINER),
+        ({"ttl": 1.5}, Op.CREATE_TTL, CreateMode.PERSISTENT_WITH_TTL),
+        ({"ttl": 1.5, "sequential": True}, Op.CREATE_TTL, CreateMode.PERSISTENT_SEQUENTIAL_WITH_TTL),
+    ],
+)
+@simulated
+async def test_create_modes(options, op, mode):
+    async with ScriptedServer() as server, server.client(acl=READ_ACL_UNSAFE) as client:
+        await client.create("/a", b"x", **options)
+        await client.create("/b", b"x", acl=CREATOR_ALL_ACL, **options)
+        first, second = server.requests
+        assert first.op == second.op == op
+        decode: Callable[[bytes, int, int], Any] = (
+            decode_create_ttl_request if op == Op.CREATE_TTL else decode_create_request
+        )
+        for request, path, acl in ((first, "/a", READ_ACL_UNSAFE), (second, "/b", CREATOR_ALL_ACL)):
+            sent = decode(request.body, 0, len(request.body))
+            assert sent[:4] == (path, b"x", list(acl), mode)
+            assert sent[4:] == ((1500,) if op == Op.CREATE_TTL else ())
+
+
+@simulated
+async def test_create_refusals():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.create("/a", ephemeral=True)
+        with pytest.raises(NodeExistsError):
+            await client.create("/a")
+        with pytest.raises(NoChildrenForEphemeralsError):
+            await client.create("/a/b")
+        with pytest.raises(NoNodeError):
+            await client.create("/none/b")
+
+
+@CHROOTS
+@simulated
+async def test_set_and_delete_with_versions(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        await client.create("/a")
+        stat = await client.set("/a", b"1", version=0)
+        assert (stat.version, stat.data_length) == (1, 1)
+        assert (await client.set("/a", b"2")).version == 2
+        for call in (client.set("/a", b"3", version=1), client.delete("/a", version=1)):
+            with pytest.raises(BadVersionError):
+                await call
+        await client.create("/a/b")
+        with pytest.raises(NotEmptyError):
+            await client.delete("/a")
+        assert await client.delete("/a/b") is None
+        await client.delete("/a", version=2)
+        assert await client.exists("/a") is None
+
+
+@CHROOTS
+@simulated
+async def test_delete_never_deletes_the_chroot(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        with pytest.raises(BadArgumentsError):
+            await client.delete("/")
+        assert server.paths(Op.DELETE) == ["/"]
+
+
+@simulated
+async def test_acls():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.create("/a")
+        stat = await client.set_acl("/a", [ACL(1, "world", "anyone")], version=0)
+        assert stat.aversion == 1
+        assert (await client.get_acl("/a"))[0] == [ACL(1, "world", "anyone")]
+        with pytest.raises(BadVersionError):
+            await client.set_acl("/a", OPEN_ACL_UNSAFE, version=0)
+
+
+# --- watches ------------------------------------------------------------------------------------------------------
+
+
+@CHROOTS
+@on_every_loop
+async def test_watches_fire_once_with_the_callers_path(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        await client.create("/a")
+        events: list[tuple[str, WatchEvent]] = []
+
+        def watcher(name: str) -> Callable[[WatchEvent], None]:
+            return lambda event: events.append((name, event))
+
+        await client.get("/a", watch=watcher("get"))
+        await client.exists("/a", watch=watcher("exists"))
+        await client.exists("/b", watch=watcher("missing"))
+        await client.children("/a", watch=watcher("children"))
+        await client.children_and_stat("/", watch=watcher("root"))
+        assert client.statistics().watches == 5
+        for _ in range(2):
+            await client.set("/a", b"1")
+            await client.create("/a/c")
+            await client.create("/b")
+            await client.delete("/b")
+            await client.delete("/a/c")
+        await client.sync()
+        assert dict(events) == {
+            "get": WatchEvent(EventType.DATA_CHANGED, "/a", -1),
+            "exists": WatchEvent(EventType.DATA_CHANGED, "/a", -1),
+            "children": WatchEvent(EventType.CHILDREN_CHANGED, "/a", -1),
+            "missing": WatchEvent(EventType.CREATED, "/b", -1),
+            "root": WatchEvent(EventType.CHILDREN_CHANGED, "/", -1),
+        }
+        assert len(events) == 5
+        assert client.statistics().watches == 0
+
+
+@simulated
+async def test_the_event_of_a_neighbour_of_the_chroot_is_none_of_ours():
+    """/ab is not below /a."""
+    async with ScriptedServer() as server, server.client("/a") as client, server.client() as outside:
+        for path in ("/a", "/ab", "/ab/c"):
+            await outside.create(path)
+        events: list[WatchEvent] = []
+        await client.children("/", watch=events.append)
+        server.connections[0].notify(EventType.CHILDREN_CHANGED.value, "/ab")
+        await client.sync()
+        assert events == []
+        await outside.create("/a/c")
+        await client.sync()
+        assert [event.path for event in events] == ["/"]
+
+
+@simulated
+async def test_a_get_that_fails_sets_no_watch():
+    async with ScriptedServer() as server, server.client() as client:
+        events: list[WatchEvent] = []
+        with pytest.raises(NoNodeError):
+            await client.get("/a", watch=events.append)
+        assert client.statistics().watches == 0
+
+
+# --- identity -----------------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_add_auth_now_and_on_every_later_connection():
+    async with ScriptedServer() as server, server.client(auth=[("digest", b"first:1")]) as client:
+        assert await client.add_auth("digest", b"second:2") is None
+        assert server.connection.identities == [("digest", b"first:1"), ("digest", b"second:2")]
+        server.connection.reset()
+        await server.wait_for_connections(2)
+        await client.sync()
+        assert server.connection.identities == [("digest", b"first:1"), ("digest", b"second:2")]
+
+
+@simulated
+async def test_refused_credentials_end_the_client():
+    async with ScriptedServer() as server, server.client() as client:
+        server.on(Op.AUTH, fail_with(-115))
+        with pytest.raises(AuthFailedError) as raised:
+            await client.add_auth("digest", b"bob:secret")
+        assert "secret" not in str(raised.value)
+        with pytest.raises(AuthFailedError):
+            await client.get("/")
+        with pytest.raises(AuthFailedError):
+            await client.wait_connected()
+
+
+# --- timeouts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda client, timeout: client.get("/", timeout=timeout),
+        lambda client, timeout: client.exists("/", timeout=timeout),
+        lambda client, timeout: client.children("/", timeout=timeout),
+        lambda client, timeout: client.children_and_stat("/", timeout=timeout),
+        lambda client, timeout: client.get_acl("/", timeout=timeout),
+        lambda client, timeout: client.sync(timeout=timeout),
+        lambda client, timeout: client.create("/a", timeout=timeout),
+        lambda client, timeout: client.create("/a", container=True, timeout=timeout),
+        lambda client, timeout: client.set("/", b"", timeout=timeout),
+        lambda client, timeout: client.delete("/a", timeout=timeout),
+        lambda client, timeout: client.set_acl("/", OPEN_ACL_UNSAFE, timeout=timeout),
+        lambda client, timeout: client.transaction().commit(timeout=timeout),
+        lambda client, timeout: client.add_auth("digest", b"a:b", timeout=timeout),
+        lambda client, timeout: client.ensure_path("/a/b", timeout=timeout),
+        lambda client, timeout: client.delete_tree("/a", timeout=timeout),
+        lambda client, timeout: client.wait_connected(timeout=timeout),
+    ],
+)
+@simulated
+async def test_every_call_takes_a_timeout(make):
+    async with ScriptedServer() as server:
+        client = server.client()
+        server.refusing = True
+        await client.start(wait=False)
+        began = this_loop().time()
+        with pytest.raises(TimeoutError):
+            await make(client, 2.5)
+        assert this_loop().time() - began == pytest.approx(2.5, abs=0.01)
+        await client.close()
+
+
+@simulated
+async def test_the_clients_default_timeout_holds_where_none_is_given():
+    async with ScriptedServer() as server, server.client(default_timeout=1.0) as client:
+        server.next(*[swallow] * 3)
+        began = this_loop().time()
+        with pytest.raises(CallTimeoutError, match=r"exists '/' timed out after 1 s \(sent, no answer\)"):
+            await client.exists("/")
+        assert this_loop().time() - began == pytest.approx(1.0, abs=0.01)
+        with pytest.raises(CallTimeoutError, match=r"timed out after 0\.5 s"):
+            await client.exists("/", timeout=0.5)
+        unlimited = client.exists("/", timeout=None)
+        await server.wait_for_connections(2)
+        assert await unlimited is not None
+
+
+@simulated
+async def test_a_write_that_was_sent_times_out_as_unknown():
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(hold)
+        with pytest.raises(OutcomeUnknownError) as raised:
+            await client.create("/a", timeout=1)
+        assert isinstance(raised.value, CallTimeoutError)
+        assert server.znodes.applied == [("create", "/a")]
+
+
+# --- composed -----------------------------------------------------------------------------------------------------
+
+
+@CHROOTS
+@simulated
+async def test_ensure_path(chroot):
+    async with ScriptedServer() as server, server.client(chroot) as client:
+        await client.ensure_path("/a/b/c", acl=READ_ACL_UNSAFE)
+        assert list(server.znodes.nodes["/"].children) == [(chroot + "/a").split("/")[1]]
+        assert (await client.get_acl("/a/b/c"))[0] == list(READ_ACL_UNSAFE)
+        applied = list(server.znodes.applied)
+        await client.ensure_path("/a/b/c")
+        await client.ensure_path("/")
+        assert server.znodes.applied == applied
+
+
+@simulated
+async def test_ensure_path_of_any_depth():
+    async with ScriptedServer() as server, server.client() as client:
+        path = "/x" * 1500
+        await client.ensure_path(path)
+        assert path in server.znodes.nodes
+        await client.delete_tree("/x")
+        assert list(server.znodes.nodes) == ["/"]
+
+
+@simulated
+async def test_ensure_path_while_others_create_and_delete():
+    async with ScriptedServer() as server, server.client() as client, server.client() as other:
+        # Another is faster: exists says no, create says that it is there.
+        server.on(Op.EXISTS, fail_with(-101))
+        await other.create("/a")
+        await client.ensure_path("/a")
+        # A parent vanishes between the two.
+        server.on(Op.CREATE2, fail_with(-101))
+        await client.ensure_path("/a/b")
+        assert "/a/b" in server.znodes.nodes
+
+
+@simulated
+async def test_ensure_path_passes_on_what_it_can_not_deal_with():
+    async with ScriptedServer() as server, server.client() as client:
+        server.on(Op.CREATE2, fail_with(-102))
+        with pytest.raises(NoAuthError):
+            await client.ensure_path("/a/b")
+
+
+@CHROOTS
+@simulated
+async def test_delete_tree(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        for path in ("/a", "/a/b", "/a/b/c", "/a/d", "/ab"):
+            await client.create(path)
+        await client.delete_tree("/a")
+        assert await client.children("/") == ["ab"]
+        with pytest.raises(NoNodeError):
+            await client.delete_tree("/a")
+        assert await client.delete_tree("/a", missing_ok=True) is None
+
+
+@simulated
+async def test_delete_tree_of_many_nodes():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.create("/a")
+        await asyncio.gather(*[client.create(f"/a/{number}") for number in range(1200)])
+        await client.delete_tree("/a")
+        assert list(server.znodes.nodes) == ["/"]
+
+
+@simulated
+async def test_delete_tree_while_others_create_and_delete():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.ensure_path("/a/b")
+        server.on(Op.DELETE, lambda connection, request: late_child(server, connection, request))
+        await client.delete_tree("/a")
+        assert list(server.znodes.nodes) == ["/"]
+        # What is said to be gone and is not is looked at again.
+        await client.ensure_path("/a/b")
+        server.on(Op.DELETE, fail_with(-101))
+        await client.delete_tree("/a")
+        assert server.paths(Op.DELETE)[-3:] == ["/a/b", "/a/b", "/a"]
+
+
+def late_child(server: ScriptedServer, connection: Any, request: Any) -> None:
+    """Somebody is faster than the delete."""
+    server.znodes.create(0, request.path + "/late", b"", OPEN_ACL_UNSAFE, 0)
+    connection.reply(request.xid, -111)
+
+
+@simulated
+async def test_delete_tree_stops_at_what_it_may_not_delete():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.ensure_path("/a/b")
+        server.on(Op.DELETE, fail_with(-102))
+        with pytest.raises(NoAuthError):
+            await client.delete_tree("/a")
+
+
+@simulated
+async def test_delete_tree_passes_on_an_unknown_outcome():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.ensure_path("/a/b")
+        server.on(Op.DELETE, drop_after)
+        with pytest.raises(OutcomeUnknownError):
+            await client.delete_tree("/a")
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+BAD_PATHS: list[tuple[Any, type[Exception]]] = [
+    ("", InvalidPathError),
+    ("a", InvalidPathError),
+    ("/a/", InvalidPathError),
+    ("//a", InvalidPathError),
+    ("/a/./b", InvalidPathError),
+    ("/a/../b", InvalidPathError),
+    ("/a\0", InvalidPathError),
+    ("/\ud800", InvalidPathError),
+    ("/\U0001f600", InvalidPathError),
+    (b"/a", InvalidTypeError),
+    (None, InvalidTypeError),
+    (["/a"], InvalidTypeError),
+]
+
+PATH_CALLS: list[Callable[[Client, Any], Any]] = [
+    lambda client, path: client.get(path),
+    lambda client, path: client.exists(path),
+    lambda client, path: client.children(path),
+    lambda client, path: client.children_and_stat(path),
+    lambda client, path: client.get_acl(path),
+    lambda client, path: client.sync(path),
+    lambda client, path: client.create(path),
+    lambda client, path: client.set(path, b""),
+    lambda client, path: client.delete(path),
+    lambda client, path: client.set_acl(path, OPEN_ACL_UNSAFE),
+    lambda client, path: client.ensure_path(path),
+    lambda client, path: client.delete_tree(path),
+    lambda client, path: client.transaction().check(path),
+    lambda client, path: client.transaction().create(path),
+    lambda client, path: client.transaction().set(path, b""),
+    lambda client, path: client.transaction().delete(path),
+]
+
+
+@simulated
+async def test_malformed_paths():
+    async with ScriptedServer() as server, server.client() as client:
+        for path, error in BAD_PATHS:
+            for call in PATH_CALLS:
+                with pytest.raises(error):
+                    await call(client, path)
+        assert_nothing_was_sent(server)
+
+
+BAD_CALLS: dict[str, tuple[Callable[[Client], Any], type[Exception]]] = {
+    "text as data": (lambda c: c.set("/", "text"), InvalidTypeError),
+    "text as data of a new node": (lambda c: c.create("/a", "text"), InvalidTypeError),
+    "bytearray as data": (lambda c: c.set("/", bytearray(b"x")), InvalidTypeError),
+    "memoryview as data": (lambda c: c.create("/a", memoryview(b"x")), InvalidTypeError),
+    "no data": (lambda c: c.set("/", None), InvalidTypeError),
+    "data over the limit": (lambda c: c.set("/", bytes(1_048_575)), RequestTooLargeError),
+    "data of a new node over the limit": (lambda c: c.create("/a", bytes(1_048_575)), RequestTooLargeError),
+    "a path over the limit": (lambda c: c.exists("/" + "a" * 1_048_575), RequestTooLargeError),
+    "empty ACL": (lambda c: c.create("/a", acl=[]), InvalidACLArgumentError),
+    "empty ACL set": (lambda c: c.set_acl("/a", []), InvalidACLArgumentError),
+    "one ACL, not a list": (lambda c: c.set_acl("/a", ACL(31, "world", "anyone")), InvalidACLArgumentError),
+    "not an ACL": (lambda c: c.set_acl("/a", ["world:anyone"]), InvalidACLArgumentError),
+    "text as ACL": (lambda c: c.set_acl("/a", "world:anyone:r"), InvalidACLArgumentError),
+    "no permissions": (lambda c: c.set_acl("/a", [ACL(0, "world", "anyone")]), InvalidACLArgumentError),
+    "unknown permissions": (lambda c: c.set_acl("/a", [ACL(32, "world", "anyone")]), InvalidACLArgumentError),
+    "no scheme": (lambda c: c.set_acl("/a", [ACL(31, "", "anyone")]), InvalidACLArgumentError),
+    "bytes as id": (lambda c: c.set_acl("/a", [ACL(31, "world", b"anyone")]), InvalidACLArgumentError),
+    "half a character as id": (lambda c: c.set_acl("/a", [ACL(31, "world", "\ud800")]), InvalidArgumentError),
+    "version too large": (lambda c: c.set("/", b"", version=2**31), InvalidArgumentError),
+    "version too small": (lambda c: c.delete("/a", version=-(2**31) - 1), InvalidArgumentError),
+    "version as text": (lambda c: c.delete("/a", version="1"), InvalidTypeError),
+    "version as float": (lambda c: c.set_acl("/a", OPEN_ACL_UNSAFE, version=1.0), InvalidTypeError),
+    "version as bool": (lambda c: c.set("/", b"", version=True), InvalidTypeError),
+    "ttl 0": (lambda c: c.create("/a", ttl=0), InvalidArgumentError),
+    "ttl negative": (lambda c: c.create("/a", ttl=-1), InvalidArgumentError),
+    "ttl too small": (lambda c: c.create("/a", ttl=0.0004), InvalidArgumentError),
+    "ttl too large": (lambda c: c.create("/a", ttl=2**40 / 1000), InvalidArgumentError),
+    "ttl not a number": (lambda c: c.create("/a", ttl=float("nan")), InvalidArgumentError),
+    "ttl infinite": (lambda c: c.create("/a", ttl=float("inf")), InvalidArgumentError),
+    "ttl as text": (lambda c: c.create("/a", ttl="5"), InvalidArgumentError),
+    "ttl as bool": (lambda c: c.create("/a", ttl=True), InvalidArgumentError),
+    "ttl with ephemeral": (lambda c: c.create("/a", ttl=5, ephemeral=True), InvalidArgumentError),
+    "ttl with container": (lambda c: c.create("/a", ttl=5, container=True), InvalidArgumentError),
+    "container with ephemeral": (lambda c: c.create("/a", container=True, ephemeral=True), InvalidArgumentError),
+    "container with sequential": (lambda c: c.create("/a", container=True, sequential=True), InvalidArgumentError),
+    "timeout negative": (lambda c: c.get("/", timeout=-1), InvalidArgumentError),
+    "timeout not a number": (lambda c: c.get("/", timeout=float("nan")), InvalidArgumentError),
+    "timeout as text": (lambda c: c.set("/", b"", timeout="1"), InvalidArgumentError),
+    "timeout beyond all numbers": (lambda c: c.get("/", timeout=10**400), InvalidArgumentError),
+    "watch that can't be called": (lambda c: c.get("/", watch="watch"), InvalidTypeError),
+    "watch that can't be called, of exists": (lambda c: c.exists("/", watch=True), InvalidTypeError),
+    "scheme as bytes": (lambda c: c.add_auth(b"digest", b"a:b"), InvalidTypeError),
+    "no scheme of credentials": (lambda c: c.add_auth("", b"a:b"), InvalidArgumentError),
+    "credentials as text": (lambda c: c.add_auth("digest", "a:b"), InvalidTypeError),
+    "credentials over the limit": (lambda c: c.add_auth("digest", bytes(1_048_575)), RequestTooLargeError),
+    "ensure_path with an empty ACL": (lambda c: c.ensure_path("/a", acl=[]), InvalidACLArgumentError),
+    "ensure_path with a bad timeout": (lambda c: c.ensure_path("/a", timeout=-1), InvalidArgumentError),
+    "delete_tree of the root": (lambda c: c.delete_tree("/"), InvalidArgumentError),
+    "delete_tree with a bad timeout": (lambda c: c.delete_tree("/a", timeout="1"), InvalidArgumentError),
+    "transaction with a bad version": (lambda c: c.transaction().check("/a", 2**31), InvalidArgumentError),
+    "transaction with text": (lambda c: c.transaction().set("/a", "text"), InvalidTypeError),
+    "transaction with an empty ACL": (lambda c: c.transaction().create("/a", acl=[]), InvalidACLArgumentError),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+@simulated
+async def test_bad_input_is_refused_before_a_byte_is_sent(name):
+    make, error = BAD_CALLS[name]
+    async with ScriptedServer() as server, server.client() as client:
+        with pytest.raises(error) as raised:
+            await make(client)
+        assert isinstance(raised.value, InvalidArgumentError)
+        assert_nothing_was_sent(server)
+        assert len(client._engine.session.requests) == 0
+
+
+def assert_nothing_was_sent(server: ScriptedServer) -> None:
+    assert server.requests == []
+    assert len(server.connections) == 1
+
+
+@simulated
+async def test_data_that_just_fits_is_sent():
+    async with ScriptedServer() as server, server.client(max_request_size=1000) as client:
+        overhead = 8 + 4 + len("/a") + 4 + 4
+        await client.create("/a")
+        assert (await client.set("/a", bytes(1000 - overhead))).data_length == 1000 - overhead
+        with pytest.raises(RequestTooLargeError, match=r"set '/a' has 1001 bytes, over the limit of 1000"):
+            client.set("/a", bytes(1001 - overhead))
+
+
+@pytest.mark.parametrize(("scheme", "credentials"), [(b"secret-of-bob", "digest"), ("digest", "secret-of-bob")])
+@simulated
+async def test_errors_do_not_show_credentials(scheme, credentials):
+    async with ScriptedServer() as server, server.client() as client:
+        with pytest.raises(InvalidArgumentError) as raised:
+            client.add_auth(scheme, credentials)
+        assert "secret-of-bob" not in str(raised.value)
