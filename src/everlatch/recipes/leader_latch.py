@@ -34,6 +34,7 @@ from everlatch.errors import (
     EverlatchError,
     InvalidArgumentError,
     InvalidTypeError,
+    NoAuthError,
     NoNodeError,
     NotLeaderError,
     OutcomeUnknownError,
@@ -92,6 +93,8 @@ class LeaderLatch:
         self._data = _encoded(participant_id)
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._releasing: asyncio.Task[None] | None = None
+        """Deletes the node, once closed."""
         self._remove_listener: Remove | None = None
         # The node, and the session and name under which it is, or is being, created.
         self._session: SessionClient | None = None
@@ -102,10 +105,10 @@ class LeaderLatch:
         """Whether there may be a node under `_prefix` whose name nobody has seen."""
         # Leadership: granted on a connection, and worth nothing on another one.
         self._granted_on = 0
-        self._error: EverlatchError | None = None
+        self._error: Exception | None = None
         """Why taking part is refused at the moment."""
-        self._predecessor = ""
-        """The path of the last one watched."""
+        self._watched = ""
+        """The path whose change is waited for: the predecessor's."""
         self._wake = asyncio.Event()
         self._waiters: set[asyncio.Future[None]] = set()
         self._listeners: list[Callable[[bool], None]] = []
@@ -139,22 +142,25 @@ class LeaderLatch:
         seconds = _CLOSE_TIMEOUT if isinstance(timeout, Unset) else timeout
         if seconds is not None:
             seconds = checked_timeout(seconds)
-        if self._closed:
-            return
-        self._closed = True
-        self._end_leadership()
-        if self._task is None:
-            return
+        if not self._closed:
+            self._closed = True
+            self._end_leadership()
+            if self._task is not None:
+                self._releasing = self._stop(self._task)
+            self._notify()
+        if self._releasing is not None:
+            await asyncio.wait({self._releasing}, timeout=seconds)
+
+    def _stop(self, campaign: asyncio.Task[None]) -> asyncio.Task[None]:
         if self._remove_listener is not None:
             self._remove_listener()
-        self._task.cancel()
-        if self._predecessor:  # it may live for long, and would keep us in memory
-            self._client.forget_watch(self._predecessor, self._on_event)
+        campaign.cancel()
+        if self._watched:  # it may live for long, and would keep us in memory
+            self._client.forget_watch(self._watched, self._on_event)
         release = asyncio.get_running_loop().create_task(self._release())
         _releases.add(release)
         release.add_done_callback(_releases.discard)
-        self._notify()
-        await asyncio.wait({release}, timeout=seconds)
+        return release
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -245,8 +251,8 @@ class LeaderLatch:
             except (ClientClosedError, AuthFailedError) as error:
                 self._refused(error)
                 return
-            except EverlatchError as error:
-                logger.error("latch %s, member %r: %s; trying again", self._path, self._id, error)
+            except Exception as error:  # a bug must not end the campaign in silence, with waiters left waiting
+                logger.exception("latch %s, member %r: refused, trying again", self._path, self._id)
                 self._refused(error)
                 await asyncio.sleep(_RETRY_DELAY)
 
@@ -263,6 +269,8 @@ class LeaderLatch:
                 continue
             self._error = None
             await self._news()
+            # One look when the link is back, not one into the queue at its loss and another one then.
+            await self._client.wait_connected(timeout=None)
 
     async def _news(self) -> None:
         """Waits for something to look at; the end of our own time is that too, and nobody else tells of it."""
@@ -292,6 +300,11 @@ class LeaderLatch:
         if isinstance(place, Behind):
             return await self._watch(session, place)
         assert isinstance(place, First)
+        if self._node.rpartition(_MARKER)[2].startswith("-"):
+            raise NotLeaderError(
+                f"the numbers under {self._path!r} have overflowed, and newer members come before older ones now: "
+                "nobody can lead safely there; let all members elect under another path, or delete this one"
+            )
         self._grant(connection, node.stat.czxid)
         return True
 
@@ -300,10 +313,15 @@ class LeaderLatch:
         self._end_leadership()
         try:
             # getData, not exists: on a node that is gone it leaves no watch behind.
-            self._predecessor = join(self._path, place.predecessor)
-            await session.get(self._predecessor, watch=self._on_event, timeout=None)
+            self._watched = join(self._path, place.predecessor)
+            await session.get(self._watched, watch=self._on_event, timeout=None)
         except NoNodeError:
             return False
+        except NoAuthError:
+            # Its creator lets nobody read it. Then any change of membership wakes us: dear, but safe.
+            self._watched = self._path
+            names = await session.children(self._path, watch=self._on_event, timeout=None)
+            return place.predecessor in names
         return True
 
     async def _join(self, session: SessionClient) -> None:
@@ -400,7 +418,7 @@ class LeaderLatch:
         self._session = None
         self._in_doubt = False
 
-    def _refused(self, error: EverlatchError) -> None:
+    def _refused(self, error: Exception) -> None:
         self._end_leadership()
         self._error = error
         self._notify()
