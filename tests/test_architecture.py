@@ -21,11 +21,12 @@ ORDER = (
 """Each part imports itself and what stands before it. `everlatch` is the root package."""
 VALUES = {"types", "errors", "paths", "arguments"}
 ASIDE = {
+    "admin": VALUES,
     "guardian": VALUES | {"wire"},
     "devserver": VALUES | {"wire"},
-    "testing": VALUES | {"wire", "client", "everlatch", "recipes", "devserver"},
+    "testing": VALUES | {"wire", "client", "everlatch", "recipes", "admin", "devserver"},
 }
-"""Parts that stand beside that order, and what they may import. Only the command line uses them."""
+"""Parts that stand beside that order, and what they may import. Beyond that only the command line uses them."""
 
 PURE = {"wire", "session"}
 PURE_MODULES = {

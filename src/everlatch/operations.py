@@ -310,8 +310,9 @@ class Operations:
     async def _delete_all(self, paths: list[str]) -> list[str]:
         """Deletes the nodes without children, and returns the others."""
         with_children: list[str] = []
-        for start in range(0, len(paths), _DELETE_BATCH):
-            batch = paths[start : start + _DELETE_BATCH]
+        size = min(_DELETE_BATCH, self._engine.max_queued_calls)
+        for start in range(0, len(paths), size):
+            batch = paths[start : start + size]
             results = await asyncio.gather(*[self.delete(path, timeout=None) for path in batch], return_exceptions=True)
             for path, result in zip(batch, results, strict=True):
                 if isinstance(result, NotEmptyError):

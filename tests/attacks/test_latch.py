@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from everlatch import ClientStateError, EverlatchError
 from everlatch.recipes import LeaderLatch
-from everlatch.wire.codes import Op
+from everlatch.wire.codes import XID_PING, Op
 from scripted_server import ScriptedServer, Znodes, answer, apply, drop_after, fail_with, hold
 from skipping_loop import simulated
 
@@ -168,3 +168,34 @@ async def test_members_that_come_and_go_leave_no_watches():
                     await client.sync()
                 await latch.close()
             assert client.statistics().watches <= before + 1
+
+
+@simulated
+async def test_leadership_that_has_ended_by_the_clock_does_not_come_back_by_itself():
+    """Answers that come too late prove the session for a moment that is long past. Somebody else may lead since."""
+    told: list[bool] = []
+    async with ScriptedServer() as server, server.client(session_timeout=6.0) as client:
+        await client.create(LATCH)
+        async with LeaderLatch(client, LATCH) as latch:
+            latch.add_listener(told.append)
+            await latch.wait(timeout=10)
+            server.ping = lambda connection: None
+            connection = server.connection
+            server.on(Op.EXISTS, hold)
+            calls = [client.exists("/") for _ in range(12)]
+            await server.until(lambda: len(connection.held) == 12)
+            for _ in range(7):
+                await asyncio.sleep(0.95)
+                connection.send_raw(connection.held.pop(0))
+            assert client.session_time_left == 0
+            assert not latch.is_leader
+            server.ping = lambda connection: connection.reply(XID_PING)
+            connection.reply(XID_PING)
+            connection.release()
+            await asyncio.gather(*calls)
+            assert server.connection is connection
+            await latch.wait(timeout=10)
+            assert latch.is_leader
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert told == [True, False, True, False]

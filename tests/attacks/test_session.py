@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from everlatch import CallTimeoutError, State
-from session.driver import GET, SET, Driver, connected
+from session.driver import GET, SET, connected
 
 
 def test_a_call_whose_time_has_passed_is_not_sent_after_a_pause():
@@ -56,3 +56,20 @@ def test_events_alone_do_not_keep_a_link():
         driver.event(4, "/unknown")
     assert driver.states[-1] is not State.CONNECTED
     assert driver.now <= 100.0 + 2 * 6.0 + 1.0
+
+
+def test_answered_calls_leave_no_bodies_behind():
+    """Their deadlines stay for a while; a thousand of them with a megabyte each would be a gigabyte."""
+    driver = connected()
+    call, request = driver.submit(SET, body=b"x" * 1000, timeout=3600.0)
+    driver.answer()
+    assert call.result is not None
+    assert request.body == b""
+
+
+def test_a_cancelled_call_leaves_no_body_behind():
+    driver = connected()
+    call, request = driver.submit(SET, body=b"x" * 1000, timeout=3600.0)
+    driver.cancel(call, request)
+    assert request.body == b""
+    driver.answer()

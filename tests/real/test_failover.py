@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from everlatch import (
+    CREATOR_ALL_ACL,
     CallTimeoutError,
     Client,
     Created,
@@ -182,6 +183,9 @@ async def test_a_thousand_calls_survive_the_death_of_the_server_in_use(
         await client.create(f"{root}/register", b"-1")
 
         calls: list[Any] = [one_of_a_thousand(client, root, number) for number in range(1000)]
+        answered: list[int] = []
+        for number in range(1, 1000, 2):
+            calls[number].add_done_callback(lambda _, number=number: answered.append(number))
         pid = server.pid
         assert pid is not None
         calls[100].add_done_callback(lambda _: os.kill(pid, signal.SIGKILL))
@@ -194,6 +198,7 @@ async def test_a_thousand_calls_survive_the_death_of_the_server_in_use(
         statistics = client.statistics()
         assert statistics.requests_repeated > 0, "nothing was in flight when the server died"
         check_reads(results)
+        assert answered == list(range(1, 1000, 2))
         await check_writes(client, root, results)
         unknown = [result for result in results if isinstance(result, BaseException)]
         assert {type(error) for error in unknown} <= {OutcomeUnknownError}
@@ -453,7 +458,6 @@ async def test_a_lost_session_is_replaced_and_its_watches_go_on(ensemble: Ensemb
         await witness.create(f"{root}/parent/child")
         waiting = [client.get(f"{root}/data"), client.create(f"{root}/again", ephemeral=True)]
         bound_calls = [bound.get(f"{root}/data"), bound.create(f"{root}/bound")]
-        # The client's own server has to know it all, or the reads below would be too early.
         proxy.mend()
 
         assert (await states.until(State.RENEWED))[2:4] == (client.session_id, old_id)
@@ -505,6 +509,36 @@ async def test_a_session_closed_behind_its_back_is_replaced(ensemble: Ensemble, 
         with pytest.raises(SessionExpiredError):
             await bound.exists(root)
         assert await client.exists(root) is not None
+
+
+async def test_credentials_hold_on_every_connection_and_in_every_session(
+    ensemble: Ensemble, witness: Client, root: str
+) -> None:
+    """They go before the watches: a server drops the event of a node that the connection may not read."""
+    one, two = (await ensemble.followers())[:2]
+    events: list[WatchEvent] = []
+    states = States()
+    await witness.add_auth("digest", b"bob:secret")
+    path = (await witness.create(f"{root}/guarded", acl=CREATOR_ALL_ACL)).path
+    async with Proxy(one) as proxy, Client(proxy.address, session_timeout=20, default_timeout=PATIENCE) as client:
+        client.add_listener(states)
+        await client.add_auth("digest", b"bob:secret")
+        await client.sync()
+        for lost in (False, True):
+            states.forget()
+            await client.get(path, watch=events.append)
+            await proxy.cut()
+            await states.until(State.SUSPENDED)
+            if lost:
+                await end_session(two.address, client.session_id, client.session_password)
+            await witness.set(path, b"changed")
+            proxy.mend()
+            await states.until(State.CONNECTED)
+            assert (State.RENEWED in states.states) is lost
+            await client.sync()
+            assert (await client.get(path)).data == b"changed"
+            await until(lambda expected=1 + lost: len(events) == expected)  # type: ignore[misc]
+        assert {event.type for event in events} == {EventType.DATA_CHANGED}
 
 
 async def test_lost_is_announced_before_the_servers_expire_the_session(

@@ -102,6 +102,63 @@ def test_an_idle_link_is_looked_at_no_later_than_it_is_lost():
     assert liveness.next_deadline() == 100.5
 
 
+def test_answers_that_take_longer_than_the_timeout_keep_the_link_but_not_the_session():
+    """Many, or large ones, were asked for at once: the server is at it, but may have expired the session meanwhile."""
+    liveness = connected(sent_at=99.5)
+    liveness.sent(100.0)
+    for step in range(1, 6):
+        liveness.received(100.0 + step, unanswered=True)
+        liveness.answered(100.0, 100.0 + step)
+    assert (liveness.proven, liveness.lost_at, liveness.lapses) == (100.0, 106.0, 0)
+    liveness.received(106.5, unanswered=True)
+    assert not liveness.is_silent(106.5)
+    liveness.answered(100.0, 106.5)
+    assert (liveness.lost_at, liveness.lapses) == (106.0, 1)
+    liveness.received(107.0, unanswered=False)
+    assert liveness.is_silent(107.0), "nothing more is to come"
+
+
+def test_the_last_answer_must_be_within_the_timeout():
+    liveness = connected(sent_at=99.5)
+    liveness.sent(100.0)
+    liveness.received(102.0, unanswered=True)
+    liveness.answered(100.0, 102.0)
+    liveness.received(107.9, unanswered=True)
+    assert not liveness.is_silent(107.9)
+    assert liveness.is_silent(108.0)
+
+
+def test_an_answer_in_time_is_no_lapse():
+    liveness = connected(sent_at=99.5)
+    liveness.answered(100.0, 105.4)
+    assert (liveness.proven, liveness.lapses) == (100.0, 0)
+    liveness.answered(105.0, 106.0)
+    assert (liveness.proven, liveness.lapses) == (105.0, 1)
+
+
+def test_answers_of_an_earlier_connection_do_not_count():
+    liveness = connected(sent_at=99.5)
+    liveness.sent(100.0)
+    liveness.answered(100.0, 105.0)
+    liveness.connected(101.0, 101.5, 6.0)
+    liveness.sent(102.0)
+    liveness.received(106.9, unanswered=True)
+    assert liveness.is_silent(107.0)
+
+
+def test_a_ping_goes_out_while_answers_come_in():
+    """They may take longer than a session lives untouched."""
+    liveness = connected()
+    liveness.sent(100.5)
+    liveness.received(100.6, unanswered=True)
+    assert liveness.next_deadline() == 101.5
+    assert not liveness.ping_due(101.4)
+    assert liveness.ping_due(101.5)
+    liveness.ping_sent(101.5)
+    liveness.received(101.6, unanswered=True)
+    assert not liveness.ping_due(103.0), "one at a time"
+
+
 def test_a_new_connection_forgets_what_was_unanswered():
     liveness = connected()
     liveness.ping_sent(101.0)

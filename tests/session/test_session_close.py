@@ -85,8 +85,10 @@ def test_without_a_connection_it_ends_at_once(make, end):
 
 def test_closing_ends_the_session():
     driver = connected()
+    assert not driver.session.is_closing
     driver.close()
     assert driver.ops() == [Op.CLOSE_SESSION]
+    assert driver.session.is_closing
     assert not driver.is_closed
     conn = driver.session.conn
     driver.answer()

@@ -111,6 +111,19 @@ def test_one_write_takes_urgent_frames_and_the_queue():
     assert session._urgent == []
 
 
+def test_what_was_not_sent_before_a_loss_is_not_sent_after_it():
+    """A ping that the transport didn't take any more: in front of the next handshake it would be nonsense."""
+    driver = connected("10.0.0.1,10.0.0.2")
+    session = driver.session
+    driver.now += 1.0
+    session.handle_timer(driver.now)
+    assert session._urgent != []
+    driver.lose()
+    driver.connect()
+    assert driver.states[-1] is State.CONNECTED
+    assert driver.sent == []
+
+
 # -- refusals
 
 
@@ -247,6 +260,16 @@ def test_another_id_than_the_one_offered_is_a_refusal():
     driver.grant(0xAAAA)
     assert driver.states[-2:] == [State.RENEWED, State.CONNECTED]
     assert driver.session.session_id == 0xAAAA
+
+
+def test_the_timeout_counts_from_when_the_handshake_was_sent():
+    driver = Driver()
+    driver.run(0.5)
+    driver.made()
+    sent_at = driver.now
+    driver.run(1.0)
+    driver.grant()
+    assert driver.session.lost_at == sent_at + 6.0
 
 
 def test_the_session_is_lost_locally_when_no_server_can_be_reached():
@@ -386,9 +409,9 @@ def test_a_black_holed_server_costs_its_budget_only():
 @pytest.mark.parametrize(
     ("hosts", "made", "text"),
     [
-        ("10.0.0.1", False, "10.0.0.1:2181: no TCP connection in 2 s"),
-        ("10.0.0.1", True, "10.0.0.1:2181: no answer to the handshake in 2 s"),
-        ("zk.example", False, "zk.example:2181: its name did not resolve in 2 s"),
+        ("10.0.0.1", False, "no TCP connection in 2 s"),
+        ("10.0.0.1", True, "no answer to the handshake in 2 s"),
+        ("zk.example", False, "its name did not resolve in 2 s"),
     ],
 )
 def test_an_attempt_that_takes_too_long(hosts, made, text):
@@ -409,7 +432,7 @@ def test_unanswered_credentials_cost_the_attempt():
     driver.connect()
     driver.wake()
     ((_, reason),) = driver.failed_rounds[0].failures
-    assert str(reason) == "10.0.0.1:2181: no answer to the credentials in 2 s"
+    assert str(reason) == "no answer to the credentials in 2 s"
 
 
 def test_the_budget_counts_from_the_first_step_of_an_attempt():

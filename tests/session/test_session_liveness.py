@@ -106,6 +106,19 @@ def test_bytes_put_the_verdict_off():
     assert call.ends == 0, "a read waits for the next connection"
 
 
+def test_slow_answers_keep_the_link():
+    driver = connected(max_in_flight=20)
+    calls = [driver.call() for _ in range(8)]
+    for _ in range(8):
+        driver.run(1.1)
+        driver.answer()
+    assert [call.result for call in calls] == [NODE] * 8
+    assert driver.states == [State.CONNECTED]
+    assert driver.pings == 1, "asked for in the meantime"
+    assert driver.session.lost_at == 106.0
+    assert driver.session.liveness.lapses > 0
+
+
 def streaming(driver, until):
     """Events all the time, answers never."""
     while driver.now < until and not is_dropped(driver):

@@ -128,6 +128,16 @@ def test_chroots(path, server_path):
     assert driver.fired[0][1].path == path
 
 
+@pytest.mark.parametrize("path", ["/a", "/"])
+def test_a_forgotten_watch_does_not_fire(path):
+    driver = watching(path=path, chroot="/app")
+    driver.session.forget_watch(path, two)
+    assert watch_count(driver) == 1
+    driver.session.forget_watch(path, one)
+    assert watch_count(driver) == 0
+    assert again(driver) == []
+
+
 # -- after a loss
 
 

@@ -63,6 +63,24 @@ def test_an_event_takes_its_own_path_only():
     assert len(watches) == 1
 
 
+def test_a_callback_can_be_taken_out_whatever_it_waits_for():
+    watches = filled((DATA, "/a"), (EXIST, "/a"), (CHILD, "/a"), (DATA, "/b"))
+    watches.add(CHILD, "/a", two)
+    watches.discard("/a", one)
+    watches.discard("/nowhere", one)
+    assert len(watches) == 2
+    assert watches.take(EventType.DELETED, "/a") == [two]
+    assert watches.take(EventType.DELETED, "/b") == [one]
+
+
+def test_what_was_taken_out_is_not_armed_again():
+    watches = filled((DATA, "/a"), (EXIST, "/b"))
+    watches.discard("/a", one)
+    watches.freeze(1)
+    (body,) = watches.rearm()
+    assert lists(body) == (1, [], ["/b"], [])
+
+
 def test_nothing_to_rearm_on_the_first_connection():
     assert filled((DATA, "/a")).rearm() == []
 

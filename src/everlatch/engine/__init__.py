@@ -7,6 +7,7 @@ session (that is `session/`). It is built on the public API of event loops (`cre
     call          what an operation returns: a future that is a coroutine too
     clock         which clock a loop is read by
     transport     connections: protocol, dialer
+    lookups       name resolution that outlives an attempt
     dispatch      user callbacks, kept away from each other and from us
     subscription  async iterators over what happens
     engine        owns one session and performs what it asks for

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -20,6 +19,7 @@ from everlatch.arguments import checked_timeout
 from everlatch.engine.call import Call
 from everlatch.engine.clock import clock_of
 from everlatch.engine.dispatch import Dispatcher, Lane
+from everlatch.engine.lookups import Lookups
 from everlatch.engine.subscription import Subscription
 from everlatch.engine.transport import Dialer, Link, TcpDialer
 from everlatch.errors import (
@@ -84,6 +84,7 @@ class Engine:
     ) -> None:
         self.session = Session(options, rng, self._fire_watches)
         self._requests = self.session.requests
+        self._max_queued_calls = options.max_queued_calls
         self._default_timeout = default_timeout
         self._start_timeout = start_timeout
         self._close_timeout = close_timeout
@@ -93,6 +94,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Callable[[], float] = _no_clock
         self._dispatcher: Dispatcher | None = None
+        self._lookups: Lookups | None = None
         # The present connection, and attempts that are still being made or taken down.
         self._link: Link | None = None
         self._attempts: dict[int, asyncio.Task[None]] = {}
@@ -103,7 +105,6 @@ class Engine:
         self._timer_at = 0.0
         # Who waits for what; in dicts, not sets, so that they are told in the order in which they came.
         self._start_waiter: asyncio.Future[None] | None = None
-        self._start_failures: list[tuple[str, BaseException]] = []
         self._connect_waiters: dict[asyncio.Future[None], None] = {}
         self._closed: asyncio.Future[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
@@ -170,6 +171,11 @@ class Engine:
         self._check_credentials(scheme, body)
         self.session.authenticate(scheme, body, None, 0.0)
 
+    @property
+    def max_queued_calls(self) -> int:
+        """How many calls may wait."""
+        return self._max_queued_calls
+
     def seconds(self, timeout: Timeout) -> float | None:
         """A call's timeout, with the default in place of `UNSET`."""
         seconds = self._default_timeout if isinstance(timeout, Unset) else timeout
@@ -186,6 +192,7 @@ class Engine:
         loop = self._loop = asyncio.get_running_loop()
         self._clock = clock_of(loop)
         self._dispatcher = Dispatcher(loop)
+        self._lookups = Lookups(loop)
         self._closed = loop.create_future()
         for lane in self._listeners:
             lane.attach(self._dispatcher)
@@ -201,10 +208,11 @@ class Engine:
             async with asyncio.timeout(self._start_timeout):
                 await waiter
         except BaseException as error:
+            failures = self.session.failures()
             self._abort()
             await self._all_closed()
             if isinstance(error, TimeoutError) and not isinstance(error, EverlatchError):
-                raise StartError(self._start_failures) from None
+                raise StartError(failures) from None
             raise
         finally:
             self._start_waiter = None
@@ -392,7 +400,9 @@ class Engine:
         """One timer: moved when something is due earlier; when it fires too early it is simply armed again."""
         if self._timer is not None:
             if deadline >= self._timer_at - _TIMER_SLACK:
-                return
+                if self._timer_at > now - _BLOCKED:
+                    return
+                deadline = now  # overdue: the machine was suspended; unlike our clock, the loop's stood still then
             self._timer.cancel()
         assert self._loop is not None
         self._timer_at = deadline
@@ -474,16 +484,15 @@ class Engine:
                         link.closed.set_result(None)
 
     async def _resolve(self, request: Resolve) -> None:
-        assert self._loop is not None
+        assert self._lookups is not None
         endpoint: Endpoint = request.endpoint
         try:
-            found = await self._loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+            ips = await self._lookups.resolve(endpoint)
         except Exception as error:  # not OSError alone: names that can't be encoded, executors that are shut down
             failed = ConnectFailedError(f"{endpoint.host!r} did not resolve: {describe(error)}")
             failed.__cause__ = error
             self.session.connection_lost(request.conn, failed, self._clock())
         else:
-            ips = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
             self.session.resolved(request.conn, ips, self._clock())
         self._pump()
 
@@ -497,7 +506,6 @@ class Engine:
             attempt.cancel()
 
     def _round_failed(self, failures: list[tuple[str, BaseException]]) -> None:
-        self._start_failures = failures
         waiter = self._start_waiter
         if waiter is not None and self._start_timeout is None and not waiter.done():
             waiter.set_exception(StartError(failures))
@@ -505,6 +513,8 @@ class Engine:
     def _announce(self, change: StateChange) -> None:
         _log(change)
         self._last_change = change
+        if self._lookups is not None and (change.state in CONNECTED_STATES or change.state in FINAL_STATES):
+            self._lookups.forget()
         if change.state in CONNECTED_STATES:
             self._wake(None)
         elif change.state in FINAL_STATES:
@@ -513,6 +523,16 @@ class Engine:
             lane.tell(change)
         for subscription in list(self._subscriptions):
             subscription.put(change)
+        if change.state is State.RENEWED:
+            self._let_listeners_go_first()
+
+    def _let_listeners_go_first(self) -> None:
+        """They restore what the old session had (promise P6); the queue moves when they have been told."""
+        link = self._link
+        if link is not None and link.writable:
+            assert self._loop is not None
+            link.writable = False
+            self._loop.call_soon(link.resume_writing)
 
     def _wake(self, final: StateChange | None) -> None:
         """Ends the waits for a connection: it is there, or will never be."""

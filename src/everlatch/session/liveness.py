@@ -9,9 +9,9 @@ Rules, with T the negotiated session timeout:
 3. *Proven* is the send time of the last answered request. At that moment at the earliest the server counted T from
    anew, so at proven + T the session must be assumed lost, whatever the link seems to do.
    (ZooKeeper's own client counts from the last byte *received*, which is later than the server's count.)
-   The link is left then too, if no answer has come for T: events alone don't keep it, slow answers do. When an answer
-   comes after that moment, the session was not lost after all; `lapses` counts how often that was so, for what must
-   not come back by itself.
+   The link is left then too, unless answers are coming in, the last one within T: many, or large ones, may take that
+   long. When an answer comes after that moment, the session may not be lost after all; `lapses` counts how often that
+   was so, for what must not come back by itself.
 4. A deadline that is handled late means that our own process or loop stood still, not that the server did: whoever
    handles it has to read what has arrived first. `was_late` says so.
 """
@@ -97,8 +97,9 @@ class Liveness:
 
     @property
     def _without_answers_until(self) -> float:
-        """How long this connection may go on without an answer."""
-        return max(self.proven, self.answered_at) + self.timeout
+        """How long this connection may go on without an answer: past the end of the session only if more are coming."""
+        proven = self.proven if self.waiting_since is None else max(self.proven, self.answered_at)
+        return proven + self.timeout
 
     def is_silent(self, now: float) -> bool:
         """Rule 2, and rule 3 for a link that brings bytes but no answers."""

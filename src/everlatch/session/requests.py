@@ -6,7 +6,8 @@ Rules:
 2. A call is *sent* from the moment its bytes are handed to the transport. Before that it can be withdrawn without a
    trace; after it the reply is awaited, and swallowed if nobody wants it any more, so that no other reply shifts.
 3. The queue is bounded by calls and bytes; a call over a bound is refused at once.
-4. A request ends once, by `complete` or `fail`; it lets go of its call then, so that the two make no cycle.
+4. A request ends once, by `complete` or `fail`; it lets go of its call then, so that the two make no cycle, and of
+   its body: its deadline may be kept for long, and a thousand of them with a megabyte each.
 """
 
 from __future__ import annotations
@@ -122,12 +123,14 @@ class Request:
     def complete(self, result: Any) -> None:
         """Ends the call well, unless it has ended or was cancelled."""
         call, self.call = self.call, None
+        self.body = b""
         if call is not None and not call.done():
             call.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Ends the call with an error, unless it has ended or was cancelled."""
         call, self.call = self.call, None
+        self.body = b""
         if call is not None and not call.done():
             call.set_exception(error)
 
@@ -185,6 +188,7 @@ class Requests:
             return
         if request.xid:
             request.call = None
+            request.body = b""
         else:
             self._end_unsent(request, None)
 

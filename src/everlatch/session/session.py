@@ -107,6 +107,13 @@ _REPLY_HEADER_SIZE = REPLY_HEADER.size
 _NO_NODE = -101
 _OVERTAKING_ERRORS = frozenset({-6, -124})
 
+_MISSING = {
+    Phase.RESOLVING: "its name did not resolve",
+    Phase.DIALING: "no TCP connection",
+    Phase.HANDSHAKE: "no answer to the handshake",
+    Phase.AUTHENTICATING: "no answer to the credentials",
+}
+
 _SHORTEST_ATTEMPT = 0.25
 _GOOD_CONNECTION = 1.0
 """A connection that lived so long (seconds) was worth having: its loss starts a new round, without back-off."""
@@ -389,13 +396,14 @@ class Session:
         return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._failed_rounds, 8), longest)
 
     def _attempt_timed_out(self) -> LinkError:
-        waiting_for = {
-            Phase.RESOLVING: "its name did not resolve",
-            Phase.DIALING: "no TCP connection",
-            Phase.HANDSHAKE: "no answer to the handshake",
-            Phase.AUTHENTICATING: "no answer to the credentials",
-        }[self.phase]
-        return HandshakeTimeoutError(f"{self.server}: {waiting_for} in {self._attempt_budget():.3g} s")
+        return HandshakeTimeoutError(f"{_MISSING[self.phase]} in {self._attempt_budget():.3g} s")
+
+    def failures(self) -> list[tuple[str, BaseException]]:
+        """Why each server did not connect so far; the one that is being tried comes last."""
+        failures = dict(self._failures)
+        if self.phase in _MISSING:
+            failures[str(self._address)] = HandshakeTimeoutError(f"{_MISSING[self.phase]} so far")
+        return list(failures.items())
 
     # -- the end of a connection -----------------------------------------------------------------------------------
 
@@ -462,12 +470,13 @@ class Session:
 
     def _handle_handshake(self, buf: bytes, start: int, end: int, now: float) -> None:
         response = decode_connect_response(buf, start, end)
+        # First: what a read-only server says of sessions says nothing of ours.
+        if response.read_only:
+            raise HandshakeRefusedError(f"{self.server} is read-only")
         # ClientCnxn decides by the timeout, the C client by the id; look-alikes have been seen to hand out a fresh id.
         if response.timeout_ms <= 0 or (self.session_id and response.session_id != self.session_id):
             self._session_refused(now)
             return
-        if response.read_only:
-            raise HandshakeRefusedError(f"{self.server} is read-only")
         if not response.session_id:
             raise ProtocolError(f"{self.server} granted a session without an id")
         if not self.session_id:
@@ -555,6 +564,7 @@ class Session:
             if request.watch is not None:
                 self._register(request, operation.watch)
             request.call = None
+            request.body = b""
             if not call.done():
                 call.set_result(result)
 

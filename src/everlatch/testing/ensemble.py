@@ -28,9 +28,9 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+from everlatch.admin import MalformedAnswerError, cons, four_letter, srvr
 from everlatch.errors import EverlatchError, InvalidArgumentError
 from everlatch.testing.builds import find_build
-from everlatch.testing.fourletter import four_letter, parse_mode, parse_session_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,8 +176,8 @@ class Server:
         self._paused = False
 
     async def four_letter(self, command: str, timeout: float = 5.0) -> str:
-        """The server's answer to a four-letter word; raises `OSError`, of which `TimeoutError` is one."""
-        return await four_letter(self.host, self.port, command, timeout=timeout)
+        """The server's answer to a four-letter word; raises an `AdminError` of `everlatch.admin`."""
+        return await four_letter(self.address, command, timeout=timeout)
 
     async def mode(self) -> str | None:
         """`leader`, `follower`, `observer`, `standalone` or `read-only`; `None` while it doesn't serve."""
@@ -187,13 +187,14 @@ class Server:
         if not self.running or self.paused:
             return None
         try:
-            return parse_mode(await self.four_letter("srvr", timeout))
-        except OSError:
+            return (await srvr(self.address, timeout=timeout)).mode
+        except (OSError, MalformedAnswerError):
+            # Malformed: a server that is only just starting may close the connection without an answer.
             return None
 
     async def connections(self) -> list[int]:
         """The ids of the sessions that are connected to this server."""
-        return parse_session_ids(await self.four_letter("cons"))
+        return [connection.session_id for connection in await cons(self.address) if connection.session_id]
 
     def log_tail(self, lines: int = 40) -> str:
         """The last lines of the server's log, without those that only tell of our own questions."""
@@ -333,7 +334,7 @@ class Ensemble:
     async def _connections(server: Server) -> list[int]:
         try:
             return await server.connections()
-        except OSError:
+        except (OSError, MalformedAnswerError):
             return []
 
     async def _with_mode(self, *modes: str) -> list[Server]:
