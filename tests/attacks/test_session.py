@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from everlatch import CallTimeoutError, State
 from session.driver import GET, SET, connected
 
@@ -67,9 +69,12 @@ def test_answered_calls_leave_no_bodies_behind():
     assert request.body == b""
 
 
-def test_a_cancelled_call_leaves_no_body_behind():
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_cancelled_call_leaves_no_body_behind(sent):
+    """Unsent, it would be out of the queue's counts, and yet in memory."""
     driver = connected()
+    if not sent:
+        driver.lose()
     call, request = driver.submit(SET, body=b"x" * 1000, timeout=3600.0)
     driver.cancel(call, request)
     assert request.body == b""
-    driver.answer()

@@ -359,6 +359,8 @@ async def test_rolling_restart_under_load_fails_no_read(
                 await ensemble.leader()
                 await load.goes_on()
         figures("longest time without a read, rolling restart", load.longest_gap)
+        for moment, told in zip(states.times, states.changes, strict=True):
+            print(f"{moment - states.times[0]:.3f} {told.state.name} {told.server}: {told.reason}")
         await load.check_writes(witness)
         assert client.session_id == session_id
         assert State.SUSPENDED in states.states

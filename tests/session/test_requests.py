@@ -243,6 +243,7 @@ def test_gaps_are_swept_when_they_prevail():
     for request in dead:
         requests.withdraw(request)
     assert len(requests._waiting) < 1000 + 1100
+    assert requests._withdrawn == len(requests._waiting) - 1000
     assert requests.queued_calls == 1000
     requests._max_in_flight = 10_000
     assert take(requests) == [request.path for _, request in kept]
@@ -407,6 +408,7 @@ def test_fail_all():
     assert gone.ends == 0
     assert counts(requests) == (0, 0, 0)
     assert len(requests) == 0
+    assert requests._deadlines == []
     assert requests.next_deadline() is None
     assert requests.unknown == 1
 

@@ -131,6 +131,17 @@ def test_a_lost_address_that_its_name_no_longer_has_is_not_tried():
     assert begin(found, address(NAME, "10.0.1.1"), {"zk.example": ["10.0.1.2"]}) == [address(NAME, "10.0.1.2")]
 
 
+def test_what_was_left_of_a_round_is_forgotten():
+    ips = {"zk.example": ["10.0.1.1", "10.0.1.2"]}
+    found = servers(NAME)
+    found.begin_round(address(NAME, "10.0.1.1"))
+    found.next_target()
+    found.resolved(NAME, ips["zk.example"])
+    used = found.next_target()
+    assert used == address(NAME, "10.0.1.2")
+    assert begin(found, used, {"zk.example": ["10.0.1.3"]}) == [address(NAME, "10.0.1.3")]
+
+
 def test_again_puts_an_address_first():
     found = servers(A, B, C)
     found.begin_round()

@@ -6,6 +6,7 @@ from everlatch.errors import ClientClosedError, OutcomeUnknownError
 from everlatch.session.session import Phase
 from everlatch.types import State
 from everlatch.wire.codes import Op
+from everlatch.wire.headers import encode_reply
 from session.driver import GET, NODE, SET, Driver, connected
 
 
@@ -111,6 +112,14 @@ def test_calls_made_before_are_answered_and_none_is_taken_after():
     driver.answer(2)
     assert [call.error for call in calls] == [None, None]
     assert calls[0].result == NODE
+    assert_over(driver)
+
+
+def test_what_stands_behind_the_last_answer_is_ignored():
+    driver = connected()
+    driver.close()
+    driver.feed(driver.reply_to(driver.unanswered[0]), b"", encode_reply(99, 0, 0))
+    assert driver.hung_up == [1]
     assert_over(driver)
 
 

@@ -342,6 +342,28 @@ def test_a_new_session_that_is_lost_before_it_was_announced():
     assert (renewed.session_id, renewed.previous_session_id, renewed.generation) == (0x9ABC, 0x1234, 3)
 
 
+def test_closing_between_two_sessions_names_the_last_one():
+    driver = connected()
+    driver.lose()
+    driver.made()
+    driver.expire()
+    driver.close()
+    closed = driver.changes[-1]
+    assert (closed.state, closed.session_id, closed.previous_session_id) == (State.CLOSED, 0x1234, 0x1234)
+
+
+def test_what_stands_behind_a_refusal_does_not_hurt_the_next_attempt():
+    driver = connected("10.0.0.1,10.0.0.2")
+    driver.lose()
+    driver.made()
+    refusal = encode_connect_response(ConnectResponse(0, 0, 0, bytes(16), False))
+    driver.feed(refusal, b"", encode_reply(7, 0, 0))
+    assert driver.session.phase is Phase.DIALING
+    assert driver.dialled == ["10.0.0.1", "10.0.0.2", "10.0.0.2"]
+    driver.connect(0x5678)
+    assert driver.states[-1] is State.CONNECTED
+
+
 # -- what may be sent in the session only
 
 
@@ -454,7 +476,7 @@ def budgets(driver, rounds):
     return found
 
 
-def test_budgets_double_with_each_failed_round_up_to_two_thirds_of_the_timeout():
+def test_budgets_double_with_each_round_that_ran_out_of_time_up_to_two_thirds_of_the_timeout():
     assert budgets(Driver(session_timeout=6.0), 4) == [2.0, 4.0, 4.0, 4.0]
 
 

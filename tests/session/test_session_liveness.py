@@ -106,6 +106,18 @@ def test_bytes_put_the_verdict_off():
     assert call.ends == 0, "a read waits for the next connection"
 
 
+def test_what_is_left_unanswered_is_waited_for_from_the_last_byte():
+    driver = connected()
+    driver.call()
+    driver.call()
+    driver.run(0.5)
+    driver.answer()
+    driver.run(1.9)
+    assert not is_dropped(driver)
+    driver.run(0.1)
+    assert is_dropped(driver)
+
+
 def test_slow_answers_keep_the_link():
     driver = connected(max_in_flight=20)
     calls = [driver.call() for _ in range(8)]

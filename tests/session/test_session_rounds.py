@@ -195,3 +195,14 @@ def test_attempts_are_counted():
     driver.connect()
     statistics = driver.session.statistics()
     assert (statistics.connection_attempts, statistics.connections) == (1, 1)
+
+
+def test_rounds_in_which_every_server_refuses_at_once_leave_the_budget_as_it_is():
+    """They need no more time to answer; were the budget to grow, one black hole later would cost most of T."""
+    driver = Driver("10.0.0.1")
+    budgets = []
+    for _ in range(10):
+        budgets.append(driver.session.next_deadline() - driver.now)
+        driver.refuse()
+        driver.wake()
+    assert budgets == pytest.approx([2.0] * 10)

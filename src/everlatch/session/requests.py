@@ -312,6 +312,7 @@ class Requests:
         self.queued_bytes -= len(request.body) + HEADER_BYTES
         if error is None:
             request.call = None
+            request.body = b""
         else:
             request.fail(error)
         self._withdrawn += 1

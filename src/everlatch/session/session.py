@@ -167,7 +167,9 @@ class Session:
         # Attempts.
         self._attempt_deadline = 0.0
         self._retry_at: float | None = None
-        self._failed_rounds = 0
+        self._slow_round = False
+        """Whether an attempt of this round ran out of time."""
+        self._slow_rounds = 0
         self._failures: dict[str, BaseException] = {}
         # Counts.
         self.connections = self._attempts = self._events = self._replies = 0
@@ -272,6 +274,7 @@ class Session:
             if now >= self._retry_at:
                 self._begin_round(None, now)
         elif self.phase is not Phase.IDLE and now >= self._attempt_deadline:
+            self._slow_round = True
             self._drop(self._attempt_timed_out(), now)
         if self.state is State.SUSPENDED and now >= self.liveness.lost_at:
             self._announce(State.LOST, self._lost_locally(now))
@@ -382,18 +385,21 @@ class Session:
     def _round_failed(self, now: float) -> None:
         self.phase = Phase.IDLE
         self._address = None
-        self._failed_rounds += 1
+        if self._slow_round:
+            # Servers that refuse at once need no more time; those that don't answer may.
+            self._slow_rounds += 1
+            self._slow_round = False
         self._retry_at = now + self._backoff.next_delay()
         if self.state is State.CONNECTING:
             self.actions.append(RoundFailed(list(self._failures.items())))
 
     def _attempt_budget(self) -> float:
         """Time for one address, handshake included. Short, so that one dead server costs little of the session's
-        time; twice as long after each round in which nobody answered, in case they are merely slow."""
+        time; twice as long after each round in which some did not answer at all, in case they are merely slow."""
         timeout = self.liveness.timeout
         first = timeout / 3 if self.state is State.CONNECTING else timeout / 6
         longest = max(timeout * 2 / 3, _SHORTEST_ATTEMPT)
-        return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._failed_rounds, 8), longest)
+        return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._slow_rounds, 8), longest)
 
     def _attempt_timed_out(self) -> LinkError:
         return HandshakeTimeoutError(f"{_MISSING[self.phase]} in {self._attempt_budget():.3g} s")
@@ -446,7 +452,7 @@ class Session:
             return
         self._announce(State.SUSPENDED, reason)
         if now - self._serving_since >= _GOOD_CONNECTION:
-            self._failed_rounds = 0
+            self._slow_rounds = 0
             self._failures.clear()
             self._backoff.reset()
             self._begin_round(address, now)
