@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 _ANY_SPEED = (HealthCheck.too_slow,)
 
 settings.register_profile(
-    "fast", max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=_ANY_SPEED
+    "fast", max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=_ANY_SPEED
 )
 settings.register_profile(
     "thorough", max_examples=500, deadline=None, database=None, print_blob=True, suppress_health_check=_ANY_SPEED

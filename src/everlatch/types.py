@@ -170,7 +170,7 @@ class StateChange(NamedTuple):
     generation: int
     """How many sessions this client has had, the present one included."""
     server: str | None
-    """`host:port` in use, or the one just lost."""
+    """`host:port` in use or being tried, or the one just lost."""
     reason: BaseException | None
 
 

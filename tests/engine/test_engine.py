@@ -23,6 +23,7 @@ from everlatch import (
     StateChange,
     SystemZookeeperError,
 )
+from everlatch.engine.transport import TcpDialer
 from everlatch.wire.codes import Op
 from scripted_server import ScriptedServer, Znodes, fail_with, go_silent, hold, reset, swallow
 from skipping_loop import on_every_loop, simulated, this_loop
@@ -451,3 +452,27 @@ async def test_errors_of_the_server_are_the_calls_own():
         with pytest.raises(SystemZookeeperError):
             await client.exists("/")
         assert client.state is State.CONNECTED
+
+
+@simulated
+async def test_after_a_failed_round_the_next_attempt_comes_within_the_back_off():
+    """A round that fails asks the engine for nothing; it must look after its timer all the same."""
+
+    class Refusing(TcpDialer):
+        def __init__(self) -> None:
+            self.attempts: list[float] = []
+
+        async def dial(self, address: Address, make_link: Callable[[], Link]) -> None:
+            self.attempts.append(this_loop().time())
+            if len(self.attempts) < 10:
+                raise ConnectionRefusedError("not yet")
+            await super().dial(address, make_link)
+
+    async with ScriptedServer(session_timeout_ms=60_000) as server, server.client() as client:
+        await client.exists("/")
+        client._engine._dialer = dialer = Refusing()
+        client._engine._link.abort()
+        assert await client.exists("/") is not None
+        gaps = [later - sooner for sooner, later in zip(dialer.attempts, dialer.attempts[1:], strict=False)]
+        assert len(gaps) == 9
+        assert max(gaps) <= 0.5 + 0.01

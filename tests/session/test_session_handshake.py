@@ -342,6 +342,16 @@ def test_a_new_session_that_is_lost_before_it_was_announced():
     assert (renewed.session_id, renewed.previous_session_id, renewed.generation) == (0x9ABC, 0x1234, 3)
 
 
+def test_a_read_only_server_says_nothing_of_our_session():
+    driver = connected("10.0.0.1,10.0.0.2,10.0.0.3")
+    driver.lose()
+    driver.made()
+    driver.feed(encode_connect_response(ConnectResponse(0, 0, 0, bytes(16), True)))
+    assert driver.states[-1] is State.SUSPENDED
+    driver.connect()
+    assert driver.session.session_id == 0x1234
+
+
 def test_closing_between_two_sessions_names_the_last_one():
     driver = connected()
     driver.lose()
@@ -478,6 +488,14 @@ def budgets(driver, rounds):
 
 def test_budgets_double_with_each_round_that_ran_out_of_time_up_to_two_thirds_of_the_timeout():
     assert budgets(Driver(session_timeout=6.0), 4) == [2.0, 4.0, 4.0, 4.0]
+
+
+def test_servers_that_refuse_at_once_need_no_more_time():
+    driver = Driver()
+    for _ in range(5):
+        driver.refuse()
+        driver.wake()
+    assert budgets(driver, 2) == [2.0, 4.0]
 
 
 def test_budgets_after_a_loss_are_shorter():

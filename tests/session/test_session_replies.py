@@ -175,6 +175,18 @@ def test_a_call_times_out_while_there_is_no_connection():
     assert driver.sent == []
 
 
+def test_a_call_whose_time_ran_out_while_our_process_stood_still_is_not_sent():
+    driver = Driver()
+    late, other = driver.call(SET, "/late", timeout=1.0), driver.call(SET, "/other")
+    driver.made()
+    driver.now += 1.5
+    driver.grant()
+    assert isinstance(late.error, CallTimeoutError)
+    assert not late.error.sent
+    assert driver.paths() == ["/other"]
+    assert other.ends == 0
+
+
 # -- what may overtake
 
 

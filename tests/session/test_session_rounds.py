@@ -206,3 +206,13 @@ def test_rounds_in_which_every_server_refuses_at_once_leave_the_budget_as_it_is(
         driver.refuse()
         driver.wake()
     assert budgets == pytest.approx([2.0] * 10)
+
+
+def test_failures_name_every_server_tried_and_the_one_being_tried():
+    driver = Driver("10.0.0.1,10.0.0.2")
+    driver.refuse()
+    first, second = driver.session.failures()
+    assert (first[0], str(first[1])) == ("10.0.0.1:2181", "refused")
+    assert (second[0], str(second[1])) == ("10.0.0.2:2181", "no TCP connection so far")
+    driver.connect()
+    assert driver.session.failures() == [first]
