@@ -27,7 +27,7 @@ from everlatch.wire.framing import frame
 from everlatch.wire.handshake import ConnectRequest, encode_connect_request
 from everlatch.wire.headers import frame_request
 from everlatch.wire.records import encode_get_data_request, encode_set_data_request
-from scripted_server import ScriptedServer, drop_before, never, send
+from scripted_server import ScriptedServer, drop_before, send
 from skipping_loop import on_every_loop
 
 if TYPE_CHECKING:
@@ -857,7 +857,6 @@ async def test_it_is_started_once_and_closed_often() -> None:
 @on_every_loop
 async def test_it_leaves_no_task_and_no_socket() -> None:
     async with ScriptedServer() as server:
-        server.handshakes.append(never)
         before = open_sockets()
         for trouble in (_leave, _hole, _slow, _hold, _cut_slowly, _storm):
             async with Proxy(server.address) as proxy:

@@ -30,34 +30,32 @@ class Call(asyncio.Future[T], Coroutine[Any, Any, T]):
     effect, and its reply is dropped.
     """
 
-    __slots__ = ("_request", "_requests", "_steps")
+    # No __init__: it would cost every call a Python frame. `_steps` is there once the coroutine side has started.
+    __slots__ = ("_steps", "request", "requests")
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._requests: Requests | None = None
-        self._request: Request | None = None
-        self._steps: Generator[Any, Any, T] | None = None
-
-    def submitted(self, request: Request, requests: Requests) -> None:
-        """Notes the request behind this call, so that cancelling reaches it."""
-        self._request = request
-        self._requests = requests
+    request: Request
+    """The request behind this call; set, with `requests`, by whoever submits it, so that cancelling reaches it."""
+    requests: Requests
+    _steps: Generator[Any, Any, T]
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Withdraws the call if it is unsent; if it is sent, nobody waits for its reply any more."""
         if not super().cancel(msg):
             return False
-        if self._requests is not None and self._request is not None:
-            self._requests.withdraw(self._request)
+        self.requests.withdraw(self.request)
         return True
 
     # -- the coroutine side: one step that waits for the future
 
     def send(self, value: Any, /) -> Any:
         """Starts or resumes waiting; for event loops."""
-        if self._steps is None:
+        if not self._started:
             self._steps = self.__await__()
         return self._steps.send(value)
+
+    @property
+    def _started(self) -> bool:
+        return hasattr(self, "_steps")
 
     def throw(
         self,
@@ -68,14 +66,14 @@ class Call(asyncio.Future[T], Coroutine[Any, Any, T]):
     ) -> Any:
         """Ends waiting with an error; before the first step (a task cancelled at birth) it cancels the call."""
         error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
-        if self._steps is None:
+        if not self._started:
             self.cancel()
             raise error
         return self._steps.throw(error.with_traceback(tb) if tb is not None else error)
 
     def close(self) -> None:
         """Stops waiting, and cancels the call if it has not ended."""
-        if self._steps is not None:
+        if self._started:
             self._steps.close()
         if not self.done():
             self.cancel()

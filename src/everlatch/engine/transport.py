@@ -7,6 +7,7 @@ transport whose protocol is the one it was given.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
@@ -37,7 +38,20 @@ class LinkEvents(Protocol):
         ...
 
 
-class Link(asyncio.Protocol):
+_RECEIVE_SIZE = 1 << 18
+_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
+
+
+def _receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """One for all connections of a loop: it is filled and emptied within one turn. (With a plain `asyncio.Protocol`
+    the loop allocates as much anew for every read.)"""
+    buffer = _buffers.get(loop)
+    if buffer is None:
+        buffer = _buffers[loop] = memoryview(bytearray(_RECEIVE_SIZE))
+    return buffer
+
+
+class Link(asyncio.BufferedProtocol):
     """One connection, numbered as its session numbers it."""
 
     def __init__(self, conn: int, events: LinkEvents, closed: asyncio.Future[None]) -> None:
@@ -48,6 +62,8 @@ class Link(asyncio.Protocol):
         self.closed = closed
         """Done when the socket is."""
         self._events = events
+        self._received = events.link_received
+        self._buffer = _receive_buffer(closed.get_loop())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From the loop."""
@@ -55,9 +71,13 @@ class Link(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._events.link_made(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """From the loop."""
-        self._events.link_received(self, data)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """From the loop."""
+        self._received(self, bytes(self._buffer[:nbytes]))
 
     def connection_lost(self, error: Exception | None) -> None:
         """From the loop."""

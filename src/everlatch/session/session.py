@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
+    from everlatch.session.requests import Completion
     from everlatch.types import Watch
 
 __all__ = ["Phase", "Session", "SessionOptions"]
@@ -525,7 +526,7 @@ class Session:
     # -- replies ---------------------------------------------------------------------------------------------------
 
     def _read(self, conn: int, data: bytes, now: float) -> None:
-        """Takes apart one read. This is the hot path: what is common is here, the rest behind a call."""
+        """Takes apart one read. This is the hot path: what is common is written out here, the rest behind a call."""
         in_flight = self.requests.in_flight
         unpack = REPLY_HEADER.unpack_from
         answered: Request | None = None
@@ -538,9 +539,17 @@ class Session:
                         raise TruncatedError(f"a reply of {end - start} bytes from {self.server} has no whole header")
                     xid, zxid, err = unpack(buf, start)
                     if in_flight and in_flight[0].xid == xid:
-                        self._note_zxid(zxid)  # first: a reply from the past leaves its request unanswered
+                        if zxid > self.last_zxid:
+                            self.last_zxid = zxid
+                        elif zxid != self.last_zxid:
+                            self._note_zxid(zxid)  # first: a reply from the past leaves its request unanswered
                         answered = in_flight.popleft()
-                        self._answer(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
+                        self._replies += 1
+                        call = answered.call
+                        if err or call is None:
+                            self._answer_otherwise(answered, err, now)
+                        else:
+                            self._answer(answered, call, buf, start + _REPLY_HEADER_SIZE, end)
                     else:
                         self._handle_special(xid, zxid, err, buf, start + _REPLY_HEADER_SIZE, end, now)
                 if conn != self._conn:  # that frame has ended the connection
@@ -550,29 +559,29 @@ class Session:
                 self.liveness.answered(answered.sent_at, now)
         self.liveness.received(now, unanswered=bool(in_flight))
 
-    def _answer(self, request: Request, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
-        self._replies += 1
-        call, operation = request.call, request.operation
-        if call is None:
+    def _answer(self, request: Request, call: Completion, buf: bytes, pos: int, end: int) -> None:
+        operation = request.operation
+        try:
+            result = operation.decode(buf, pos, end)
+        except ProtocolError:
+            # The reply is there but can't be read: back in front, so that the loss judges it like the others.
+            self.requests.in_flight.appendleft(request)
+            raise
+        except EverlatchError as error:
+            request.fail(error)
+            return
+        if request.watch is not None:
+            self._register(request, operation.watch)
+        request.call = None
+        request.body = b""
+        if not call.done():
+            call.set_result(result)
+
+    def _answer_otherwise(self, request: Request, err: int, now: float) -> None:
+        if request.call is None:
             self._answer_without_call(request, err, now)
-        elif err:
-            self._refuse(request, err)
         else:
-            try:
-                result = operation.decode(buf, pos, end)
-            except ProtocolError:
-                # The reply is there but can't be read: back in front, so that the loss judges it like the others.
-                self.requests.in_flight.appendleft(request)
-                raise
-            except EverlatchError as error:
-                request.fail(error)
-                return
-            if request.watch is not None:
-                self._register(request, operation.watch)
-            request.call = None
-            request.body = b""
-            if not call.done():
-                call.set_result(result)
+            self._refuse(request, err)
 
     def _answer_without_call(self, request: Request, err: int, now: float) -> None:
         """Our own requests, and those whose caller has gone."""
@@ -657,7 +666,8 @@ class Session:
             expected = f"{in_flight[0].xid} is expected" if in_flight else "none is expected"
             raise UnexpectedReplyError(f"{self.server} sent a reply with xid {xid}, error {err}; {expected}")
         in_flight.remove(request)
-        self._answer(request, err, b"", 0, 0, now)
+        self._replies += 1
+        self._answer_otherwise(request, err, now)
 
     def _note_zxid(self, zxid: int) -> None:
         if zxid > self.last_zxid:
