@@ -424,6 +424,10 @@ class _End(asyncio.Protocol):
         self._on_payload = on_payload
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._connection._dial_cancelled:
+            # Between cancel() and its effect. uvloop closes such a transport without ever telling.
+            cast("asyncio.Transport", transport).abort()
+            return
         self.made = True
         self.transport = self.incoming.source = self.outgoing.sink = cast("asyncio.Transport", transport)
         self.outgoing.flush()
@@ -484,7 +488,7 @@ class ProxyConnection:
         """By xid, in order: what shall happen to the replies. The handshake has no xid."""
         self._aiming: set[RequestFault] = set()
         self._cut: How | None = None
-        self._accepting, self._dialing = True, False
+        self._accepting, self._dialing, self._dial_cancelled = True, False, False
         self._opening = asyncio.get_running_loop().create_task(self._open())
         self._opening.add_done_callback(self._opened)
 
@@ -510,7 +514,8 @@ class ProxyConnection:
         self._cut = how
         self._to_server.close()
         self._to_client.close()
-        if self._dialing:
+        if self._dialing and not self._server.made:
+            self._dial_cancelled = True
             self._opening.cancel()
         # A turn later: uvloop sends what was written before only at the end of this one.
         asyncio.get_running_loop().call_soon(self._close)
@@ -990,5 +995,7 @@ def _end(transport: asyncio.Transport, how: How) -> None:
         transport.close()
         return
     # Without this, abort() ends as close() does: with FIN, if everything that came has been read.
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    open_socket = transport.get_extra_info("socket")
+    if open_socket is not None:
+        open_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
