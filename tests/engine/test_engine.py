@@ -440,9 +440,9 @@ async def test_a_subscription_that_nobody_holds_is_forgotten():
         for _ in range(10):
             client.states()
         gc.collect()
-        assert len(client._engine._subscriptions) == 1
+        assert len(client._engine._audience._subscriptions) == 1
         kept.close()
-        assert len(client._engine._subscriptions) == 0
+        assert len(client._engine._audience._subscriptions) == 0
 
 
 @simulated

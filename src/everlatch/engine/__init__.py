@@ -10,6 +10,7 @@ session (that is `session/`). It is built on the public API of event loops (`cre
     lookups       name resolution that outlives an attempt
     dispatch      user callbacks, kept away from each other and from us
     subscription  async iterators over what happens
+    audience      who hears of changes of state
     engine        owns one session and performs what it asks for
 """
 

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from everlatch.arguments import checked_timeout
+from everlatch.engine.audience import Audience
 from everlatch.engine.call import Call
 from everlatch.engine.clock import clock_of
 from everlatch.engine.dispatch import Dispatcher, Lane
 from everlatch.engine.lookups import Lookups
-from everlatch.engine.subscription import Subscription
 from everlatch.engine.transport import Dialer, Link, TcpDialer
 from everlatch.errors import (
     AlreadyStartedError,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from random import Random
 
+    from everlatch.engine.subscription import Subscription
     from everlatch.paths import Endpoint
     from everlatch.types import Remove, Watch, WatchEvent
 
@@ -108,9 +108,7 @@ class Engine:
         self._connect_waiters: dict[asyncio.Future[None], None] = {}
         self._closed: asyncio.Future[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
-        self._listeners: list[Lane[StateChange]] = []
-        self._subscriptions: weakref.WeakKeyDictionary[Subscription[StateChange], None] = weakref.WeakKeyDictionary()
-        self._last_change = StateChange(State.CONNECTING, State.CONNECTING, 0, 0, 0, None, None)
+        self._audience = Audience()
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -203,8 +201,7 @@ class Engine:
         self._dispatcher = Dispatcher(loop)
         self._lookups = Lookups(loop)
         self._closed = loop.create_future()
-        for lane in self._listeners:
-            lane.attach(self._dispatcher)
+        self._audience.attach(self._dispatcher)
         self.session.start(self._clock())
         if wait:
             self._start_waiter = loop.create_future()
@@ -243,9 +240,7 @@ class Engine:
 
     def _close_unstarted(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing is open, but some may listen already."""
-        dispatcher = Dispatcher(loop)
-        for lane in self._listeners:
-            lane.attach(dispatcher)
+        self._audience.attach(Dispatcher(loop))
         self.session.abort(0.0)
         while self.session.actions:
             self._perform()
@@ -281,15 +276,7 @@ class Engine:
     def add_listener(self, listener: Callable[[StateChange], object]) -> Remove:
         """See `Client.add_listener`."""
         _check_callable("a listener", listener)
-        lane = Lane(self._dispatcher, listener)
-        self._listeners.append(lane)
-
-        def remove() -> None:
-            lane.remove()
-            if lane in self._listeners:
-                self._listeners.remove(lane)
-
-        return remove
+        return self._audience.add_listener(listener)
 
     def isolated(self, callback: Callable[[T], object]) -> Callable[[T], None]:
         """See `Client.isolated`. Raises `NotStartedError`."""
@@ -299,16 +286,7 @@ class Engine:
 
     def states(self) -> Subscription[StateChange]:
         """See `Client.states`."""
-        subscription: Subscription[StateChange] = Subscription(self._unsubscribe)
-        subscription.put(self._last_change)
-        if self.session.state is State.CLOSED:
-            subscription.end()
-        else:
-            self._subscriptions[subscription] = None
-        return subscription
-
-    def _unsubscribe(self, subscription: Subscription[StateChange]) -> None:
-        self._subscriptions.pop(subscription, None)
+        return self._audience.subscribe()
 
     async def wait_connected(self, timeout: Timeout) -> None:
         """See `Client.wait_connected`."""
@@ -522,17 +500,13 @@ class Engine:
 
     def _announce(self, change: StateChange) -> None:
         _log(change)
-        self._last_change = change
         if self._lookups is not None and (change.state in CONNECTED_STATES or change.state in FINAL_STATES):
             self._lookups.forget()
         if change.state in CONNECTED_STATES:
             self._wake(None)
         elif change.state in FINAL_STATES:
             self._wake(change)
-        for lane in self._listeners:
-            lane.tell(change)
-        for subscription in list(self._subscriptions):
-            subscription.put(change)
+        self._audience.tell(change)
         if change.state is State.RENEWED:
             self._let_listeners_go_first()
 
@@ -558,8 +532,7 @@ class Engine:
                 waiter.set_exception(self._final_error("waiting for a connection"))
 
     def _finish(self) -> None:
-        for subscription in list(self._subscriptions):
-            subscription.end()
+        self._audience.end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
