@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_RUNS = 3
+THROUGHPUT = ROOT / "reports" / "throughput.json"
 
 
 @dataclass
@@ -44,7 +45,7 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("test", ["scripts/test"]),
         Step("thorough", pytest, {"EVERLATCH_HYPOTHESIS": "thorough"}, seed),
         *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
-        Step("bench", ["scripts/bench"]),
+        Step("bench", ["scripts/bench", "throughput", "--json", str(THROUGHPUT.relative_to(ROOT))]),
     ]
 
 
@@ -67,19 +68,26 @@ def counts(junit: Path) -> dict[str, int] | None:
     }
 
 
+def verdicts() -> list[dict[str, object]]:
+    """The bars of the throughput benchmark, each with what was measured and whether it was reached."""
+    found: list[dict[str, object]] = json.loads(THROUGHPUT.read_text())["verdicts"]
+    return found
+
+
 def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def describe(done: list[Step], commit: str, *, dirty: bool) -> dict[str, object]:
+def describe(done: list[Step], commit: str, *, dirty: bool, bars: list[dict[str, object]]) -> dict[str, object]:
     return {
         "commit": commit,
         "uncommitted_changes": dirty,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs",
-        "passed": all(step.exit_code == 0 for step in done),
+        "passed": all(step.exit_code == 0 for step in done) and all(bar["passed"] for bar in bars),
         "seconds": round(sum(step.seconds for step in done), 1),
+        "bars": bars,
         # Without this machine's paths: a report is committed.
         "steps": [asdict(step) | {"command": " ".join(map(shorten, step.command))} for step in done],
     }
@@ -94,6 +102,7 @@ def shorten(word: str) -> str:
 def main() -> int:
     # Before anything runs: what the report is about is what was there then.
     commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    THROUGHPUT.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         junit = Path(scratch) / "junit.xml"
         planned = steps(junit, seed=secrets.randbelow(2**32))
@@ -101,9 +110,8 @@ def main() -> int:
             run(step)
             if step.seed is not None:
                 step.counts = counts(junit)
-    report = describe(planned, commit, dirty=dirty)
+    report = describe(planned, commit, dirty=dirty, bars=verdicts())
     path = ROOT / "reports" / f"acceptance-{git('rev-parse', '--short', commit)}.json"
-    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
     for step in planned:
         print(f"{step.seconds:8.1f} s  exit {step.exit_code}  {step.name}")

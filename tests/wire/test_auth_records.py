@@ -1,12 +1,12 @@
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from everlatch.errors import ProtocolError
 from everlatch.types import ClientInfo
 from everlatch.wire import auth_records
 from wire import strategies as wst
-from wire.codecs import check_hostile, check_round_trip, check_truncated, distinct, functions, named, survives
+from wire.checks import any_bytes_test, round_trip_test, sample_test
+from wire.codecs import functions, named
 
 token = wst.nullable_data.map(lambda data: (data,))
 
@@ -29,33 +29,14 @@ CODECS = [
         ),
     ]
 ]
-codecs = pytest.mark.parametrize("codec", CODECS, ids=str)
-distinct_codecs = pytest.mark.parametrize("codec", distinct(CODECS), ids=str)
+
+test_round_trip = round_trip_test(CODECS)
+test_one_of_each = sample_test(CODECS)
+test_any_bytes = any_bytes_test(CODECS, max_size=60)
 
 
 def test_every_function_is_tested():
     assert {codec.name for codec in CODECS} == functions(auth_records)
-
-
-@distinct_codecs
-@given(draw=st.data())
-def test_round_trip(codec, draw):
-    arguments = draw.draw(codec.arguments)
-    check_round_trip(codec, arguments)
-    check_truncated(codec, arguments)
-
-
-@codecs
-def test_one_of_each(codec):
-    check_round_trip(codec, codec.sample)
-    check_truncated(codec, codec.sample)
-    check_hostile(codec, codec.sample)
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes(buf):
-    for codec in distinct(CODECS):
-        survives(codec, buf)
 
 
 def test_the_type_of_an_auth_packet_is_ignored():

@@ -6,7 +6,8 @@ from everlatch.errors import InvalidArgumentError, InvalidLengthError, ProtocolE
 from everlatch.wire import handshake, headers
 from everlatch.wire.handshake import ConnectRequest, ConnectResponse
 from wire import strategies as wst
-from wire.codecs import Codec, assert_same, check_hostile, check_round_trip, check_truncated, survives
+from wire.checks import any_bytes_test, assert_same, check_round_trip, check_truncated, each, hostile_test
+from wire.codecs import Codec
 
 PASSWORD = bytes.fromhex("7f7606d8a0bfdff4f522ef58e948b8fc")
 NEW_SESSION = ConnectRequest(0, 0, 10_000, 0, bytes(16), False)
@@ -36,7 +37,10 @@ CODECS = [
         "response",
     ),
 ]
-codecs = pytest.mark.parametrize("codec", CODECS, ids=str)
+codecs = each(CODECS)
+
+test_hostile_numbers = hostile_test(CODECS)
+test_any_bytes = any_bytes_test(CODECS, max_size=60)
 
 
 @codecs
@@ -56,17 +60,6 @@ def test_the_read_only_byte_may_be_missing(codec, draw):
 
     short = Codec(lambda _: encoded[:-1], codec.decode, codec.arguments, codec.sample, codec.expected)
     check_truncated(short, (without,))
-
-
-@codecs
-def test_hostile_numbers(codec):
-    check_hostile(codec, codec.sample)
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes(buf):
-    for codec in CODECS:
-        survives(codec, buf)
 
 
 def test_response_sizes():

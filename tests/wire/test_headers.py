@@ -1,12 +1,12 @@
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from everlatch.errors import InvalidArgumentError, TruncatedError
 from everlatch.wire import headers
 from everlatch.wire.codes import Op
 from wire import strategies as wst
-from wire.codecs import Codec, check_hostile, check_round_trip, check_truncated, survives
+from wire.checks import any_bytes_test, hostile_test, round_trip_test
+from wire.codecs import Codec
 
 
 def request_without_length(xid, op):
@@ -31,26 +31,10 @@ CODECS = [
         "reply",
     ),
 ]
-codecs = pytest.mark.parametrize("codec", CODECS, ids=str)
 
-
-@codecs
-@given(draw=st.data())
-def test_round_trip(codec, draw):
-    arguments = draw.draw(codec.arguments)
-    check_round_trip(codec, arguments)
-    check_truncated(codec, arguments)
-
-
-@codecs
-def test_hostile_numbers(codec):
-    check_hostile(codec, codec.sample)
-
-
-@given(st.binary(max_size=24))
-def test_any_bytes(buf):
-    for codec in CODECS:
-        survives(codec, buf)
+test_round_trip = round_trip_test(CODECS)
+test_hostile_numbers = hostile_test(CODECS)
+test_any_bytes = any_bytes_test(CODECS, max_size=24)
 
 
 def test_the_length_counts_header_and_body():

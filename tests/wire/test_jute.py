@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from everlatch.errors import InvalidArgumentError, InvalidLengthError, ProtocolError, TruncatedError
 from everlatch.wire import jute
 from wire import strategies as wst
-from wire.codecs import Codec, check_hostile, check_round_trip, check_truncated, survives
+from wire.checks import any_bytes_test, hostile_test, round_trip_test
+from wire.codecs import Codec
 
 
 def first(decode):
@@ -40,26 +41,10 @@ PRIMITIVES = [
     Codec(jute.encode_path, first(jute.decode_text), one(wst.text), ("/a",), same, "path"),
     Codec(encode_texts, first(decode_texts), one(st.none() | wst.texts), (["a", ""],), same, "vector"),
 ]
-primitives = pytest.mark.parametrize("codec", PRIMITIVES, ids=str)
 
-
-@primitives
-@given(draw=st.data())
-def test_round_trip(codec, draw):
-    arguments = draw.draw(codec.arguments)
-    check_round_trip(codec, arguments)
-    check_truncated(codec, arguments)
-
-
-@primitives
-def test_hostile_numbers(codec):
-    check_hostile(codec, codec.sample)
-
-
-@given(st.binary(max_size=24))
-def test_any_bytes(buf):
-    for codec in PRIMITIVES:
-        survives(codec, buf)
+test_round_trip = round_trip_test(PRIMITIVES)
+test_hostile_numbers = hostile_test(PRIMITIVES)
+test_any_bytes = any_bytes_test(PRIMITIVES, max_size=24)
 
 
 @pytest.mark.parametrize(

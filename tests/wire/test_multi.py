@@ -24,7 +24,8 @@ from everlatch.wire.multi import (
     SetDataResult,
 )
 from wire import strategies as wst
-from wire.codecs import check_hostile, check_round_trip, check_truncated, functions, named, survives
+from wire.checks import any_bytes_test, check_hostile, check_round_trip, check_truncated, each
+from wire.codecs import functions, named
 
 STAT = Stat(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 TERMINATOR = bytes.fromhex("ffffffff 01 ffffffff")
@@ -95,7 +96,9 @@ CODECS = [
     named(multi, "multi_request", st.lists(parts, max_size=3).map(lambda items: (items,)), (ALL_PARTS,), list),
     named(multi, "multi_reply", st.lists(results, max_size=3).map(lambda items: (items,)), (ALL_RESULTS,), list),
 ]
-codecs = pytest.mark.parametrize("codec", CODECS, ids=str)
+codecs = each(CODECS)
+
+test_any_bytes = any_bytes_test(CODECS, max_size=120)
 
 
 def test_every_function_is_tested():
@@ -126,12 +129,6 @@ def test_all_kinds(codec):
 )
 def test_hostile_numbers(codec, index):
     check_hostile(codec, ([codec.sample[0][index]],))
-
-
-@given(st.binary(max_size=120))
-def test_any_bytes(buf):
-    for codec in CODECS:
-        survives(codec, buf)
 
 
 @codecs

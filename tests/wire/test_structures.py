@@ -1,14 +1,13 @@
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from everlatch.errors import InvalidArgumentError, InvalidLengthError, ProtocolError, TruncatedError
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission, Stat
 from everlatch.wire import structures
 from wire import strategies as wst
-from wire.codecs import Codec, check_hostile, check_round_trip, check_truncated, survives
+from wire.checks import any_bytes_test, hostile_test, round_trip_test
+from wire.codecs import Codec
 
 STAT = Stat(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 
@@ -40,26 +39,10 @@ CODECS = [
         "names",
     ),
 ]
-codecs = pytest.mark.parametrize("codec", CODECS, ids=str)
 
-
-@codecs
-@given(draw=st.data())
-def test_round_trip(codec, draw):
-    arguments = draw.draw(codec.arguments)
-    check_round_trip(codec, arguments)
-    check_truncated(codec, arguments)
-
-
-@codecs
-def test_hostile_numbers(codec):
-    check_hostile(codec, codec.sample)
-
-
-@given(st.binary(max_size=80))
-def test_any_bytes(buf):
-    for codec in CODECS:
-        survives(codec, buf)
+test_round_trip = round_trip_test(CODECS)
+test_hostile_numbers = hostile_test(CODECS)
+test_any_bytes = any_bytes_test(CODECS, max_size=80)
 
 
 def test_stat_in_the_order_of_the_wire():

@@ -1,11 +1,11 @@
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from everlatch.errors import InvalidArgumentError, ProtocolError
 from everlatch.wire import watch_records
 from wire import strategies as wst
-from wire.codecs import check_hostile, check_round_trip, check_truncated, distinct, functions, named, survives
+from wire.checks import any_bytes_test, round_trip_test, sample_test
+from wire.codecs import functions, named
 
 path_and_number = st.tuples(wst.text, wst.int32)
 
@@ -36,33 +36,14 @@ CODECS = [
         ),
     ]
 ]
-codecs = pytest.mark.parametrize("codec", CODECS, ids=str)
-distinct_codecs = pytest.mark.parametrize("codec", distinct(CODECS), ids=str)
+
+test_round_trip = round_trip_test(CODECS)
+test_one_of_each = sample_test(CODECS)
+test_any_bytes = any_bytes_test(CODECS, max_size=80)
 
 
 def test_every_function_is_tested():
     assert {codec.name for codec in CODECS} == functions(watch_records)
-
-
-@distinct_codecs
-@given(draw=st.data())
-def test_round_trip(codec, draw):
-    arguments = draw.draw(codec.arguments)
-    check_round_trip(codec, arguments)
-    check_truncated(codec, arguments)
-
-
-@codecs
-def test_one_of_each(codec):
-    check_round_trip(codec, codec.sample)
-    check_truncated(codec, codec.sample)
-    check_hostile(codec, codec.sample)
-
-
-@given(st.binary(max_size=80))
-def test_any_bytes(buf):
-    for codec in distinct(CODECS):
-        survives(codec, buf)
 
 
 def test_empty_lists_are_not_null():

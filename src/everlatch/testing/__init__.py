@@ -13,16 +13,9 @@ from __future__ import annotations
 
 from everlatch.testing.builds import Build, ZooKeeperNotFoundError, find_build
 from everlatch.testing.ensemble import Ensemble, EnsembleError, Server
-from everlatch.testing.proxy import (
-    HANDSHAKE,
-    Fault,
-    Held,
-    Proxy,
-    ProxyConnection,
-    ProxyTimeoutError,
-    Request,
-    RequestFault,
-)
+from everlatch.testing.faults import HANDSHAKE, Fault, Held, ProxyTimeoutError, Request, RequestFault
+from everlatch.testing.proxy import Proxy
+from everlatch.testing.relay import ProxyConnection
 from everlatch.testing.sessions import SessionNotEndedError, expire_session
 from everlatch.wire.codes import Op
 
