@@ -32,6 +32,7 @@ from everlatch import (
     ProtocolError,
     RequestTooLargeError,
     SessionExpiredError,
+    SilentLinkError,
     StartError,
     State,
     StateChange,
@@ -604,7 +605,7 @@ async def test_calls_before_start_and_after_close(call):
             call(client)
         with pytest.raises(NotStartedError):
             await client.wait_connected()
-        with pytest.raises(SessionExpiredError):
+        with pytest.raises(NotStartedError):
             client.in_session()
         assert server.connections == []
         await client.start()
@@ -767,7 +768,7 @@ async def test_lost_is_assumed_without_any_server():
         server.connection.reset()
         change = await in_state(client, State.LOST)
         assert this_loop().time() == pytest.approx(proven + 6, abs=0.01)
-        assert isinstance(change.reason, SessionExpiredError)
+        assert isinstance(change.reason, SilentLinkError)
         # The servers kept it: life goes on in it.
         server.refusing = False
         change = await in_state(client, State.CONNECTED)
@@ -836,7 +837,7 @@ async def test_session_time_left():
 async def test_in_session():
     async with ScriptedServer() as server:
         client = server.client("/app")
-        with pytest.raises(SessionExpiredError):
+        with pytest.raises(NotStartedError):
             client.in_session()
         async with client:
             view = client.in_session()
@@ -859,6 +860,17 @@ async def test_in_session():
                     await call()
             assert await client.get("/a") is not None
             assert client.in_session().is_current
+        with pytest.raises(ClientClosedError):
+            client.in_session()
+
+
+@simulated
+async def test_in_session_before_the_first_session_says_what_to_wait_for():
+    client = Client("127.0.0.1:1")
+    await client.start(wait=False)
+    with pytest.raises(ClientStateError, match="wait_connected"):
+        client.in_session()
+    await client.close()
 
 
 @simulated

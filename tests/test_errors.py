@@ -282,3 +282,8 @@ def test_no_error_takes_a_secret():
 )
 def test_describe(reason, text):
     assert describe(reason) == text
+
+
+def test_a_missing_parent_is_named_as_such() -> None:
+    assert "its parent, or the chroot, is missing" in str(server_error(-101, "create", "/a/b"))
+    assert "parent" not in str(server_error(-101, "get", "/a/b"))

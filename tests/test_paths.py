@@ -208,3 +208,16 @@ def test_any_text_is_a_connect_string_or_not(text):
     assert parsed.endpoints
     assert all(0 < endpoint.port < 65536 and endpoint.host for endpoint in parsed.endpoints)
     assert parsed.chroot == "" or validate_path(parsed.chroot) != "/"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("zk1:2181/a,zk2:2181/a", "behind the last server"),
+        ("host:port", "port is not a number"),
+        ("zookeeper://zk1:2181", "without a scheme"),
+    ],
+)
+def test_common_mistakes_in_connect_strings_are_named(text: str, says: str) -> None:
+    with pytest.raises(InvalidConnectStringError, match=says):
+        parse_connect_string(text)

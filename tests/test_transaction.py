@@ -72,7 +72,7 @@ async def test_a_refusal_names_the_part_and_nothing_is_applied(chroot):
         assert isinstance(error.error, BadVersionError)
         assert (error.error.operation, error.error.path) == ("set", "/a")
         assert server.znodes.applied == before
-        with pytest.raises(ClientStateError, match="not committed"):
+        with pytest.raises(ClientStateError, match="refused"):
             pending.result  # noqa: B018
 
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from everlatch.arguments import checked_acl, checked_timeout
 from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
-from everlatch.errors import InvalidArgumentError, InvalidConnectStringError, InvalidTypeError, SessionExpiredError
+from everlatch.errors import (
+    ClientStateError,
+    InvalidArgumentError,
+    InvalidConnectStringError,
+    InvalidTypeError,
+    SessionExpiredError,
+)
 from everlatch.operations import Operations, auth_body
 from everlatch.paths import parse_connect_string
 from everlatch.session.session import SessionOptions
@@ -102,8 +108,9 @@ class _SessionState(Operations):
 class SessionClient(_SessionState):
     """A client's operations bound to the session that it had when `Client.in_session` was called.
 
-    Calls end with `SessionExpiredError` when that session has ended, instead of waiting for the next: for everything
-    that makes no sense in another session, such as what a lock's holder does.
+    Calls end with `SessionExpiredError` when the servers say that the session has ended, instead of waiting for the
+    next one; while that is not known (`SUSPENDED`, `LOST`) they wait, so give them a timeout. For
+    everything that makes no sense in another session, such as what a lock's holder does.
     """
 
     def __repr__(self) -> str:
@@ -226,9 +233,13 @@ class Client(_SessionState):
     def in_session(self) -> SessionClient:
         """A view of this client whose calls end with its present session: see `SessionClient`.
 
-        Raises `SessionExpiredError` if there is no session now.
+        Raises `SessionExpiredError` if the last one has ended and the next has not begun; `NotStartedError` or
+        `ClientStateError` if there was none yet.
         """
+        self._engine.check_usable()
         session = self._engine.session
+        if session.generation == 0:
+            raise ClientStateError("in_session(): there is no session yet: await client.wait_connected() first")
         if session.session_id == 0:
             raise SessionExpiredError("in_session", "/")
         return SessionClient(self._engine, self._chroot, self._default_acl, session.generation)

@@ -218,10 +218,10 @@ class StartError(EverlatchError, ConnectionError):
 class CallTimeoutError(EverlatchError, TimeoutError):
     """The call's timeout ran out: it had not been sent, or was a read. A write that was sent: `WriteTimeoutError`."""
 
-    def __init__(self, operation: str, path: str, timeout: float, *, sent: bool) -> None:
+    def __init__(self, operation: str, path: str, timeout: float, *, sent: bool | None) -> None:
         self.operation, self.path, self.timeout, self.sent = operation, path, timeout, sent
-        where = "sent, no answer" if sent else "never sent"
-        super().__init__(f"{operation} {path!r} timed out after {timeout:g} s ({where})")
+        where = {True: " (sent, no answer)", False: " (never sent)", None: ""}[sent]
+        super().__init__(f"{operation} {path!r} timed out after {timeout:g} s{where}")
 
 
 class OutcomeUnknownError(EverlatchError):
@@ -438,6 +438,11 @@ class NoNodeError(ServerError):
     """−101: no such node; for `create`, its parent is missing."""
 
     code, meaning = -101, "no such node"
+
+    def __init__(self, operation: str = "", path: str = "") -> None:
+        super().__init__(operation, path)
+        if operation == "create":
+            self.args = (f"{self.args[0]}: its parent, or the chroot, is missing; ensure_path creates it",)
 
 
 class NoAuthError(ServerError):

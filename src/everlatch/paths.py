@@ -108,6 +108,8 @@ def parse_connect_string(text: str) -> ConnectString:
         raise InvalidTypeError(f"a connect string is str, not {type(text).__name__}: {text!r}")
     servers, slash, rest = text.partition("/")
     endpoints = dict.fromkeys(_endpoint(part.strip(), text) for part in servers.split(","))
+    if _SERVER_IN_CHROOT.search(rest):
+        raise InvalidConnectStringError(f"connect string {text!r}: the chroot stands once, behind the last server")
     try:
         chroot = validate_path(slash + rest.rstrip()) if slash else "/"
     except InvalidPathError as error:
@@ -115,6 +117,7 @@ def parse_connect_string(text: str) -> ConnectString:
     return ConnectString(tuple(endpoints), "" if chroot == "/" else chroot)
 
 
+_SERVER_IN_CHROOT = re.compile(r",[^/,:]+:[0-9]+")
 _ENDPOINT = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>[0-9]{1,9}))?", re.ASCII)
 
 
@@ -124,6 +127,10 @@ def _endpoint(part: str, text: str) -> Endpoint:
     match = _ENDPOINT.fullmatch(part)
     if match is None:
         hint = " (write IPv6 addresses in brackets)" if part.count(":") > 1 else ""
+        if "://" in text:
+            hint = " (without a scheme)"
+        elif part.count(":") == 1 and not part.endswith(":"):
+            hint = " (the port is not a number)"
         raise InvalidConnectStringError(f"connect string {text!r}: {part!r} is not host:port{hint}")
     port = int(match["port"] or DEFAULT_PORT)
     if not 0 < port < 65536:

@@ -42,17 +42,22 @@ _NOT_EXECUTED = -2
 class Pending(Generic[T]):
     """What one part of a transaction will have brought about, once it is committed."""
 
-    __slots__ = ("_results",)
+    __slots__ = ("_results", "_why_none")
 
     def __init__(self) -> None:
         self._results: list[T] = []
+        self._why_none = "the transaction is not committed: await commit(), or leave its `async with`, first"
 
     @property
     def result(self) -> T:
         """The result. Raises `ClientStateError` before the commit has succeeded."""
         if not self._results:
-            raise ClientStateError("the transaction is not committed: await commit(), or leave its `async with`, first")
+            raise ClientStateError(self._why_none)
         return self._results[0]
+
+    def refused(self) -> None:
+        """For the transaction."""
+        self._why_none = "the transaction was refused and nothing of it was applied: there is no result"
 
     def set_result(self, result: T) -> None:
         """For the transaction."""
@@ -175,6 +180,9 @@ class Transaction:
             return
         index, code = next(((i, c) for i, c in failed if c not in (0, _NOT_EXECUTED)), failed[0])
         path = self._paths[index]
+        for pending in self._pending:
+            if pending is not None:
+                pending.refused()
         raise TransactionFailedError(index, path, server_error(code, _NAMES[type(self._parts[index])], path))
 
     def _deliver(self, result: Result, pending: Pending[str] | Pending[Stat]) -> None:

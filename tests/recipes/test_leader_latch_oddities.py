@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from everlatch import ACL, NotLeaderError, Permission
+from everlatch import ACL, CallTimeoutError, InvalidTypeError, NotLeaderError, Permission
 from everlatch.recipes import LeaderLatch
 
 if TYPE_CHECKING:
@@ -88,3 +88,21 @@ async def test_the_second_close_waits_for_the_deletion_as_well(client: Client, p
     await latch.close()
     assert await client.children(path) == []
     await first
+
+
+async def test_waiting_for_the_end_of_a_term_ends_with_the_term(client: Client, path: str) -> None:
+    """Also when the next term has begun before anybody waited."""
+    async with LeaderLatch(client, path) as latch:
+        first = await latch.wait(10)
+        await client.delete(latch.node)
+        await latch.wait_lost(first, timeout=10)
+        second = await latch.wait(10)
+        assert second > first
+        await latch.wait_lost(first, timeout=10)
+        with pytest.raises(CallTimeoutError):
+            await latch.wait_lost(second, timeout=0.05)
+
+
+async def test_a_latch_takes_part_for_a_client_only(client: Client, path: str) -> None:
+    with pytest.raises(InvalidTypeError):
+        LeaderLatch(client.in_session(), path)  # type: ignore[arg-type]

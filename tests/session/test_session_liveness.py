@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlatch.errors import ServerError, SessionExpiredError, SilentLinkError
+from everlatch.errors import ServerError, SilentLinkError
 from everlatch.session.session import Phase
 from everlatch.types import State
 from everlatch.wire.codes import XID_PING, Op
@@ -147,7 +147,7 @@ def test_a_link_that_brings_events_but_no_answers_is_dropped_when_the_session_mu
     assert driver.now == pytest.approx(106.0, abs=0.021)
     assert driver.states == [State.CONNECTED, State.SUSPENDED, State.LOST]
     assert isinstance(driver.changes[1].reason, SilentLinkError)
-    assert isinstance(driver.changes[2].reason, SessionExpiredError)
+    assert isinstance(driver.changes[2].reason, SilentLinkError)
 
 
 def test_a_late_timer_cannot_put_that_off_for_ever():

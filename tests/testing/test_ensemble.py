@@ -107,7 +107,8 @@ async def test_stop_restart_kill_and_pause_of_one_server() -> None:
         assert (server.running, server.paused) == (True, True)
         await until(lambda: state_of(pid) == "T")
         assert await server.mode() is None
-        assert await ensemble.server_of(session_id) is None
+        with pytest.raises(EnsembleError, match="connected to no server"):
+            await ensemble.server_of(session_id)
         with pytest.raises(TimeoutError):
             await server.four_letter("ruok", timeout=0.1)
         server.resume()

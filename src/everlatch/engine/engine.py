@@ -183,6 +183,12 @@ class Engine:
         """How many calls may wait."""
         return self._max_queued_calls
 
+    def check_usable(self) -> None:
+        """Raises what any call would raise here and now, but for a full queue."""
+        self._checked_loop()
+        if self.session.state in FINAL_STATES or self.session.is_closing:
+            raise self._final_error("in_session()")
+
     def seconds(self, timeout: Timeout) -> float | None:
         """A call's timeout, with the default in place of `UNSET`."""
         seconds = self._default_timeout if isinstance(timeout, Unset) else timeout
@@ -304,7 +310,7 @@ class Engine:
         except TimeoutError as error:
             if seconds is None or isinstance(error, EverlatchError):
                 raise
-            raise CallTimeoutError("wait_connected", "/", seconds, sent=False) from None
+            raise CallTimeoutError("wait_connected", "/", seconds, sent=None) from None
         finally:
             self._connect_waiters.pop(waiter, None)
 

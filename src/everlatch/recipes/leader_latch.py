@@ -27,8 +27,10 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from everlatch.arguments import checked_timeout
+from everlatch.client import Client
 from everlatch.errors import (
     AuthFailedError,
+    CallTimeoutError,
     ClientClosedError,
     ClientStateError,
     EverlatchError,
@@ -46,9 +48,9 @@ from everlatch.recipes.contenders import Behind, First, Missing, ordered, place_
 from everlatch.types import UNSET, EventType, Outcome, State, Unset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from everlatch.client import Client, SessionClient
+    from everlatch.client import SessionClient
     from everlatch.types import Remove, StateChange, Timeout, WatchEvent
 
 __all__ = ["LeaderLatch", "Participant"]
@@ -75,15 +77,17 @@ class LeaderLatch:
     """One member of an election.
 
         async with LeaderLatch(client, "/app/leader", "worker-1") as latch:
-            token = await latch.wait()
+            await latch.wait()
             while latch.is_leader:
-                await do_some_work(token)
+                await do_some_work(latch.token)
 
     It takes part from `start` (or `async with`) to `close`; after a lost session it takes part again by itself. Ask
     `is_leader` before each step that only the leader may do: leadership can end at any moment.
     """
 
     def __init__(self, client: Client, path: str, participant_id: str = "") -> None:
+        if not isinstance(client, Client):
+            raise InvalidTypeError(f"a latch takes part for a Client, not for {client!r}")
         validate_path(path)
         if not isinstance(participant_id, str):
             raise InvalidTypeError(f"a participant id is str, not {type(participant_id).__name__}")
@@ -190,10 +194,10 @@ class LeaderLatch:
     async def wait(self, timeout: float | None = None) -> int:
         """Returns the token as soon as this member leads.
 
-        Raises `TimeoutError`; `ClientStateError` if the latch is closed or not started; `ClientClosedError`; and the
-        server's refusal (`NoAuthError`, say) while taking part is refused.
+        Raises `CallTimeoutError`; `ClientStateError` if the latch is closed or not started; `ClientClosedError`; and
+        the server's refusal (`NoAuthError`, say) while taking part is refused.
         """
-        async with asyncio.timeout(None if timeout is None else checked_timeout(timeout)):
+        async with self._within(timeout, "wait for leadership of"):
             while not self.is_leader:
                 self._require_running()
                 if self._error is not None:
@@ -201,10 +205,26 @@ class LeaderLatch:
                 await self._next_change()
         return self._czxid
 
-    async def wait_lost(self) -> None:
-        """Returns when this member does not lead: at once, or when its leadership ends."""
-        while self.is_leader:
-            await self._next_change()
+    async def wait_lost(self, token: int | None = None, *, timeout: float | None = None) -> None:
+        """Returns when this member does not lead: at once, or when its leadership ends.
+
+        With a `token`, also when it leads with another one: a loss that was over before the call is not seen else.
+        Raises `CallTimeoutError`.
+        """
+        async with self._within(timeout, "wait for the end of leadership of"):
+            while self.is_leader and token in (None, self._czxid):
+                await self._next_change()
+
+    @contextlib.asynccontextmanager
+    async def _within(self, timeout: float | None, what: str) -> AsyncIterator[None]:
+        seconds = None if timeout is None else checked_timeout(timeout)
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            if seconds is None or isinstance(error, EverlatchError):
+                raise
+            raise CallTimeoutError(what, self._path, seconds, sent=None) from None
 
     def add_listener(self, listener: Callable[[bool], object]) -> Remove:
         """Calls `listener(True)` when this member begins to lead and `listener(False)` when it ceases to, in order,
@@ -218,13 +238,14 @@ class LeaderLatch:
 
         return remove
 
-    async def participants(self) -> list[Participant]:
-        """All members, the leader first, Curator's included. Raises what reads raise; a missing latch has none."""
+    async def participants(self, *, timeout: Timeout = UNSET) -> list[Participant]:
+        """All members, the leader first, Curator's included. Raises what reads raise; a missing latch has none.
+        `timeout` (seconds) is for each of its two steps."""
         try:
-            names = ordered(await self._client.children(self._path), _MARKER)
+            names = ordered(await self._client.children(self._path, timeout=timeout), _MARKER)
         except NoNodeError:
             return []
-        calls = [self._client.get(join(self._path, name)) for name in names]
+        calls = [self._client.get(join(self._path, name), timeout=timeout) for name in names]
         found: list[Participant] = []
         for node in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(node, NoNodeError):
@@ -234,9 +255,9 @@ class LeaderLatch:
             found.append(Participant(node.data.decode("utf-8", "replace"), not found))
         return found
 
-    async def leader(self) -> Participant | None:
+    async def leader(self, *, timeout: Timeout = UNSET) -> Participant | None:
         """The member whose turn it is, or `None` if there are no members. It may not have noticed yet."""
-        participants = await self.participants()
+        participants = await self.participants(timeout=timeout)
         return participants[0] if participants else None
 
     # -- the campaign ----------------------------------------------------------------------------------------------

@@ -692,13 +692,12 @@ class Session:
         since = now - (self.liveness.waiting_since or self.liveness.proven)
         return SilentLinkError(f"{self.server} has not answered for {since:.3g} s")
 
-    def _lost_locally(self, now: float) -> SessionExpiredError:
-        error = SessionExpiredError("session", f"0x{self.session_id & 0xFFFFFFFFFFFFFFFF:x}")
-        error.add_note(
-            f"assumed: {now - self.liveness.proven:.3g} s have passed since the last answered request was sent, "
-            f"and the session timeout is {self.liveness.timeout:g} s"
+    def _lost_locally(self, now: float) -> SilentLinkError:
+        """Not the words of an expiry: no server has said so."""
+        return SilentLinkError(
+            f"no answer for {now - self.liveness.proven:.3g} s: session 0x{self.session_id & 0xFFFFFFFFFFFFFFFF:x} "
+            f"must be assumed gone, its timeout is {self.liveness.timeout:g} s"
         )
-        return error
 
     # -- telling ---------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from everlatch.errors import EverlatchError
+from everlatch.errors import EverlatchError, InvalidTypeError
 
 __all__ = ["VERSIONS", "Build", "ZooKeeperNotFoundError", "cache_directory", "find_build", "find_java"]
 
@@ -46,6 +46,8 @@ class Build(NamedTuple):
 
 def find_build(version: str = "3.8") -> Build:
     """Finds the build of `version` (`3.8`); raises `ZooKeeperNotFoundError` when there is none. Installs nothing."""
+    if not isinstance(version, str):
+        raise InvalidTypeError(f"a version is str, such as '3.8', not {version!r}")
     java = find_java()
     if java is None:
         raise ZooKeeperNotFoundError(

@@ -163,7 +163,7 @@ class Server:
         await self.start()
 
     def pause(self) -> None:
-        """Freezes the process (SIGSTOP): its connections stay open and nothing is answered.
+        """Freezes the process (SIGSTOP): its connections stay open and nothing is answered. Not to be awaited.
 
         Threads that are running at this moment stop within microseconds, not before the call returns.
         """
@@ -323,12 +323,12 @@ class Ensemble:
         """The servers that follow at this moment, in the order of their ids."""
         return await self._with_mode("follower")
 
-    async def server_of(self, session_id: int) -> Server | None:
-        """The server that a session is connected to, `None` if it is to none that answers."""
+    async def server_of(self, session_id: int) -> Server:
+        """The server that a session is connected to; raises `EnsembleError` if it is to none that answers."""
         for server in self._servers:
             if server.running and not server.paused and session_id in await self._connections(server):
                 return server
-        return None
+        raise EnsembleError(f"session 0x{session_id & 0xFFFFFFFFFFFFFFFF:x} is connected to no server that answers")
 
     @staticmethod
     async def _connections(server: Server) -> list[int]:
