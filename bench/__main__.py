@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `python -m bench throughput`."""
+"""The command line of the benchmarks: `python -m bench throughput`, `python -m bench table FILE`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import markdown
 from bench.contestants import CONTESTANTS
 from bench.plain import PlainError
 from bench.report import render, to_json
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         "--operations", type=_some_of(OPERATIONS), default=OPERATIONS, help=f"some of {','.join(OPERATIONS)}"
     )
     throughput.add_argument("--hosts", metavar="HOST:PORT", help="use this server instead of starting one")
+    table = commands.add_parser("table", help="the table of the README, from a report")
+    table.add_argument("report", type=Path, metavar="FILE", help="what `throughput --json FILE` has written")
     return parser
 
 
@@ -99,6 +102,9 @@ async def _throughput(chosen: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chosen benchmark. The exit code is 1 if it could not be run; a missed bar is a result, not a failure."""
     chosen = _parser().parse_args(arguments)
+    if chosen.command == "table":
+        print(markdown.table(json.loads(chosen.report.read_text())))
+        return 0
     try:
         asyncio.run(_throughput(chosen))
     except (ContestantError, PlainError, EverlatchError, OSError) as error:

@@ -20,6 +20,7 @@ from bench.__main__ import _parser, main  # noqa: E402
 from bench.contestants import CONTESTANTS  # noqa: E402
 from bench.contestants.asyncio_window import measure_asyncio  # noqa: E402
 from bench.contestants.raw_socket import _drive  # noqa: E402
+from bench.markdown import table  # noqa: E402
 from bench.plain import read_names  # noqa: E402
 from bench.report import BARS, Bar, judge, ratios, render, to_json, to_row  # noqa: E402
 from bench.stopwatch import Sample, Stopwatch  # noqa: E402
@@ -330,3 +331,15 @@ def test_a_quick_run_against_a_real_server_reports_every_number(tmp_path: Path) 
     assert report["rounds"] == 3
     assert report["zookeeper"].startswith("3.8")
     assert "Bars: " in done.stdout
+
+
+def test_the_table_of_the_readme_has_every_cell_once() -> None:
+    rows = [
+        {"contestant": "raw", "operation": "get", "window": 1, "ops_per_s": 5000.0, "cpu_us_per_op": 70.0},
+        {"contestant": "kazoo", "operation": "get", "window": 1, "ops_per_s": 2500.0, "cpu_us_per_op": 210.4},
+        {"contestant": "kazoo", "operation": "set", "window": 1000, "ops_per_s": 4321.0, "cpu_us_per_op": 150.0},
+    ]
+    lines = table({"results": rows}).splitlines()
+    assert len(lines) == 4
+    assert lines[2] == "| `get`, 1 | – | – | 2.5 k/s (210) | – | 5 k/s (70) |"
+    assert lines[3] == "| `set`, 1000 | – | – | 4.32 k/s (150) | – | – |"
