@@ -8,7 +8,7 @@ import gc
 
 import pytest
 
-from everlatch import Call, ClientClosedError, InvalidTypeError, Node, NoNodeError
+from everlatch import Call, ClientClosedError, Node, NoNodeError
 from everlatch.wire.codes import Op
 from scripted_server import ScriptedServer, hold, swallow
 from skipping_loop import on_every_loop, simulated
@@ -216,13 +216,3 @@ async def test_calls_that_wait_end_when_the_client_is_closed():
         await client.close()
         with pytest.raises(ClientClosedError):
             await call
-
-
-@simulated
-async def test_a_call_is_not_true_or_false_before_it_is_awaited():
-    """`if client.exists(path):` would be true for every path."""
-    async with ScriptedServer() as server, server.client() as client:
-        call = client.exists("/none")
-        with pytest.raises(InvalidTypeError, match="await it first"):
-            bool(call)
-        assert await call is None

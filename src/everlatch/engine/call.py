@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from everlatch.errors import InvalidTypeError
-
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import TracebackType
@@ -39,10 +37,6 @@ class Call(asyncio.Future[T], Coroutine[Any, Any, T]):
     """The request behind this call; set, with `requests`, by whoever submits it, so that cancelling reaches it."""
     requests: Requests
     _steps: Generator[Any, Any, T]
-
-    def __bool__(self) -> bool:
-        """Refused: `if client.exists(path):` would always be true."""
-        raise InvalidTypeError("a call is no result yet: await it first")
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Withdraws the call if it is unsent; if it is sent, nobody waits for its reply any more."""
