@@ -1,5 +1,7 @@
 """Runs everything and writes reports/acceptance-<commit>.json; run by `scripts/acceptance`.
 
+All of it, or the steps that are named: `scripts/acceptance test "demo 1"`.
+
 Rules: every step is run, also after one that failed; the report says for each what was run, how long it took and how
 it ended, and for the tests how many there were and with which seed; the exit code is 0 only if all were 0.
 """
@@ -106,11 +108,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         junit = Path(scratch) / "junit.xml"
         planned = steps(junit, seed=secrets.randbelow(2**32))
+        if sys.argv[1:]:
+            planned = [step for step in planned if step.name in sys.argv[1:]]
         for step in planned:
             run(step)
             if step.seed is not None:
                 step.counts = counts(junit)
-    report = describe(planned, commit, dirty=dirty, bars=verdicts())
+    report = describe(planned, commit, dirty=dirty, bars=verdicts() if THROUGHPUT.exists() else [])
     path = ROOT / "reports" / f"acceptance-{git('rev-parse', '--short', commit)}.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
     for step in planned:

@@ -216,3 +216,14 @@ def test_failures_name_every_server_tried_and_the_one_being_tried():
     assert (second[0], str(second[1])) == ("10.0.0.2:2181", "no TCP connection so far")
     driver.connect()
     assert driver.session.failures() == [first]
+
+
+def test_with_a_long_session_timeout_a_silent_server_still_costs_a_second_at_most():
+    """While a leader is elected, servers take a handshake and never answer it; the next one may be ready."""
+    driver = Driver("10.0.0.1,10.0.0.2,10.0.0.3", session_timeout=30.0)
+    driver.connect(timeout_ms=30_000)
+    driver.lose()
+    for _ in range(2):
+        assert driver.session.next_deadline() - driver.now == pytest.approx(1.0)
+        driver.made()
+        driver.wake()

@@ -116,6 +116,9 @@ _MISSING = {
 }
 
 _SHORTEST_ATTEMPT = 0.25
+_LONGEST_FIRST_ATTEMPT = 1.0
+"""Seconds, after a loss, until the next server is tried. While an ensemble elects its leader, servers have been seen to
+accept a connection and its handshake and never answer: with a long session timeout, T/6 was lost at each of them."""
 _GOOD_CONNECTION = 1.0
 """A connection that lived so long (seconds) was worth having: its loss starts a new round, without back-off."""
 _GRACE = 0.05
@@ -398,7 +401,7 @@ class Session:
         """Time for one address, handshake included. Short, so that one dead server costs little of the session's
         time; twice as long after each round in which some did not answer at all, in case they are merely slow."""
         timeout = self.liveness.timeout
-        first = timeout / 3 if self.state is State.CONNECTING else timeout / 6
+        first = timeout / 3 if self.state is State.CONNECTING else min(timeout / 6, _LONGEST_FIRST_ATTEMPT)
         longest = max(timeout * 2 / 3, _SHORTEST_ATTEMPT)
         return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._slow_rounds, 8), longest)
 
