@@ -14,6 +14,7 @@ from everlatch.errors import (
     InvalidConnectStringError,
     InvalidTypeError,
     SessionExpiredError,
+    hex_id,
 )
 from everlatch.operations import Operations, auth_body
 from everlatch.paths import parse_connect_string
@@ -194,7 +195,7 @@ class Client(_SessionState):
     def __repr__(self) -> str:
         statistics = self.statistics()
         return (
-            f"<Client {statistics.state.name}, session 0x{statistics.session_id & 0xFFFFFFFFFFFFFFFF:x} "
+            f"<Client {statistics.state.name}, session {hex_id(statistics.session_id)} "
             f"(number {statistics.generation}), server {statistics.server}, {statistics.in_flight} in flight, "
             f"{statistics.queued_calls} queued, {statistics.watches} watches>"
         )

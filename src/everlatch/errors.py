@@ -583,3 +583,8 @@ def describe(reason: BaseException | None) -> str:
     if reason is None:
         return "no reason is known"
     return str(reason) or type(reason).__name__
+
+
+def hex_id(session_id: int) -> str:
+    """A session id as ZooKeeper's own logs and commands write it: unsigned, in hexadecimal."""
+    return f"0x{session_id & 0xFFFFFFFFFFFFFFFF:x}"

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from everlatch.cli.board import Board, Row, Status
 from everlatch.cli.events import Event, Kind
+from everlatch.errors import hex_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,4 +215,4 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def _hex(number: int) -> str:
-    return f"0x{number & 0xFFFFFFFFFFFFFFFF:x}" if number else ""
+    return hex_id(number) if number else ""

@@ -36,6 +36,7 @@ from everlatch.errors import (
     StartError,
     WrongLoopError,
     describe,
+    hex_id,
 )
 from everlatch.session.actions import Announce, Closed, Dial, HangUp, Resolve, RoundFailed
 from everlatch.session.requests import Operation, Request
@@ -610,10 +611,10 @@ def _log(change: StateChange) -> None:
     level = logging.WARNING if change.state in (State.LOST, State.AUTH_FAILED, State.GAVE_UP) else logging.INFO
     logger.log(
         level,
-        "%s -> %s, session 0x%x, server %s%s",
+        "%s -> %s, session %s, server %s%s",
         change.previous.name,
         change.state.name,
-        change.session_id & 0xFFFFFFFFFFFFFFFF,
+        hex_id(change.session_id),
         change.server,
         f": {describe(change.reason)}" if change.reason is not None else "",
     )

@@ -44,6 +44,7 @@ from everlatch.errors import (
     SilentLinkError,
     TruncatedError,
     UnexpectedReplyError,
+    hex_id,
     server_error,
 )
 from everlatch.paths import Endpoint, strip_chroot
@@ -503,7 +504,7 @@ class Session:
         """The server says that the session is over: a new one, with the same server, for it does answer."""
         if not self.session_id:
             raise HandshakeRefusedError(f"{self.server} refused a new session")
-        reason = SessionExpiredError("session", f"0x{self.session_id & 0xFFFFFFFFFFFFFFFF:x}")
+        reason = SessionExpiredError("session", hex_id(self.session_id))
         if self.state is State.SUSPENDED:
             self._announce(State.LOST, reason)
         self.requests.fail_bound(self.generation)
@@ -698,7 +699,7 @@ class Session:
     def _lost_locally(self, now: float) -> SilentLinkError:
         """Not the words of an expiry: no server has said so."""
         return SilentLinkError(
-            f"no answer for {now - self.liveness.proven:.3g} s: session 0x{self.session_id & 0xFFFFFFFFFFFFFFFF:x} "
+            f"no answer for {now - self.liveness.proven:.3g} s: session {hex_id(self.session_id)} "
             f"must be assumed gone, its timeout is {self.liveness.timeout:g} s"
         )
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from everlatch.admin import MalformedAnswerError, cons, four_letter, srvr
-from everlatch.errors import EverlatchError, InvalidArgumentError
+from everlatch.errors import EverlatchError, InvalidArgumentError, hex_id
 from everlatch.testing.builds import find_build
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ class Ensemble:
         for server in self._servers:
             if server.running and not server.paused and session_id in await self._connections(server):
                 return server
-        raise EnsembleError(f"session 0x{session_id & 0xFFFFFFFFFFFFFFFF:x} is connected to no server that answers")
+        raise EnsembleError(f"session {hex_id(session_id)} is connected to no server that answers")
 
     @staticmethod
     async def _connections(server: Server) -> list[int]:

@@ -22,7 +22,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from everlatch.errors import ProtocolError
+from everlatch.errors import ProtocolError, hex_id
 from everlatch.testing.faults import HANDSHAKE, OPS, Fault, Held, How, Request, RequestFault, check_choice
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import FrameReader, frame
@@ -287,7 +287,7 @@ class ProxyConnection:
         self._opening.add_done_callback(self._opened)
 
     def __repr__(self) -> str:
-        state = "opaque" if self.opaque else f"session 0x{self.session_id & 0xFFFFFFFFFFFFFFFF:x}"
+        state = "opaque" if self.opaque else f"session {hex_id(self.session_id)}"
         return f"<ProxyConnection {self.number} {state}, {'open' if self.is_open else 'closed'}>"
 
     @property

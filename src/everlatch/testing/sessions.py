@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from everlatch.errors import ConnectFailedError, EverlatchError, InvalidArgumentError, LinkError, describe
+from everlatch.errors import ConnectFailedError, EverlatchError, InvalidArgumentError, LinkError, describe, hex_id
 from everlatch.paths import parse_connect_string
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import FrameReader, frame
@@ -49,7 +49,7 @@ async def expire_session(session: Client | tuple[int, bytes], server_address: st
     the password isn't its own (servers don't tell these apart).
     """
     session_id, password = session if isinstance(session, tuple) else (session.session_id, session.session_password)
-    name = f"session 0x{session_id & 0xFFFFFFFFFFFFFFFF:x}"
+    name = f"session {hex_id(session_id)}"
     if session_id == 0:
         raise InvalidArgumentError("there is no session to end: the id is 0; is the client connected?")
     takeover = _Takeover(_endpoint(server_address), session_id, password, timeout)
