@@ -4,8 +4,9 @@ Rules: everything that a test waits for happens in its own process, on this loop
 "nothing is ready" means that only time can help. Names are resolved by `loop.names`, never by a thread. A test that
 waits for what can't happen fails at once instead of hanging.
 
-`simulated` runs an async test on it; `on_every_loop` runs one on asyncio's own loop and on uvloop, in real time.
-Both fail a test that leaves an error to the loop's exception handler.
+`simulated` runs an async test on it; `on_every_loop` runs one on asyncio's own loop and on uvloop as well, in real
+time; `on_real_loops` on those two alone, for tests that fill sockets: after a full one the kernel may wait for
+timers of its own, whose time can't be skipped. All fail a test that leaves an error to the loop's exception handler.
 """
 
 from __future__ import annotations
@@ -95,15 +96,23 @@ def simulated(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
     return wrapper
 
 
-def on_every_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs an async test on asyncio's loop, on uvloop and on a `SkippingLoop`."""
+def _on(factories: dict[str, Callable[[], asyncio.AbstractEventLoop]]) -> Callable[..., Callable[..., None]]:
+    def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        @functools.wraps(test)
+        def wrapper(*args: Any, loop_factory: Callable[[], asyncio.AbstractEventLoop], **kwargs: Any) -> None:
+            run(loop_factory, test(*args, **kwargs))
 
-    @functools.wraps(test)
-    def wrapper(*args: Any, loop_factory: Callable[[], asyncio.AbstractEventLoop], **kwargs: Any) -> None:
-        run(loop_factory, test(*args, **kwargs))
+        signature = inspect.signature(test)
+        extra = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
+        wrapper.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # type: ignore[attr-defined]
+        return pytest.mark.parametrize("loop_factory", factories.values(), ids=factories)(wrapper)
 
-    signature = inspect.signature(test)
-    extra = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
-    wrapper.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # type: ignore[attr-defined]
-    factories = [asyncio.SelectorEventLoop, uvloop.new_event_loop, SkippingLoop]
-    return pytest.mark.parametrize("loop_factory", factories, ids=["asyncio", "uvloop", "skipping"])(wrapper)
+    return decorate
+
+
+_REAL: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "uvloop": uvloop.new_event_loop,
+}
+on_real_loops = _on(_REAL)
+on_every_loop = _on(_REAL | {"skipping": SkippingLoop})

@@ -8,10 +8,11 @@ import gc
 
 import pytest
 
-from everlatch import Call, ClientClosedError, Node, NoNodeError
+from everlatch import Call, Client, ClientClosedError, Node, NoNodeError
+from everlatch.engine.transport import Link
 from everlatch.wire.codes import Op
 from scripted_server import ScriptedServer, hold, swallow
-from skipping_loop import on_every_loop, simulated
+from skipping_loop import SkippingLoop, on_every_loop, simulated
 
 
 @on_every_loop
@@ -216,3 +217,171 @@ async def test_calls_that_wait_end_when_the_client_is_closed():
         await client.close()
         with pytest.raises(ClientClosedError):
             await call
+
+
+# -- the turn in which a waiting task goes on
+
+
+class Turns:
+    """What happens within the turns in which the link of a client reports."""
+
+    def __init__(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.events: list[str] = []
+        received = client._engine.link_received
+
+        def noted(link: Link, data: bytes) -> None:
+            self.events.append("read")
+            received(link, data)
+            self.events.append("end of read")
+
+        monkeypatch.setattr(client._engine, "link_received", noted)
+
+    def note(self, what: str) -> None:
+        self.events.append(what)
+
+
+@on_every_loop
+async def test_who_awaits_the_only_call_goes_on_in_the_turn_of_the_read(monkeypatch: pytest.MonkeyPatch):
+    async with ScriptedServer() as server, server.client() as client:
+        turns = Turns(client, monkeypatch)
+        await client.get("/")
+        turns.note("first")
+        with pytest.raises(NoNodeError):
+            await client.get("/none")
+        turns.note("second")
+        assert turns.events == ["read", "first", "end of read", "read", "second"]
+
+
+@on_every_loop
+async def test_with_others_in_flight_tasks_go_on_in_the_next_turn(monkeypatch: pytest.MonkeyPatch):
+    async with ScriptedServer() as server, server.client() as client:
+        turns = Turns(client, monkeypatch)
+        server.next(hold)
+        first, second = client.get("/"), client.get("/")
+        await server.wait_for_requests(2)
+        server.connection.release()
+        await first
+        turns.note("first")
+        await second
+        assert turns.events[:3] == ["read", "end of read", "first"]
+
+
+@on_every_loop
+async def test_callbacks_run_by_the_loop_after_the_task_that_came_first(monkeypatch: pytest.MonkeyPatch):
+    async with ScriptedServer() as server, server.client() as client:
+        turns = Turns(client, monkeypatch)
+        call = client.get("/")
+
+        async def waits(name: str) -> None:
+            await call
+            turns.note(name)
+
+        tasks = [asyncio.create_task(waits("one")), asyncio.create_task(waits("two"))]
+        await asyncio.sleep(0)
+        call.add_done_callback(lambda _: turns.note("callback"))
+        await asyncio.gather(*tasks)
+        assert turns.events == ["read", "one", "end of read", "two", "callback"]
+
+
+@on_every_loop
+async def test_a_task_that_goes_on_in_the_read_may_do_anything(monkeypatch: pytest.MonkeyPatch):
+    async with ScriptedServer() as server:
+        client = server.client()
+        await client.start()
+        turns = Turns(client, monkeypatch)
+        await client.get("/")
+        calls = [client.create(f"/{number}") for number in range(3)]
+        turns.note("calls")
+        await client.close()
+        assert turns.events[:2] == ["read", "calls"]
+        assert [(await call).path for call in calls] == ["/0", "/1", "/2"]
+
+
+@on_every_loop
+async def test_cancelling_the_task_that_waits_alone_cancels_the_call():
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(hold)
+        call = client.get("/")
+
+        async def waits() -> None:
+            await call
+
+        task = asyncio.create_task(waits())
+        await server.wait_for_requests(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert call.cancelled()
+        server.connection.release()
+        assert await client.exists("/") is not None
+
+
+@on_every_loop
+async def test_a_task_that_waits_alone_outlives_its_connection():
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(hold)
+        waiting = asyncio.create_task(client.get("/"))
+        await server.wait_for_requests(1)
+        server.connection.close()
+        assert (await waiting).data == b""
+
+
+@on_every_loop
+async def test_a_task_that_waits_alone_hears_of_timeout_and_close():
+    async with ScriptedServer() as server:
+        client = server.client()
+        await client.start()
+        server.next(swallow)
+        with pytest.raises(TimeoutError):
+            await client.get("/", timeout=0.01)
+        server.next(swallow)
+        waiting = asyncio.create_task(client.get("/"))
+        await server.wait_for_requests(2)
+        await client.close(timeout=0.01)
+        with pytest.raises(ClientClosedError):
+            await waiting
+
+
+@simulated
+async def test_a_link_that_reports_from_within_a_task_resumes_no_other_in_it(monkeypatch: pytest.MonkeyPatch):
+    async with ScriptedServer() as server, server.client() as client:
+        replies = list[tuple[Link, bytes]]()
+        received = client._engine.link_received
+        monkeypatch.setattr(client._engine, "link_received", lambda link, data: replies.append((link, data)))
+        seen = list[str]()
+
+        async def waits() -> None:
+            await client.get("/")
+            seen.append("waited")
+
+        task = asyncio.create_task(waits())
+        await asyncio.sleep(0.1)
+        received(*replies.pop())
+        assert seen == []
+        await task
+        assert seen == ["waited"]
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.SelectorEventLoop, SkippingLoop])
+def test_what_ends_a_program_ends_the_loop_and_not_the_connection(
+    loop_factory: type[asyncio.SelectorEventLoop],
+):
+    """A Ctrl-C (KeyboardInterrupt) that is raised in the turn of the read."""
+
+    async def main() -> None:
+        async with ScriptedServer() as server, server.client() as client:
+
+            async def interrupted() -> None:
+                await client.get("/")
+                raise SystemExit(3)
+
+            task = asyncio.create_task(interrupted())
+            try:
+                await asyncio.sleep(10)
+            finally:
+                assert task.done()
+                assert await client.exists("/") is not None
+                assert client.connections == 1
+
+    with pytest.raises(SystemExit), asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())

@@ -8,7 +8,7 @@ import gc
 import pytest
 
 from engine.links import closed_port, deaf_port, open_sockets, until
-from everlatch.engine.transport import Link, TcpDialer
+from everlatch.engine.transport import Link, TcpDialer, link_type
 from everlatch.paths import Endpoint
 from everlatch.session.servers import Address
 from scripted_server import ScriptedServer, reset
@@ -39,7 +39,8 @@ def address(port: int) -> Address:
 
 
 def new_link(heard: Heard) -> Link:
-    return Link(3, heard, asyncio.get_running_loop().create_future())
+    loop = asyncio.get_running_loop()
+    return link_type(loop)(3, heard, loop.create_future())
 
 
 @on_every_loop

@@ -241,11 +241,18 @@ class Driver:
         return self.submit(operation, path, body, **more)[0]
 
     def submit(
-        self, operation: Operation = GET, path: str = "/node", body: bytes | None = None, **more: Any
+        self,
+        operation: Operation = GET,
+        path: str = "/node",
+        body: bytes | None = None,
+        at_once: bool = False,
+        **more: Any,
     ) -> tuple[Call, Request]:
         call = Call()
         request = Request(call, operation, path, path.encode() if body is None else body, **more)
-        self.session.submit(request, self.now)
+        data = self.session.submit(request, self.now, at_once=at_once)
+        if data:
+            self._take(self.session.conn, data)
         self.pump()
         return call, request
 

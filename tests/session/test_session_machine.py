@@ -189,9 +189,11 @@ class SessionMachine(RuleBasedStateMachine):
         timeout=st.sampled_from([None, None, 0.0, 0.5, 3.0]),
         bound=st.booleans(),
         watched=st.booleans(),
+        at_once=st.booleans(),
     )
-    def calls_are_made(self, operation, count, timeout, bound, watched):
+    def calls_are_made(self, operation, count, timeout, bound, watched, at_once):
         more = {
+            "at_once": at_once,
             "generation": self.driver.session.generation if bound else 0,
             "timeout": timeout,
             "watch": print if watched else None,

@@ -18,13 +18,13 @@ from everlatch.errors import (
     UnknownServerError,
     WriteTimeoutError,
 )
-from everlatch.session.requests import HEADER_BYTES, Operation
+from everlatch.session.requests import HEADER_BYTES, Operation, Request
 from everlatch.session.session import Phase
 from everlatch.types import State, Statistics
 from everlatch.wire.codes import XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import frame
-from everlatch.wire.headers import encode_reply
-from session.driver import EXISTS, GET, NODE, SET, STAT, Driver, connected
+from everlatch.wire.headers import encode_reply, frame_request
+from session.driver import EXISTS, GET, NODE, SET, STAT, Call, Driver, connected
 
 READS = ("/a", "/b", "/c")
 
@@ -51,6 +51,37 @@ def test_calls_end_with_their_replies():
     assert [call.ends for call in calls] == [0, 0, 0]
     driver.answer(3)
     assert [(call.ends, call.result) for call in calls] == [(1, NODE)] * 3
+
+
+def test_a_call_that_nothing_is_before_goes_at_once():
+    driver = connected()
+    call, request = Call(), Request(Call(), GET, "/a", b"/a", timeout=2.0)
+    request.call = call
+    data = driver.session.submit(request, driver.now, at_once=True)
+    assert data == frame_request(request.xid, Op.GET_DATA, b"/a")
+    statistics = driver.session.statistics()
+    assert (statistics.queued_calls, statistics.in_flight, statistics.requests_sent) == (0, 1, 1)
+    assert driver.session.data_to_send(driver.now) == b""
+    driver.tick(2.0)
+    assert isinstance(call.error, CallTimeoutError)
+    assert call.error.sent
+
+
+@pytest.mark.parametrize("before", ["the handshake", "a call in flight", "a call that waits", "a frame of its own"])
+def test_a_call_that_something_is_before_is_queued(before):
+    driver = connected(max_in_flight=2)
+    if before == "the handshake":
+        driver.lose()
+        driver.session.connection_made(driver.session.conn, driver.now)
+    elif before == "a frame of its own":
+        driver.session.authenticate("digest", b"me:secret", None, driver.now)
+    else:
+        driver.session.submit(Request(Call(), GET, "/a", b"/a"))
+        if before == "a call in flight":
+            driver.pump()
+    request = Request(Call(), GET, "/b", b"/b")
+    assert driver.session.submit(request, driver.now, at_once=True) == b""
+    assert (driver.session.requests.queued_calls, request.xid) == (2 if before == "a call that waits" else 1, 0)
 
 
 def test_many_replies_in_one_read():

@@ -28,7 +28,7 @@ from everlatch.wire.handshake import ConnectRequest, encode_connect_request
 from everlatch.wire.headers import frame_request
 from everlatch.wire.records import encode_get_data_request, encode_set_data_request
 from scripted_server import ScriptedServer, drop_before, send
-from skipping_loop import on_every_loop
+from skipping_loop import on_every_loop, on_real_loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -388,7 +388,7 @@ async def test_a_hole_takes_no_more_than_tcp_would() -> None:
         await server.until_received(*requests)
 
 
-@on_every_loop
+@on_real_loops
 async def test_a_reader_that_is_slow_slows_the_sender() -> None:
     async with Wire() as wire:
         client, server = await wire.greet()

@@ -4,7 +4,8 @@ Rules:
 1. A session is never touched across an `await`, and only from the loop that started the engine.
 2. One flush a loop turn: the calls of one turn go out in one write. A call that finds nothing in flight goes at once,
    so that a caller who waits for each answer does not wait for the turn as well.
-3. With many calls in flight reading pauses for a millisecond after each read: replies then come in batches, and the
+3. A task that awaits such a call goes on in the turn that reads the reply, after all else that the read calls for.
+4. With many calls in flight reading pauses for a millisecond after each read: replies then come in batches, and the
    CPU per call halves. With few in flight it never does.
 """
 
@@ -20,7 +21,7 @@ from everlatch.engine.call import Call
 from everlatch.engine.clock import clock_of
 from everlatch.engine.dispatch import Dispatcher, Lane
 from everlatch.engine.lookups import Lookups
-from everlatch.engine.transport import Dialer, Link, TcpDialer
+from everlatch.engine.transport import Dialer, Link, TcpDialer, link_type
 from everlatch.errors import (
     AlreadyStartedError,
     AuthFailedError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from random import Random
 
+    from everlatch.engine.call import Waiter
     from everlatch.engine.subscription import Subscription
     from everlatch.paths import Endpoint
     from everlatch.types import Remove, Watch, WatchEvent
@@ -100,6 +102,8 @@ class Engine:
         self._link: Link | None = None
         self._attempts: dict[int, asyncio.Task[None]] = {}
         self._open: set[asyncio.Future[None]] = set()
+        self._alone: Call[Any] | None = None
+        """The last call that found nothing in flight; rule 3."""
         # One flush and one timer at most.
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -138,24 +142,29 @@ class Engine:
         if timeout is UNSET:
             timeout = self._default_timeout
         call: Call[Any] = Call(loop=loop)
+        call.requests = requests = self._requests
+        call.waiter = None
         if timeout is None:
-            request = Request(call, operation, path, body, watch, generation)
-            self.session.submit(request)
+            now = None
+            call.request = request = Request(call, operation, path, body, watch, generation)
         else:
             seconds = checked_timeout(timeout)
-            request = Request(call, operation, path, body, watch, generation, seconds)
             now = self._clock()
-            self.session.submit(request, now)
+            call.request = request = Request(call, operation, path, body, watch, generation, seconds)
             self._arm(now + seconds, now)
-        requests = self._requests
-        call.request = request
-        call.requests = requests
-        if not self._flush_scheduled and self._link is not None:
-            if requests.in_flight:
-                self._flush_scheduled = True
-                loop.call_soon(self._flush)
-            else:
-                self._send(self._link, self._clock())
+        link = self._link
+        if link is None or requests.in_flight or not link.writable:
+            self.session.submit(request, now)
+        else:
+            data = self.session.submit(request, self._clock(), at_once=True)
+            if data:
+                assert link.transport is not None
+                link.transport.write(data)
+                self._alone = call
+                return call
+        if link is not None and not self._flush_scheduled:
+            self._flush_scheduled = True
+            loop.call_soon(self._flush)
         return call
 
     def authenticate(self, scheme: str, body: bytes, operation: Operation, timeout: Timeout) -> Call[None]:
@@ -171,6 +180,7 @@ class Engine:
             self._arm(now + seconds, now)
         call.request = request
         call.requests = self._requests
+        call.waiter = None
         self._pump()
         return call
 
@@ -336,13 +346,39 @@ class Engine:
         """Bytes have come."""
         now = self._clock()
         session = self.session
-        session.bytes_received(link.conn, data, now)
-        if len(self._requests.in_flight) >= _BATCHING_FROM:
-            self._pause_reading(link)
-        if session.has_output:
-            self._pump()
-        elif self._timer is None or self._timer_at > now + session.liveness.ping_interval:
-            self._look_after_timer(now, acted=False)
+        alone, waiter = self._alone, None
+        if alone is not None:
+            waiter, alone.waiter = alone.waiter, None
+        try:
+            session.bytes_received(link.conn, data, now)
+            if len(self._requests.in_flight) >= _BATCHING_FROM:
+                self._pause_reading(link)
+            if session.has_output:
+                self._pump()
+            elif self._timer is None or self._timer_at > now + session.liveness.ping_interval:
+                self._look_after_timer(now, acted=False)
+        finally:
+            if alone is not None:
+                self._resume(alone, waiter)
+
+    def _resume(self, call: Call[Any], waiter: Waiter | None) -> None:
+        """Has the task that waits for the only call go on, if the call has ended: last of all, for it may do anything
+        that a user does."""
+        if not call.done():
+            call.waiter = waiter
+            return
+        self._alone = None
+        if waiter is None:
+            return
+        assert self._loop is not None
+        wake_up, context = waiter
+        if asyncio.current_task(self._loop) is not None:  # a transport that reports from within a task
+            self._loop.call_soon(wake_up, call, context=context)
+            return
+        try:
+            context.run(wake_up, call)
+        except (KeyboardInterrupt, SystemExit) as error:  # what ended the task ends the loop, not the connection
+            self._loop.call_soon(_raise, error)
 
     def link_lost(self, link: Link, error: Exception | None) -> None:
         """A connection has ended."""
@@ -453,10 +489,10 @@ class Engine:
 
     async def _dial(self, request: Dial) -> None:
         assert self._loop is not None
-        loop, made = self._loop, list[Link]()
+        loop, made, new_link = self._loop, list[Link](), link_type(self._loop)
 
         def make_link() -> Link:
-            link = Link(request.conn, self, loop.create_future())
+            link = new_link(request.conn, self, loop.create_future())
             made.append(link)
             self._open.add(link.closed)
             return link
@@ -618,6 +654,10 @@ def _log(change: StateChange) -> None:
         change.server,
         f": {describe(change.reason)}" if change.reason is not None else "",
     )
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _no_clock() -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from everlatch.session.servers import Address
 
-__all__ = ["Dialer", "Link", "LinkEvents", "TcpDialer"]
+__all__ = ["BufferedLink", "Dialer", "Link", "LinkEvents", "StreamLink", "TcpDialer", "link_type"]
 
 
 class LinkEvents(Protocol):
@@ -43,16 +43,15 @@ _buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = wea
 
 
 def _receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """One for all connections of a loop: it is filled and emptied within one turn. (With a plain `asyncio.Protocol`
-    the loop allocates as much anew for every read.)"""
+    """One for all connections of a loop: it is filled and emptied within one turn."""
     buffer = _buffers.get(loop)
     if buffer is None:
         buffer = _buffers[loop] = memoryview(bytearray(_RECEIVE_SIZE))
     return buffer
 
 
-class Link(asyncio.BufferedProtocol):
-    """One connection, numbered as its session numbers it."""
+class Link(asyncio.BaseProtocol):
+    """One connection, numbered as its session numbers it; a subclass says how its bytes come in."""
 
     def __init__(self, conn: int, events: LinkEvents, closed: asyncio.Future[None]) -> None:
         self.conn = conn
@@ -62,22 +61,12 @@ class Link(asyncio.BufferedProtocol):
         self.closed = closed
         """Done when the socket is."""
         self._events = events
-        self._received = events.link_received
-        self._buffer = _receive_buffer(closed.get_loop())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From the loop."""
         # asyncio sets TCP_NODELAY itself.
         self.transport = cast("asyncio.Transport", transport)
         self._events.link_made(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """From the loop."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """From the loop."""
-        self._received(self, bytes(self._buffer[:nbytes]))
 
     def connection_lost(self, error: Exception | None) -> None:
         """From the loop."""
@@ -108,6 +97,35 @@ class Link(asyncio.BufferedProtocol):
         """Closes at once. `closed` tells when it is done."""
         if self.transport is not None:
             self.transport.abort()
+
+
+class StreamLink(Link, asyncio.Protocol):
+    """For uvloop, which reads into a buffer of its own and passes on what has come."""
+
+    def data_received(self, data: bytes) -> None:
+        """From the loop."""
+        self._events.link_received(self, data)
+
+
+class BufferedLink(Link, asyncio.BufferedProtocol):
+    """For asyncio's own loops, which otherwise allocate 256 KiB anew for every read."""
+
+    def __init__(self, conn: int, events: LinkEvents, closed: asyncio.Future[None]) -> None:
+        super().__init__(conn, events, closed)
+        self._buffer = _receive_buffer(closed.get_loop())
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """From the loop."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """From the loop."""
+        self._events.link_received(self, bytes(self._buffer[:nbytes]))
+
+
+def link_type(loop: asyncio.AbstractEventLoop) -> type[Link]:
+    """The kind of link that is cheapest on `loop`."""
+    return BufferedLink if isinstance(loop, asyncio.BaseEventLoop) else StreamLink
 
 
 class Dialer(Protocol):

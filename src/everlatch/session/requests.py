@@ -176,6 +176,13 @@ class Requests:
         if request.timeout is not None and now is not None:
             self._set_deadline(request, now)
 
+    def submit_at_once(self, request: Request, now: float) -> bytes:
+        """The frame of a request that need not wait: nothing does, and there is room in flight."""
+        self.sent += 1
+        if request.timeout is not None:
+            self._set_deadline(request, now)
+        return self.send_now(request, now)
+
     def track(self, request: Request, xid: int, now: float) -> None:
         """Watches the deadline of a request that is sent under a special xid, outside of the queue."""
         request.xid = xid

@@ -186,13 +186,23 @@ class Session:
         """Begins to connect. To be called once."""
         self._begin_round(None, now)
 
-    def submit(self, request: Request, now: float | None = None) -> None:
-        """Queues a call; `now` is needed if it has a timeout. Raises `QueueFullError`, or why no call is taken."""
+    def submit(self, request: Request, now: float | None = None, *, at_once: bool = False) -> bytes:
+        """Takes a call; `now` is needed if it has a timeout or may go `at_once`, which says that the engine could
+        write it this moment: if nothing goes before it, its frame is returned, and counts as sent. Otherwise it is
+        queued. Raises `QueueFullError`, or why no call is taken."""
         if self._ended is not None:
             raise self._ended(request)
         if request.generation and (request.generation != self.generation or not self.session_id):
             raise SessionExpiredError(request.operation.name, request.path)
-        self.requests.submit(request, now)
+        requests = self.requests
+        waits = self.phase is not Phase.SERVING or requests.in_flight or requests.queued_calls or self._urgent
+        if not at_once or now is None or waits:
+            requests.submit(request, now)
+            return b""
+        data = requests.submit_at_once(request, now)
+        self._bytes_sent += len(data)
+        self.liveness.sent(now)
+        return data
 
     def authenticate(self, scheme: str, body: bytes, request: Request | None, now: float) -> None:
         """Adds an identity, now and on every later connection; `request` ends with the server's answer."""
