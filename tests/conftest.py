@@ -10,6 +10,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# Servers that a whole run shares, whatever directory the test is in.
+pytest_plugins = ["real_servers"]
+
 # No deadline and no complaint about slowness: how fast a machine is says nothing about the code.
 _ANY_SPEED = (HealthCheck.too_slow,)
 

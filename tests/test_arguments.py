@@ -26,6 +26,8 @@ CHECKS = [
     arguments.checked_version,
     arguments.checked_acl,
     arguments.checked_timeout,
+    arguments.checked_config_version,
+    lambda value: arguments.checked_servers("joining", value),
     lambda value: arguments.checked_ttl_ms("/a", value),
     lambda value: arguments.server_path("/root", value),
     lambda value: arguments.server_path_of_new("/root", value, True),
@@ -105,6 +107,45 @@ def test_a_version_is_int(version):
 def test_a_version_has_32_bits(version):
     with pytest.raises(InvalidArgumentError, match="32 bits"):
         arguments.checked_version(version)
+
+
+# -- the configuration of an ensemble
+
+
+@pytest.mark.parametrize("version", [-1, 0, 0x1_0000_0007, 2**63 - 1])
+def test_config_versions(version):
+    assert arguments.checked_config_version(version) == version
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1", None])
+def test_a_config_version_is_int(version):
+    with pytest.raises(InvalidTypeError, match="from_config is int"):
+        arguments.checked_config_version(version)
+
+
+@pytest.mark.parametrize("version", [-2, 2**63])
+def test_a_config_version_has_64_bits(version):
+    with pytest.raises(InvalidArgumentError, match=f"not {version}"):
+        arguments.checked_config_version(version)
+
+
+@pytest.mark.parametrize(
+    ("servers", "text"), [("1", "1"), ("1,2", "1,2"), (["1"], "1"), (("server.1=a:1:2;3", "2"), "server.1=a:1:2;3,2")]
+)
+def test_servers(servers, text):
+    assert arguments.checked_servers("leaving", servers) == text
+
+
+@pytest.mark.parametrize("servers", [1, [1], ["1", None], b"1", {"1": 1}, iter("12"), None])
+def test_servers_are_text(servers):
+    with pytest.raises(InvalidTypeError, match="leaving is str or a list of str"):
+        arguments.checked_servers("leaving", servers)
+
+
+@pytest.mark.parametrize("servers", ["", " ", [], (), ["1", ""]])
+def test_no_server_is_empty(servers):
+    with pytest.raises(InvalidArgumentError, match="leaving must name a server"):
+        arguments.checked_servers("leaving", servers)
 
 
 # -- ACLs

@@ -19,7 +19,9 @@ from everlatch.errors import (
     ServerError,
     StartError,
     TransactionFailedError,
+    UnimplementedError,
     UnknownServerError,
+    UnsupportedByServerError,
     WriteTimeoutError,
     describe,
     server_error,
@@ -104,6 +106,7 @@ UnknownServerError ServerError
 ConnectionLossError ServerError ConnectionError
 OperationTimeoutError ServerError TimeoutError
 SSLConnectionError ServerError ConnectionError
+UnsupportedByServerError UnimplementedError
 RequestTimeoutError ServerError TimeoutError
 """
 
@@ -120,6 +123,7 @@ SAMPLES = [
     TransactionFailedError(1, "/a", NoNodeError("delete", "/a")),
     FrameTooLargeError(20, 10),
     UnknownServerError(-126, "get", "/a"),
+    UnsupportedByServerError("who_am_i", "3.6.2", "3.7.0", "/"),
     NoNodeError("get", "/a"),
     EverlatchError("anything"),
 ]
@@ -217,9 +221,26 @@ def test_messages():
         "delete '/a': no such node (-101)",
         FrameTooLargeError: "frame of 20 bytes, over the limit of 10",
         UnknownServerError: "get '/a': unknown error code (-126)",
+        UnsupportedByServerError: "who_am_i needs ZooKeeper 3.7.0, the server in use is 3.6.2: nothing was sent; "
+        "upgrade the servers (-6)",
         NoNodeError: "get '/a': no such node (-101)",
         EverlatchError: "anything",
     }
+
+
+def test_an_operation_that_a_server_turned_out_not_to_know():
+    error = UnsupportedByServerError("who_am_i", None, "3.7.0", "/")
+    assert (error.operation, error.version, error.since, error.path, error.code) == ("who_am_i", None, "3.7.0", "/", -6)
+    assert str(error) == (
+        "who_am_i needs ZooKeeper 3.7.0, the server in use does not know it; upgrade the servers (-6)"
+    )
+
+
+@pytest.mark.parametrize(("operation", "remedy"), [("create", "extendedTypesEnabled=true"), ("reconfig", "standalone")])
+def test_what_is_switched_off_comes_with_a_remedy(operation, remedy):
+    error = UnimplementedError(operation, "/a")
+    assert str(error).startswith(f"{operation} '/a': {UnimplementedError.meaning} (-6): ")
+    assert remedy in str(error)
 
 
 def test_start_error_names_every_server():

@@ -19,12 +19,14 @@ from everlatch import (
     CallTimeoutError,
     Children,
     Client,
+    ClientInfo,
     Created,
     EventType,
     InvalidACLArgumentError,
     InvalidArgumentError,
     InvalidPathError,
     InvalidTypeError,
+    MultiRead,
     NoAuthError,
     NoChildrenForEphemeralsError,
     Node,
@@ -32,17 +34,28 @@ from everlatch import (
     NoNodeError,
     NotEmptyError,
     OutcomeUnknownError,
+    ReconfigDisabledError,
     RequestTooLargeError,
+    SessionExpiredError,
     Stat,
+    UnimplementedError,
+    UnsupportedByServerError,
     WatchEvent,
 )
+from everlatch.operations import Operations
 from everlatch.wire.codes import CreateMode, Op
-from everlatch.wire.records import decode_create_request, decode_create_ttl_request
-from scripted_server import ScriptedServer, drop_after, fail_with, hold, swallow
+from everlatch.wire.records import (
+    decode_create_request,
+    decode_create_ttl_request,
+    decode_reconfig_request,
+    encode_reconfig_reply,
+)
+from scripted_server import Connection, Received, ScriptedServer, drop_after, fail_with, hold, swallow
 from skipping_loop import on_every_loop, simulated, this_loop
+from srvr_answers import SrvrAnswers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
 CHROOTS = pytest.mark.parametrize("chroot", ["", "/app", "/deep/er"])
 
@@ -274,6 +287,15 @@ async def test_a_get_that_fails_sets_no_watch():
 
 
 @simulated
+async def test_who_am_i(monkeypatch):
+    SrvrAnswers(monkeypatch, "3.7.0")
+    async with ScriptedServer() as server, server.client(auth=[("digest", b"bob:secret")]) as client:
+        identities = await client.who_am_i()
+        assert set(identities) == {("ip", "127.0.0.1"), ("digest", "bob")}
+        assert all(isinstance(identity, ClientInfo) for identity in identities)
+
+
+@simulated
 async def test_add_auth_now_and_on_every_later_connection():
     async with ScriptedServer() as server, server.client(auth=[("digest", b"first:1")]) as client:
         assert await client.add_auth("digest", b"second:2") is None
@@ -295,6 +317,277 @@ async def test_refused_credentials_end_the_client():
             await client.get("/")
         with pytest.raises(AuthFailedError):
             await client.wait_connected()
+
+
+# --- what older servers lack --------------------------------------------------------------------------------------
+
+NEWER: dict[str, tuple[str, str, int, Callable[[Client], Coroutine[Any, Any, Any]]]] = {
+    "who_am_i": ("3.7.0", "3.6.4", Op.WHO_AM_I, lambda client: client.who_am_i()),
+    "ephemerals": ("3.6.0", "3.5.10", Op.GET_EPHEMERALS, lambda client: client.ephemerals()),
+    "count_descendants": ("3.6.0", "3.5.10", Op.GET_ALL_CHILDREN_NUMBER, lambda client: client.count_descendants("/")),
+    "multi_read": ("3.6.0", "3.5.10", Op.MULTI_READ, lambda client: reading(client).commit()),
+    "reconfig": ("3.5.0", "3.4.14", Op.RECONFIG, lambda client: client.reconfig(leaving="3")),
+}
+"""Operation → the first version that has it, the last one that lacks it, its number, and one call."""
+
+
+def reading(client: Client) -> MultiRead:
+    reads = client.multi_read()
+    reads.get("/")
+    return reads
+
+
+@pytest.mark.parametrize("name", NEWER)
+@simulated
+async def test_a_server_that_is_too_old_is_sent_nothing(monkeypatch, name):
+    since, before, _, call = NEWER[name]
+    SrvrAnswers(monkeypatch, before)
+    async with ScriptedServer() as server, server.client() as client:
+        with pytest.raises(UnsupportedByServerError) as raised:
+            await call(client)
+        error = raised.value
+        assert (error.operation, error.version, error.since) == (name, before, since)
+        assert server.requests == []
+        assert client.connections == 1
+
+
+@pytest.mark.parametrize("name", NEWER)
+@simulated
+async def test_a_server_of_unknown_version_is_sent_the_request(monkeypatch, name):
+    SrvrAnswers(monkeypatch, None)
+    _, _, op, call = NEWER[name]
+    async with ScriptedServer() as server, server.client() as client:
+        with contextlib.suppress(ReconfigDisabledError):
+            await call(client)
+        assert [request.op for request in server.requests] == [op]
+
+
+@pytest.mark.parametrize("name", sorted(NEWER.keys() - {"reconfig"}))
+@simulated
+async def test_a_server_that_turns_out_to_be_too_old(monkeypatch, name):
+    SrvrAnswers(monkeypatch, None)
+    since, _, op, call = NEWER[name]
+    async with ScriptedServer(unknown_ops=[op]) as server, server.client() as client:
+        with pytest.raises(UnsupportedByServerError) as raised:
+            await call(client)
+        error = raised.value
+        assert (error.operation, error.version, error.since, error.path) == (name, None, since, "/")
+        await client.sync()
+        assert client.connections == 2
+
+
+@simulated
+async def test_a_refused_reconfig_may_have_other_reasons(monkeypatch):
+    """A standalone server of any version says the same."""
+    SrvrAnswers(monkeypatch)
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(fail_with(-6))
+        with pytest.raises(UnimplementedError, match="standalone") as raised:
+            await client.reconfig(leaving="3")
+        assert type(raised.value) is UnimplementedError
+
+
+@pytest.mark.parametrize("name", NEWER)
+@simulated
+async def test_the_timeout_is_for_question_and_request_together(monkeypatch, name):
+    answers = SrvrAnswers(monkeypatch, None)
+    answers.answering.clear()
+    async with ScriptedServer() as server, server.client(default_timeout=3.0) as client:
+        server.next(swallow)
+        began = this_loop().time()
+        with pytest.raises(CallTimeoutError, match=r"timed out after 3 s \(sent, no answer\)") as raised:
+            await NEWER[name][3](client)
+        assert this_loop().time() - began == pytest.approx(3.0, abs=0.01)
+        assert raised.value.timeout == 3.0
+        assert isinstance(raised.value, OutcomeUnknownError) is (name == "reconfig")
+
+
+@simulated
+async def test_a_request_that_was_never_sent_timed_out_without_effect(monkeypatch):
+    answers = SrvrAnswers(monkeypatch, None)
+    answers.answering.clear()
+    async with ScriptedServer() as server, server.client() as client:
+        with pytest.raises(CallTimeoutError, match=r"timed out after 1 s \(never sent\)") as raised:
+            await client.reconfig(leaving="3", timeout=1)
+        assert not isinstance(raised.value, OutcomeUnknownError)
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("name", NEWER)
+@simulated
+async def test_they_belong_to_the_session_of_a_view(monkeypatch, name):
+    SrvrAnswers(monkeypatch)
+    async with ScriptedServer() as server, server.client() as client:
+        view = client.in_session()
+        server.znodes.end_session(client.session_id)
+        server.connection.reset()
+        await server.until(lambda: client.generation == 2)
+        with pytest.raises(SessionExpiredError):
+            await NEWER[name][3](view)
+
+
+@pytest.mark.parametrize("name", NEWER)
+@simulated
+async def test_only_reads_are_repeated(monkeypatch, name):
+    SrvrAnswers(monkeypatch)
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(drop_after)
+        if name == "reconfig":
+            with pytest.raises(OutcomeUnknownError):
+                await NEWER[name][3](client)
+        else:
+            await NEWER[name][3](client)
+        assert len(server.requests) == (1 if name == "reconfig" else 2)
+
+
+@CHROOTS
+@simulated
+async def test_ephemerals(monkeypatch, chroot):
+    SrvrAnswers(monkeypatch, "3.6.0")
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client, server.client() as other:
+        await client.create("/a")
+        for path in ("/a/x", "/a/y", "/ab"):
+            await client.create(path, ephemeral=True)
+        await other.create(f"{chroot}/a/theirs", ephemeral=True)
+        assert sorted(await client.ephemerals()) == ["/a/x", "/a/y", "/ab"]
+        assert sorted(await client.ephemerals("/a")) == ["/a/x", "/a/y", "/ab"]
+        assert sorted(await client.ephemerals("/a/")) == ["/a/x", "/a/y"]
+        assert await client.ephemerals("/a/x") == ["/a/x"]
+        assert await client.ephemerals("/none") == []
+
+
+@simulated
+async def test_ephemerals_of_a_neighbour_of_the_chroot_are_left_out(monkeypatch):
+    """One session, seen through two chroots: /application is not below /app."""
+    SrvrAnswers(monkeypatch)
+    async with ScriptedServer() as server, server.client("/app") as client:
+        outside = Operations(client._engine, "", OPEN_ACL_UNSAFE)
+        await outside.create("/app", ephemeral=True)
+        await outside.create("/application", ephemeral=True)
+        assert await client.ephemerals() == ["/"]
+        assert sorted(await outside.ephemerals()) == ["/app", "/application"]
+
+
+@CHROOTS
+@simulated
+async def test_count_descendants(monkeypatch, chroot):
+    SrvrAnswers(monkeypatch, "3.6.0")
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+        for path in ("/a", "/a/b", "/a/b/c", "/ab"):
+            await client.create(path)
+        assert await client.count_descendants("/a") == 2
+        assert await client.count_descendants("/ab") == 0
+        assert await client.count_descendants("/") == 4
+        with pytest.raises(NoNodeError, match="count_descendants '/none'"):
+            await client.count_descendants("/none")
+
+
+# --- the configuration of the servers -----------------------------------------------------------------------------
+
+CONFIG = "/zookeeper/config"
+
+
+@CHROOTS
+@simulated
+async def test_get_config_knows_no_chroot(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client, server.client() as outside:
+        with pytest.raises(NoNodeError, match="get_config '/zookeeper/config'"):
+            await client.get_config()
+        await outside.ensure_path(CONFIG)
+        await outside.set(CONFIG, b"server.1=h:1:2:participant;3\nversion=0")
+        events: list[WatchEvent] = []
+        node = await client.get_config(watch=events.append)
+        assert node == await outside.get(CONFIG)
+        assert node.data.endswith(b"version=0")
+        await outside.set(CONFIG, b"new")
+        await client.sync()
+        assert [(event.type, event.path) for event in events] == [(EventType.DATA_CHANGED, CONFIG)]
+        assert client.statistics().watches == 0
+
+
+@CHROOTS
+@simulated
+async def test_the_watch_of_get_config_survives_a_connection(chroot):
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client, server.client() as outside:
+        await outside.ensure_path(CONFIG)
+        events: list[WatchEvent] = []
+        await client.get_config(watch=events.append)
+        server.connections[0].reset()
+        await outside.set(CONFIG, b"new")
+        await server.until(lambda: events)
+        assert [(event.type, event.path) for event in events] == [(EventType.DATA_CHANGED, CONFIG)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ({"joining": "server.4=h:1:2;3"}, ("server.4=h:1:2;3", None, None, -1)),
+        ({"joining": ["a", "b"], "leaving": ("1", "2"), "from_config": 7}, ("a,b", "1,2", None, 7)),
+        ({"leaving": "3", "from_config": 2**63 - 1}, (None, "3", None, 2**63 - 1)),
+        ({"new_members": ["a", "b"]}, (None, None, "a,b", -1)),
+    ],
+)
+@simulated
+async def test_reconfig(monkeypatch, arguments, sent):
+    SrvrAnswers(monkeypatch, "3.5.0")
+    config = Node(b"version=100000007", Stat(*range(11)))
+
+    def reply(connection: Connection, request: Received) -> None:
+        connection.reply(request.xid, 0, encode_reconfig_reply(*config))
+
+    async with ScriptedServer() as server, server.client("/app") as client:
+        server.next(reply)
+        assert await client.reconfig(**arguments) == config
+        (request,) = server.requests
+        assert request.op == Op.RECONFIG
+        assert decode_reconfig_request(request.body, 0, len(request.body)) == sent
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"from_config": 3},
+        {"joining": "a", "new_members": "b"},
+        {"leaving": "1", "new_members": "b"},
+        {"joining": ""},
+        {"leaving": []},
+        {"new_members": ["a", ""]},
+        {"leaving": 3},
+        {"leaving": [3]},
+        {"joining": b"a"},
+        {"joining": "a", "from_config": -2},
+        {"joining": "a", "from_config": 2**63},
+        {"joining": "a", "from_config": "7"},
+        {"joining": "a", "from_config": True},
+        {"joining": "a", "timeout": -1},
+    ],
+)
+@simulated
+async def test_reconfig_refuses_what_can_not_be_right(monkeypatch, arguments):
+    answers = SrvrAnswers(monkeypatch)
+    async with ScriptedServer() as server, server.client() as client:
+        with pytest.raises(InvalidArgumentError):
+            await client.reconfig(**arguments)
+        assert server.requests == []
+        assert answers.asked == []
+
+
+@pytest.mark.parametrize("path", ["", "a", "//", "/a//b", None, b"/a"])
+@simulated
+async def test_bad_paths_of_newer_operations(monkeypatch, path):
+    answers = SrvrAnswers(monkeypatch)
+    async with ScriptedServer() as server, server.client() as client:
+        reads = client.multi_read()
+        for call in (client.ephemerals, client.count_descendants):
+            with pytest.raises(InvalidArgumentError):
+                await call(path)
+        for add in (reads.get, reads.children):
+            with pytest.raises(InvalidArgumentError):
+                add(path)
+        await reads.commit()
+        assert server.requests == []
+        assert answers.asked == []
 
 
 # --- timeouts -----------------------------------------------------------------------------------------------------
@@ -319,6 +612,12 @@ async def test_refused_credentials_end_the_client():
         lambda client, timeout: client.ensure_path("/a/b", timeout=timeout),
         lambda client, timeout: client.delete_tree("/a", timeout=timeout),
         lambda client, timeout: client.wait_connected(timeout=timeout),
+        lambda client, timeout: client.who_am_i(timeout=timeout),
+        lambda client, timeout: client.ephemerals(timeout=timeout),
+        lambda client, timeout: client.count_descendants("/", timeout=timeout),
+        lambda client, timeout: client.get_config(timeout=timeout),
+        lambda client, timeout: client.reconfig(leaving="3", timeout=timeout),
+        lambda client, timeout: reading(client).commit(timeout=timeout),
     ],
 )
 @simulated

@@ -16,11 +16,12 @@ from everlatch.engine.call import Call
 from everlatch.engine.subscription import Subscription
 from everlatch.errors import *  # noqa: F403 (the whole tree, as its own __all__ lists it)
 from everlatch.errors import __all__ as _errors
+from everlatch.multi_read import MultiRead
 from everlatch.transaction import Pending, Transaction
 from everlatch.types import *  # noqa: F403
 from everlatch.types import __all__ as _types
 
-__all__ = ["Call", "Client", "Pending", "SessionClient", "Subscription", "Transaction"]
+__all__ = ["Call", "Client", "MultiRead", "Pending", "SessionClient", "Subscription", "Transaction"]
 __all__ += _errors
 __all__ += _types
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_TTL_MS",
     "checked_acl",
+    "checked_config_version",
     "checked_data",
+    "checked_servers",
     "checked_timeout",
     "checked_ttl_ms",
     "checked_version",
@@ -27,10 +29,11 @@ __all__ = [
     "server_path_of_new",
 ]
 
-MAX_TTL_MS = 0xFFFFFFFFFF
-"""Five bytes hold it on the server."""
+MAX_TTL_MS = 0xFF_FFFF_FFFF
+"""The longest TTL: the server keeps it in five bytes."""
 
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+_LONG_MAX = 2**63 - 1
 _LONGEST_TIMEOUT = 1e9
 """Thirty years: what is longer, infinity included, is this."""
 
@@ -71,6 +74,25 @@ def checked_version(version: int) -> int:
     if not _INT_MIN <= version <= _INT_MAX:
         raise InvalidArgumentError(f"a version has 32 bits, {version} doesn't fit")
     return version
+
+
+def checked_config_version(version: int) -> int:
+    """The version that a configuration must have to be changed: 64 bits, −1 for any."""
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise InvalidTypeError(f"from_config is int, not {type(version).__name__}: {version!r}")
+    if not -1 <= version <= _LONG_MAX:
+        raise InvalidArgumentError(f"from_config is -1 (any) or the version of a configuration, not {version}")
+    return version
+
+
+def checked_servers(name: str, servers: str | Sequence[str]) -> str:
+    """Servers of a reconfiguration, as one text: what the argument `name` was given, a text or several."""
+    entries = [servers] if isinstance(servers, str) else servers
+    if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):
+        raise InvalidTypeError(f"{name} is str or a list of str, one a server, not {servers!r}")
+    if not entries or not all(entry.strip() for entry in entries):
+        raise InvalidArgumentError(f"{name} must name a server or more, and no empty one: {servers!r}")
+    return ",".join(entries)
 
 
 def checked_acl(acl: Sequence[ACL]) -> Sequence[ACL]:

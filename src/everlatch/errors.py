@@ -35,6 +35,8 @@
     │       └── UnexpectedReplyError
     └── ServerError                         the server's answer was an error code
         ├── NoNodeError, NodeExistsError, BadVersionError, …   one class a code, kazoo's names
+        ├── UnimplementedError
+        │   └── UnsupportedByServerError    the server in use is too old for the operation
         └── UnknownServerError              a code that this version doesn't know
 
 Rules of this file: errors carry fields and build their message from them; no secret (password, credentials) is ever
@@ -117,6 +119,7 @@ __all__ = [
     "UnimplementedError",
     "UnknownServerError",
     "UnknownSessionError",
+    "UnsupportedByServerError",
     "WriteTimeoutError",
     "WrongLoopError",
     "server_error",
@@ -383,6 +386,30 @@ class UnimplementedError(ServerError):
     """−6: the server doesn't know the operation, or it is switched off there (TTL nodes: `extendedTypesEnabled`)."""
 
     code, meaning = -6, "not implemented, or switched off, on this server"
+    _REMEDIES: ClassVar[dict[str, str]] = {
+        "create": "a ttl needs extendedTypesEnabled=true on every server, all else ZooKeeper 3.5",
+        "reconfig": "a server that runs standalone can't be reconfigured",
+    }
+
+    def __init__(self, operation: str = "", path: str = "") -> None:
+        super().__init__(operation, path)
+        if operation in self._REMEDIES:
+            self.args = (f"{self.args[0]}: {self._REMEDIES[operation]}",)
+
+
+class UnsupportedByServerError(UnimplementedError):
+    """The operation is newer than the server in use. Nothing was done; upgrade the servers, or do without it.
+
+    `since` is the first version that has it. `version` is that of the server, which was asked beforehand: nothing was
+    sent, and the connection is as it was. `None`: the server would not tell its version, and has refused the request
+    and closed the connection (to which the client returns by itself).
+    """
+
+    def __init__(self, operation: str, version: str | None, since: str, path: str = "") -> None:
+        super().__init__(operation, path)
+        self.version, self.since = version, since
+        found = f"the server in use is {version}: nothing was sent" if version else "the server in use does not know it"
+        self.args = (f"{operation} needs ZooKeeper {since}, {found}; upgrade the servers ({self.code})",)
 
 
 class OperationTimeoutError(ServerError, TimeoutError):

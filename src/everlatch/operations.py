@@ -1,47 +1,57 @@
 """The typed methods, one per operation of ZooKeeper.
 
-Rules of this file: a method checks its arguments, encodes the body, and submits one request; composed operations are
-`async def`. There is no state here but what a call needs to be made: the engine, the chroot, and the session it is
-bound to, if any.
+Rules of this file: a method checks its arguments, encodes the body, and submits one request; composed operations, and
+those that need to know the server's version first, are `async def`. There is no state here but what a call needs to be
+made: the engine, the chroot, and the session it is bound to, if any.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from everlatch.arguments import (
     checked_acl,
+    checked_config_version,
     checked_data,
+    checked_servers,
     checked_ttl_ms,
     checked_version,
     server_path,
     server_path_of_new,
 )
+from everlatch.engine.watch_subscription import WatchSubscription
 from everlatch.errors import (
+    CallTimeoutError,
     EverlatchError,
     InvalidArgumentError,
     InvalidTypeError,
     NodeExistsError,
     NoNodeError,
     NotEmptyError,
+    UnimplementedError,
+    UnsupportedByServerError,
     WriteTimeoutError,
 )
+from everlatch.multi_read import MultiRead
 from everlatch.paths import join, parent, strip_chroot, validate_path
 from everlatch.session.requests import Operation
 from everlatch.session.watches import CHILD, DATA
 from everlatch.transaction import Transaction
-from everlatch.types import ACL, UNSET, Children, Created, Node, Stat, Timeout
-from everlatch.wire.auth_records import encode_auth_request
-from everlatch.wire.codes import CreateMode, Op
+from everlatch.types import ACL, UNSET, Children, ClientInfo, Created, Node, Stat, Timeout, WatchKind
+from everlatch.wire.auth_records import decode_who_am_i_reply, encode_auth_request
+from everlatch.wire.codes import CreateMode, Op, WatcherType
 from everlatch.wire.records import (
     decode_create2_reply,
     decode_exists_reply,
     decode_get_acl_reply,
+    decode_get_all_children_number_reply,
     decode_get_children2_reply,
     decode_get_children_reply,
     decode_get_data_reply,
+    decode_get_ephemerals_reply,
+    decode_reconfig_reply,
     decode_set_acl_reply,
     decode_set_data_reply,
     encode_create_request,
@@ -49,13 +59,17 @@ from everlatch.wire.records import (
     encode_delete_request,
     encode_exists_request,
     encode_get_acl_request,
+    encode_get_all_children_number_request,
     encode_get_children2_request,
     encode_get_children_request,
     encode_get_data_request,
+    encode_get_ephemerals_request,
+    encode_reconfig_request,
     encode_set_acl_request,
     encode_set_data_request,
     encode_sync_request,
 )
+from everlatch.wire.watch_records import encode_check_watches_request, encode_remove_watches_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -81,6 +95,15 @@ _GET_ACL = Operation("get_acl", Op.GET_ACL, decode_get_acl_reply)
 _SET_ACL = Operation("set_acl", Op.SET_ACL, decode_set_acl_reply, is_write=True)
 _SYNC = Operation("sync", Op.SYNC, _no_result)
 _ADD_AUTH = Operation("add_auth", Op.AUTH, _no_result)
+_CHECK_WATCHES = Operation("check_watches", Op.CHECK_WATCHES, lambda *_: True, no_watcher=lambda _: False)
+_WHO_AM_I = Operation("who_am_i", Op.WHO_AM_I, decode_who_am_i_reply)
+_EPHEMERALS = Operation("ephemerals", Op.GET_EPHEMERALS, decode_get_ephemerals_reply)
+_COUNT_DESCENDANTS = Operation("count_descendants", Op.GET_ALL_CHILDREN_NUMBER, decode_get_all_children_number_reply)
+_GET_CONFIG = Operation("get_config", Op.GET_DATA, decode_get_data_reply, watch=DATA, unrooted=True)
+_RECONFIG = Operation("reconfig", Op.RECONFIG, decode_reconfig_reply, is_write=True)
+
+_CONFIG = "/zookeeper/config"
+"""The node of the servers' own configuration; no chroot applies to it."""
 
 
 class Operations:
@@ -99,6 +122,12 @@ class Operations:
     - `ServerError` and its subclasses: the server's refusal; each method names the usual ones.
 
     While the client is disconnected, calls wait in a queue and are sent once when it is connected again.
+
+    `who_am_i`, `ephemerals`, `count_descendants`, `reconfig` and the commit of a `multi_read` are coroutines instead:
+    nothing happens before they are awaited. Older servers lack them, so the server in use is asked for its version
+    (`srvr`, over a connection of its own, once per connection of this client), and the request goes out when the answer
+    is there, behind what was called meanwhile. Where the version can't be learnt the request is tried. All raise
+    `UnsupportedByServerError` if the server is too old.
     """
 
     def __init__(self, engine: Engine, chroot: str, default_acl: Sequence[ACL], generation: int = 0) -> None:
@@ -150,6 +179,35 @@ class Operations:
         body = encode_get_acl_request(server_path(self._chroot, path))
         return self._engine.submit(_GET_ACL, path, body, None, timeout, self._generation)
 
+    async def count_descendants(self, path: str, *, timeout: Timeout = UNSET) -> int:
+        """Counts the nodes below a node, at any depth. Below `/`, without a chroot, ZooKeeper's own nodes count too.
+
+        The server looks at all of its nodes to find out. Raises `NoNodeError`, `NoAuthError`;
+        `UnsupportedByServerError` before ZooKeeper 3.6.
+        """
+        body = encode_get_all_children_number_request(server_path(self._chroot, path))
+        count: int = await self._submit_since("3.6.0", _COUNT_DESCENDANTS, path, body, timeout)
+        return count
+
+    async def ephemerals(self, prefix: str = "/", *, timeout: Timeout = UNSET) -> list[str]:
+        """Returns the paths of the present session's ephemeral nodes that begin with `prefix`, in no order.
+
+        The prefix is plain text, not a parent: `/a` finds `/ab` too, `/a/` doesn't. Nodes outside of the chroot are
+        left out. If the connection breaks before the answer, the question is asked again, maybe in another session;
+        `client.in_session().ephemerals()` fails then. Raises `UnsupportedByServerError` before ZooKeeper 3.6.
+        """
+        validate_path(prefix, sequential=True)
+        sent = self._chroot if prefix == "/" else self._chroot + prefix
+        body = encode_get_ephemerals_request(sent or "/")
+        found: list[str] = await self._submit_since("3.6.0", _EPHEMERALS, prefix, body, timeout)
+        if not self._chroot:
+            return found
+        return [strip_chroot(self._chroot, path) for path in found if (path + "/").startswith(self._chroot + "/")]
+
+    def multi_read(self) -> MultiRead:
+        """Several reads in one request: see `MultiRead`. Since ZooKeeper 3.6."""
+        return MultiRead(self._submit_multi_read, self._chroot)
+
     def sync(self, path: str = "/", *, timeout: Timeout = UNSET) -> Call[None]:
         """Brings the server in use up to date with the leader: a read called after it, awaited or not, sees all that
         the leader had committed. (A leader that has been deposed and doesn't know it yet answers too.)"""
@@ -175,10 +233,11 @@ class Operations:
         `ephemeral`: deleted by the servers when this client's session ends. `sequential`: the server appends a number
         of ten digits to `path`, larger than any before it under this parent. `container`: deleted by the servers
         some time after its last child. `ttl` (seconds, not with `ephemeral`): deleted when it has had no children and
-        no change for so long; servers need `extendedTypesEnabled`. `acl`: the client's default if left out.
+        no change for so long; servers need `extendedTypesEnabled=true`. `acl`: the client's default if left out.
 
         Raises `NodeExistsError`, `NoNodeError` (no parent), `NoChildrenForEphemeralsError`, `NoAuthError`,
-        `InvalidACLError`, `QuotaExceededError`, `UnimplementedError` (TTL is off on the servers).
+        `InvalidACLError`, `QuotaExceededError`, `UnimplementedError` (ttl: it is off on the servers, as it is by
+        default; nothing was created, and the connection is as it was).
         """
         new_path = server_path_of_new(self._chroot, path, sequential)
         acls = checked_acl(self._default_acl if acl is None else acl)
@@ -223,6 +282,60 @@ class Operations:
         """Several writes and version checks that are applied together or not at all: see `Transaction`."""
         return Transaction(self._submit_multi, self._chroot, self._default_acl)
 
+    # -- watches ---------------------------------------------------------------------------------------------------
+
+    def add_watch(
+        self, path: str, *, recursive: bool = False, max_events: int = 10_000, timeout: Timeout = UNSET
+    ) -> WatchSubscription:
+        """Watches a node, whether or not it exists, until the block is left: every change is an event, in order.
+
+            async with client.add_watch("/services", recursive=True) as events:
+                ...                         # read what is there now; from here on no change goes unseen
+                async for event in events:
+                    if event.type is EventType.MISSED:
+                        ...                 # changes may have gone unseen: read all of it again
+
+        `recursive`: the node and all below it, at any depth (CREATED, DELETED and DATA_CHANGED of each; never
+        CHILDREN_CHANGED). Otherwise the node alone, and CHILDREN_CHANGED when a child comes or goes.
+
+        After each reconnect, in the same session or another, one `MISSED` event for `path` comes first: servers don't
+        replay what happened meanwhile. It also comes when more than `max_events` wait to be read (they are dropped),
+        and where a server before 3.9 may have lost the watch to a one-shot one on the same path. `REMOVED`, and with it
+        the end, comes only if the client has to do with a server too old for it (before 3.6) after a reconnect. The
+        client's end is the end of the iteration, too.
+
+        `timeout` (seconds) is for entering the block, which waits for a connection and the server's answer. Entering
+        raises what any call raises, and `UnsupportedByServerError`; the iteration raises `AuthFailedError` when the
+        servers refuse the client's credentials. Servers drop events of nodes that the connection may not read.
+        """
+        if isinstance(max_events, bool) or not isinstance(max_events, int) or max_events < 1:
+            raise InvalidArgumentError(f"add_watch {path!r}: max_events is a number of at least 1, not {max_events!r}")
+        return WatchSubscription(
+            self._engine,
+            path,
+            server_path(self._chroot, path),
+            recursive=recursive,
+            max_events=max_events,
+            timeout=self._engine.seconds(timeout),
+            generation=self._generation,
+        )
+
+    def remove_watches(self, path: str, which: WatchKind = WatchKind.ANY, *, timeout: Timeout = UNSET) -> Call[None]:
+        """Removes this client's one-shot watches on a node, here and at the server; each callback is told `REMOVED`.
+        The watches of `add_watch` stay, which are removed by leaving their block.
+
+        Raises `NoWatcherError` if there are none.
+        """
+        body = encode_remove_watches_request(server_path(self._chroot, path), _watcher_type(which))
+        operation = self._engine.removal(which, path)
+        return self._engine.submit(operation, path, body, None, timeout, self._generation)
+
+    def check_watches(self, path: str, which: WatchKind = WatchKind.ANY, *, timeout: Timeout = UNSET) -> Call[bool]:
+        """Whether the server in use has watches of this client on a node (for `WatchKind.ANY`: those of `add_watch`
+        included)."""
+        body = encode_check_watches_request(server_path(self._chroot, path), _watcher_type(which))
+        return self._engine.submit(_CHECK_WATCHES, path, body, None, timeout, self._generation)
+
     # -- identity --------------------------------------------------------------------------------------------------
 
     def add_auth(self, scheme: str, credentials: bytes, *, timeout: Timeout = UNSET) -> Call[None]:
@@ -232,6 +345,57 @@ class Operations:
         `AuthFailedError`. Cancelling the call or its timeout takes nothing back.
         """
         return self._engine.authenticate(scheme, auth_body(scheme, credentials), _ADD_AUTH, timeout)
+
+    async def who_am_i(self, *, timeout: Timeout = UNSET) -> list[ClientInfo]:
+        """Returns what the connection is authenticated as, in no order: `("ip", "10.0.0.7")`, `("digest", "user")`, …
+
+        That is this connection, at the moment when it answers. Raises `UnsupportedByServerError` before ZooKeeper 3.7.
+        """
+        identities: list[ClientInfo] = await self._submit_since("3.7.0", _WHO_AM_I, "/", b"", timeout)
+        return identities
+
+    # -- the servers themselves ------------------------------------------------------------------------------------
+
+    def get_config(self, *, watch: Watch | None = None, timeout: Timeout = UNSET) -> Call[Node]:
+        """Reads the configuration of the ensemble, whatever the chroot: the node `/zookeeper/config`.
+
+        Its data is text, as `reconfig` has it: a line `server.N=host:port:port:role;address:port` for each server, and
+        as the last line `version=` and its version in hexadecimal. That version as a number is `stat.mzxid`
+        (`stat.version` is −1 always). A standalone server has `b""`. `watch` is called once, with the next change; the
+        event's path is `/zookeeper/config`. Raises `NoNodeError` before ZooKeeper 3.5, `NoAuthError`.
+        """
+        body = encode_get_data_request(_CONFIG, watch is not None)
+        return self._engine.submit(_GET_CONFIG, _CONFIG, body, watch, timeout, self._generation)
+
+    async def reconfig(
+        self,
+        *,
+        joining: str | Sequence[str] | None = None,
+        leaving: str | Sequence[str] | None = None,
+        new_members: str | Sequence[str] | None = None,
+        from_config: int = -1,
+        timeout: Timeout = UNSET,
+    ) -> Node:
+        """Changes which servers the ensemble is made of, and returns the new configuration, as `get_config` does.
+
+        Either a change: `joining`, servers that come or get another role or address
+        (`server.4=host:2888:3888:participant;2181`), and `leaving`, numbers of servers that go (`"4"`); or
+        `new_members`, all servers that there shall be. Each is one text, separated by commas, or a list of texts.
+        `from_config`: refused unless this is the version of the present configuration (`stat.mzxid` of `get_config`;
+        −1: any).
+
+        Needs `reconfigEnabled=true` on the servers, and an identity that may write `/zookeeper/config`: by default only
+        the super user may.
+
+        Raises `BadVersionError` (another configuration than `from_config`), `ReconfigDisabledError`, `NoAuthError`,
+        `NewConfigNoQuorumError` (too few of the new servers are up and in sync), `ReconfigInProgressError` (try again
+        later), `BadArgumentsError` or `MarshallingError` (text that the servers can't read, or too few servers left),
+        `UnimplementedError` (a standalone server), `UnsupportedByServerError` before ZooKeeper 3.5, and
+        `OutcomeUnknownError`: then look at `get_config`.
+        """
+        body = _reconfig_body(joining, leaving, new_members, from_config)
+        node: Node = await self._submit_since("3.5.0", _RECONFIG, _CONFIG, body, timeout)
+        return node
 
     # -- composed --------------------------------------------------------------------------------------------------
 
@@ -326,6 +490,25 @@ class Operations:
     def _submit_multi(self, operation: Operation, path: str, body: bytes, timeout: Timeout) -> Call[None]:
         return self._engine.submit(operation, path, body, None, timeout, self._generation)
 
+    async def _submit_multi_read(self, operation: Operation, path: str, body: bytes, timeout: Timeout) -> Any:
+        return await self._submit_since("3.6.0", operation, path, body, timeout)
+
+    async def _submit_since(self, since: str, operation: Operation, path: str, body: bytes, timeout: Timeout) -> Any:
+        """Submits what servers know since a version, if the server in use is not known to be older."""
+        seconds = self._engine.seconds(timeout)
+        deadline = None if seconds is None else self._engine.now() + seconds
+        await self._engine.versions.require(operation.name, since, path=path, timeout=seconds)
+        left = None if deadline is None else max(0.0, deadline - self._engine.now())
+        try:
+            return await self._engine.submit(operation, path, body, None, left, self._generation)
+        except CallTimeoutError as error:
+            assert seconds is not None
+            raise _timed_out(error, seconds) from None
+        except UnimplementedError:
+            if operation is _RECONFIG:  # a standalone server says the same
+                raise
+            raise UnsupportedByServerError(operation.name, None, since, path) from None
+
     def _decode_created(self, buf: bytes, pos: int, end: int) -> Created:
         created = decode_create2_reply(buf, pos, end)
         return Created(strip_chroot(self._chroot, created.path), created.stat) if self._chroot else created
@@ -352,6 +535,37 @@ async def _whole(operation: str, path: str, timeout: float | None) -> AsyncItera
         if timeout is None or isinstance(error, EverlatchError):
             raise
         raise WriteTimeoutError(operation, path, timeout) from None
+
+
+def _timed_out(error: CallTimeoutError, timeout: float) -> CallTimeoutError:
+    """The error of a request that was given what was left of a timeout, in the terms of the whole."""
+    if isinstance(error, WriteTimeoutError):
+        return WriteTimeoutError(error.operation, error.path, timeout)
+    return CallTimeoutError(error.operation, error.path, timeout, sent=error.sent)
+
+
+def _reconfig_body(
+    joining: str | Sequence[str] | None,
+    leaving: str | Sequence[str] | None,
+    new_members: str | Sequence[str] | None,
+    from_config: int,
+) -> bytes:
+    if new_members is None and joining is None and leaving is None:
+        raise InvalidArgumentError("reconfig: nothing to do; give joining or leaving, or new_members")
+    if new_members is not None and (joining is not None or leaving is not None):
+        raise InvalidArgumentError("reconfig: give either a change, joining and leaving, or all the new_members")
+    return encode_reconfig_request(
+        None if joining is None else checked_servers("joining", joining),
+        None if leaving is None else checked_servers("leaving", leaving),
+        None if new_members is None else checked_servers("new_members", new_members),
+        checked_config_version(from_config),
+    )
+
+
+def _watcher_type(which: WatchKind) -> WatcherType:
+    if not isinstance(which, WatchKind):
+        raise InvalidTypeError(f"which watches is said by everlatch.WatchKind, not {which!r}")
+    return WatcherType(which.value)
 
 
 def auth_body(scheme: str, credentials: bytes) -> bytes:

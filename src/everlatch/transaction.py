@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from everlatch.engine.call import Call
+    from everlatch.errors import EverlatchError
     from everlatch.types import ACL, Stat
     from everlatch.wire.multi import Part, Result
 
@@ -40,27 +41,29 @@ _NOT_EXECUTED = -2
 
 
 class Pending(Generic[T]):
-    """What one part of a transaction will have brought about, once it is committed."""
+    """What one part of a transaction or multi-read will have brought about, once it is committed."""
 
     __slots__ = ("_results", "_why_none")
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "transaction") -> None:
         self._results: list[T] = []
-        self._why_none = "the transaction is not committed: await commit(), or leave its `async with`, first"
+        self._why_none: EverlatchError = ClientStateError(
+            f"the {of} is not committed: await commit(), or leave its `async with`, first"
+        )
 
     @property
     def result(self) -> T:
-        """The result. Raises `ClientStateError` before the commit has succeeded."""
+        """The result. Raises `ClientStateError` before the commit has succeeded; in a multi-read, the part's error."""
         if not self._results:
-            raise ClientStateError(self._why_none)
+            raise self._why_none.with_traceback(None)  # the same error each time, without the traces of the others
         return self._results[0]
 
-    def refused(self) -> None:
-        """For the transaction."""
-        self._why_none = "the transaction was refused and nothing of it was applied: there is no result"
+    def set_error(self, error: EverlatchError) -> None:
+        """For the transaction or multi-read."""
+        self._why_none = error
 
     def set_result(self, result: T) -> None:
-        """For the transaction."""
+        """For the transaction or multi-read."""
         self._results.append(result)
 
 
@@ -182,7 +185,9 @@ class Transaction:
         path = self._paths[index]
         for pending in self._pending:
             if pending is not None:
-                pending.refused()
+                pending.set_error(
+                    ClientStateError("the transaction was refused and nothing of it was applied: there is no result")
+                )
         raise TransactionFailedError(index, path, server_error(code, _NAMES[type(self._parts[index])], path))
 
     def _deliver(self, result: Result, pending: Pending[str] | Pending[Stat]) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "Unset",
     "Watch",
     "WatchEvent",
+    "WatchKind",
 ]
 
 
@@ -67,6 +68,14 @@ class EventType(enum.Enum):
     """Changes may have gone unseen: read again."""
     REMOVED = 6
     """The watch is gone and will not fire again."""
+
+
+class WatchKind(enum.Enum):
+    """One-shot watches to remove or to check: those of `children`, those of `get` and `exists`, or both."""
+
+    CHILDREN = 1
+    DATA = 2
+    ANY = 3
 
 
 class Outcome(enum.Enum):

@@ -284,6 +284,18 @@ async def test_callbacks_run_by_the_loop_after_the_task_that_came_first(monkeypa
 
 
 @on_every_loop
+async def test_who_hears_of_a_change_hears_it_before_the_reply_that_shows_it_goes_on():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.create("/a")
+        order = list[str]()
+        for number in range(10):
+            await client.get("/a", watch=lambda _: order.append("event"))
+            await client.set("/a", b"%d" % number)
+            order.append("reply")
+        assert order == ["event", "reply"] * 10
+
+
+@on_every_loop
 async def test_a_task_that_goes_on_in_the_read_may_do_anything(monkeypatch: pytest.MonkeyPatch):
     async with ScriptedServer() as server:
         client = server.client()
@@ -379,7 +391,7 @@ def test_what_ends_a_program_ends_the_loop_and_not_the_connection(
             try:
                 await asyncio.sleep(10)
             finally:
-                assert task.done()
+                assert isinstance(task.exception(), SystemExit)
                 assert await client.exists("/") is not None
                 assert client.connections == 1
 

@@ -6,7 +6,9 @@ which every connection breaks is not repeated for ever.
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,6 +43,7 @@ from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import frame
 from everlatch.wire.headers import encode_reply
 from everlatch.wire.watch_records import encode_watcher_event
+from promises.behind_proxy import ends_of, through
 from scripted_server import (
     Connection,
     Received,
@@ -52,11 +55,15 @@ from scripted_server import (
     hold,
     reset,
     send,
+    swallow,
 )
 from skipping_loop import SkippingLoop, run, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from everlatch.testing import Proxy
+    from everlatch.testing.faults import Direction
 
 
 def reply(*parts: int, body: bytes = b"") -> bytes:
@@ -170,6 +177,24 @@ async def test_wrong_bytes_out_of_the_blue_cost_one_connection(name):
 
 
 @simulated
+async def test_a_reply_that_can_not_be_read_is_not_believed_its_zxid_either():
+    """A client that says it has seen such a zxid is refused by every server, for ever."""
+
+    def from_the_future(connection: Connection, request: Received) -> None:
+        answer(connection, request)
+        connection.reply(connection.server.requests[1].xid, body=bytes(3), zxid=1 << 60)
+
+    async with ScriptedServer() as server, server.client() as client:
+        server.next(swallow, swallow)
+        first, second = client.create("/a"), client.get("/")
+        await server.wait_for_requests(2)
+        from_the_future(server.connection, server.requests[0])
+        await first
+        assert (await second).data == b""
+        assert [greeting.last_zxid_seen for greeting in server.greetings] == [0, server.znodes.zxid]
+
+
+@simulated
 async def test_two_answers_for_one_request():
     async with ScriptedServer() as server, server.client() as client:
         changes = listen_to(client)
@@ -236,7 +261,8 @@ async def test_every_known_error_code_is_the_calls_own():
             with pytest.raises(ServerError) as raised:
                 await client.get("/")
             assert type(raised.value) is error
-        assert client.statistics().connections == 1
+        # One costs the connection: servers close it behind "authenticate first".
+        assert client.statistics().connections == 2
 
 
 @simulated
@@ -447,3 +473,197 @@ def test_whatever_is_passed_in_is_sent_or_refused_with_a_typed_error(value):
 async def test_event_encoding_of_this_file_is_what_servers_send():
     """A guard of `event`: the wrong types above are wrong because of the number alone."""
     assert event(3) == frame(encode_reply(XID_NOTIFICATION, -1, 0, encode_watcher_event(3, 3, "/a")))
+
+
+# --- real servers, behind a proxy ---------------------------------------------------------------------------------
+
+
+def _too_large(client: Client) -> None:
+    transaction = client.transaction()
+    for _ in range(4):
+        transaction.set("/", bytes(500_000))
+    transaction.commit()
+
+
+BAD_INPUT: dict[str, Callable[[Client], Any]] = {
+    "a relative path": lambda client: client.get("a"),
+    "a path that ends with a slash": lambda client: client.create("/a/", b""),
+    "a path with a dot": lambda client: client.exists("/a/./b"),
+    "a path with a null": lambda client: client.delete("/a\0b"),
+    "a path with a surrogate": lambda client: client.get("/\ud800"),
+    "a path that is no text": lambda client: client.get(b"/a"),  # type: ignore[arg-type]
+    "data that is text": lambda client: client.set("/", "text"),  # type: ignore[arg-type]
+    "data that is nothing": lambda client: client.set("/", None),  # type: ignore[arg-type]
+    "a version that is no number": lambda client: client.delete("/a", version="1"),  # type: ignore[arg-type]
+    "a version that is too large": lambda client: client.set("/", b"", version=1 << 31),
+    "an ACL without entries": lambda client: client.set_acl("/", []),
+    "an ACL of something else": lambda client: client.create("/a", acl=["world"]),  # type: ignore[list-item]
+    "a TTL that is too long": lambda client: client.create("/a", ttl=1e30),
+    "a TTL of an ephemeral node": lambda client: client.create("/a", ttl=1, ephemeral=True),
+    "a timeout in the past": lambda client: client.get("/", timeout=-1),
+    "a timeout that is no number": lambda client: client.get("/", timeout=float("nan")),
+    "a watch that can't be called": lambda client: client.get("/", watch=7),  # type: ignore[arg-type]
+    "too much data": lambda client: client.set("/", bytes(2 << 20)),
+    "credentials that are no bytes": lambda client: client.add_auth("digest", "a:b"),  # type: ignore[arg-type]
+    "a part of a transaction": lambda client: client.transaction().create("b", b""),
+    "a transaction that is too large": _too_large,
+}
+
+
+@pytest.mark.real
+async def test_bad_input_never_leaves_the_process(proxy: Proxy, root: str) -> None:
+    async with through(proxy) as client:
+        await client.sync()
+        sent, requests = client.statistics().bytes_sent, len(proxy.requests)
+        for name, make in BAD_INPUT.items():
+            with pytest.raises(InvalidArgumentError) as raised:
+                make(client)
+            assert str(raised.value), name
+            assert raised.value.outcome is Outcome.NOT_APPLIED
+        assert (client.statistics().bytes_sent, client.statistics().queued_calls) == (sent, 0)
+        # Nor is anything sent later, with the next call.
+        await client.exists(root)
+        assert [request.op for request in proxy.requests[requests:] if request.op != Op.PING] == [Op.EXISTS]
+        assert client.statistics().connections == 1
+
+
+def _flipped(rng: random.Random, whole: bytes) -> bytes:
+    wrong = bytearray(whole)
+    wrong[rng.randrange(len(wrong))] ^= 1 << rng.randrange(8)
+    return bytes(wrong)
+
+
+def _shortened(rng: random.Random, whole: bytes) -> bytes:
+    """A whole frame with less in it than there should be."""
+    return frame(whole[4 : 4 + rng.randrange(len(whole) - 4)])
+
+
+CORRUPT: dict[str, Callable[[random.Random, bytes], bytes]] = {
+    "a bit flipped": _flipped,
+    "bytes missing": lambda rng, whole: whole[: rng.randrange(len(whole))],
+    "a record cut short": _shortened,
+    "twice": lambda _, whole: whole * 2,
+    "nothing": lambda _, __: b"",
+    "bytes inserted": lambda rng, whole: whole[:9] + rng.randbytes(5) + whole[9:],
+    "something else": lambda rng, whole: rng.randbytes(len(whole)),
+    "a negative length": lambda _, whole: b"\xff" + whole[1:],
+}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.real
+async def test_a_real_stream_with_wrong_bytes_in_it_harms_nobody(
+    proxy: Proxy, witness: Client, root: str, seed: int
+) -> None:
+    """Replies, events and pings of a real server, every eighth of them spoilt. Every call ends as others do, and once
+    the bytes are right again, so is all that the client says."""
+    rng = random.Random(seed)
+    spoilt: Counter[str] = Counter()
+
+    def spoil(direction: Direction, whole: bytes) -> bytes:
+        if direction == "to_server" or len(whole) == 41 or rng.random() > 0.12:  # 41: the answer to a handshake
+            return whole
+        name = rng.choice(list(CORRUPT))
+        spoilt[name] += 1
+        # Zxids stay: one that is wrong and nothing else can't be told from a right one, and no server lets a client in
+        # that has seen the future.
+        wrong = CORRUPT[name](rng, whole)
+        return wrong[:8] + whole[8:16] + wrong[16:] if len(wrong) >= 16 else wrong
+
+    async with through(proxy, session_timeout=1, default_timeout=3) as client:
+        changes = listen_to(client)
+        proxy.alter = spoil
+        while spoilt.total() < 6:
+            number = spoilt.total()
+            calls: list[Any] = [client.create(f"{root}/{number}"), client.children(root)]
+            calls += [client.get(root, watch=lambda _: None), client.set(root, b"%d" % number), client.exists(root)] * 3
+            for end in await ends_of(calls):
+                assert not isinstance(end, BaseException) or isinstance(end, EverlatchError)
+            await witness.set(root, b"!")
+        proxy.alter = None
+        proxy.cut()  # a length that was wrong may keep the last link waiting for bytes that don't come
+        await client.sync()
+        await client.set(root, b"right")
+        assert (await witness.get(root)).data == (await client.get(root)).data == b"right"
+        assert sorted(await client.children(root)) == sorted(await witness.children(root))
+        assert client.statistics().in_flight == client.statistics().queued_calls == 0
+        assert all(str(change.reason) for change in changes if change.state is State.SUSPENDED)
+
+
+@pytest.mark.parametrize("name", sorted(CORRUPT.keys() - {"nothing"}))
+@pytest.mark.real
+async def test_one_wrong_reply_costs_one_connection(proxy: Proxy, root: str, name: str) -> None:
+    """One reply of a real server, whose xid is made wrong where the way of spoiling it would leave that right."""
+    rng = random.Random(name)
+
+    def spoil(direction: Direction, whole: bytes) -> bytes:
+        if direction == "to_server" or len(whole) < 50:
+            return whole
+        proxy.alter = None
+        if name == "bytes missing":
+            proxy.connections[0]._to_client.put_last(proxy.connections[0].cut)
+            return whole
+        return CORRUPT[name](rng, b"\x00\x00\x00\x40" + whole[4:] if name == "a bit flipped" else whole)
+
+    async with through(proxy, session_timeout=3) as client:
+        await client.set(root, b"")
+        changes = listen_to(client)
+        proxy.alter = spoil
+        assert (await client.get(root)).data == b""
+        await client.sync()
+        assert [change.state for change in changes] == [State.SUSPENDED, State.CONNECTED]
+        assert str(changes[0].reason)
+        assert (client.generation, client.statistics().connections) == (1, 2)
+
+
+@pytest.mark.real
+async def test_a_server_that_gets_wrong_bytes_is_not_blamed(proxy: Proxy, witness: Client, root: str) -> None:
+    """The other way round: a request is spoilt on its way. The server ends the connection, or answers with an error."""
+    rng = random.Random(1)
+    async with through(proxy, session_timeout=3, default_timeout=5) as client:
+        for name in ("a record cut short", "something else", "a negative length", "bytes inserted"):
+
+            def spoil(direction: Direction, whole: bytes, name: str = name) -> bytes:
+                if direction == "to_client" or len(whole) < 50:
+                    return whole
+                proxy.alter = None
+                return CORRUPT[name](rng, whole)
+
+            proxy.alter = spoil
+            calls: list[Any] = [client.set(root, b"x" * 30), client.get(root), client.exists(root)]
+            for end in await ends_of(calls):
+                assert not isinstance(end, BaseException) or isinstance(end, EverlatchError)
+            await client.set(root, name.encode())
+            assert (await witness.get(root)).data == name.encode()
+        assert client.generation == 1
+
+
+@pytest.mark.real
+async def test_a_read_that_a_real_server_hangs_up_on_ends_by_name(proxy: Proxy, root: str) -> None:
+    """A path beyond jute.maxbuffer, from a client that was told to send it: the server closes without a word."""
+    async with through(proxy, max_request_size=4 << 20) as client:
+        poison = client.exists("/" + "x" * (2 << 20))
+        others = [client.exists(root) for _ in range(20)]
+        with pytest.raises(RequestKillsConnectionError) as raised:
+            await poison
+        assert (raised.value.operation, raised.value.losses) == ("exists", 3)
+        assert None not in await ends_of(others)
+        assert sum(request.size > 1 << 20 for request in proxy.seen(Op.EXISTS)) == 3
+        # A write of that size isn't tried a second time.
+        with pytest.raises(OutcomeUnknownError):
+            await client.set(root, bytes(2 << 20))
+        assert await client.exists(root) is not None
+        assert len(proxy.seen(Op.SET_DATA)) == 1
+        assert client.generation == 1
+
+
+@pytest.mark.real
+async def test_a_real_answer_over_the_limit_ends_that_read_alone(proxy: Proxy, witness: Client, root: str) -> None:
+    await witness.set(root, bytes(5000))
+    async with through(proxy, max_reply_size=1000) as client:
+        large, small = client.get(root), [client.exists(root) for _ in range(20)]
+        with pytest.raises(ReplyTooLargeError):
+            await large
+        assert None not in await ends_of(small)
+        assert len(proxy.seen(Op.GET_DATA)) == 1
+        assert client.generation == 1

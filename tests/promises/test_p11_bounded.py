@@ -6,21 +6,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine.links import deaf_port
+from engine.links import deaf_port, open_sockets
 from everlatch import (
     AuthFailedError,
+    Call,
     Client,
     ClientClosedError,
     EverlatchError,
     OutcomeUnknownError,
+    QueueFullError,
     StartError,
     State,
 )
+from everlatch.session.requests import Request
+from everlatch.testing import HANDSHAKE, Proxy
 from everlatch.wire.codes import Op
+from promises.behind_proxy import cut_off, ends_of, through
+from real.faults import LONGEST, shut, until
 from scripted_server import Connection, ScriptedServer, drop_before, fail_with, go_silent, hold, never, reset
 from skipping_loop import on_every_loop, simulated, this_loop
 
@@ -308,3 +316,205 @@ async def test_a_drip_of_bytes_does_not_prolong_a_handshake():
         with pytest.raises(StartError):
             await server.client(session_timeout=6).start()
         assert this_loop().time() - began <= 6 * 2 / 3
+
+
+# --- real servers, behind a proxy ---------------------------------------------------------------------------------
+
+REAL_SLACK = 0.5
+"""A timeout that is due while other tests keep the machine busy comes a little late."""
+
+
+async def left_alone(proxy: Proxy, client: Client) -> None:
+    """Nothing is wrong."""
+
+
+async def held_up(proxy: Proxy, client: Client) -> None:
+    proxy.hold_reply()
+    client.get("/").add_done_callback(lambda call: call.exception())
+
+
+async def in_a_black_hole(proxy: Proxy, client: Client) -> None:
+    proxy.black_hole()
+
+
+async def deaf(proxy: Proxy, client: Client) -> None:
+    proxy.black_hole("to_server")
+
+
+async def slow(proxy: Proxy, client: Client) -> None:
+    proxy.delay(60)
+
+
+async def cut(proxy: Proxy, client: Client) -> None:
+    await cut_off(proxy, client)
+
+
+async def cut_this_moment(proxy: Proxy, client: Client) -> None:
+    shut(proxy)
+
+
+async def never_greeted_again(proxy: Proxy, client: Client) -> None:
+    proxy.hold_reply(HANDSHAKE)
+    proxy.cut()
+    await proxy.wait_for(HANDSHAKE, count=2)
+
+
+async def goodbye_lost(proxy: Proxy, client: Client) -> None:
+    proxy.lose_request(Op.CLOSE_SESSION)
+
+
+async def goodbye_unanswered(proxy: Proxy, client: Client) -> None:
+    proxy.lose_reply(Op.CLOSE_SESSION)
+
+
+REAL_SITUATIONS = [
+    left_alone,
+    held_up,
+    in_a_black_hole,
+    deaf,
+    slow,
+    cut,
+    cut_this_moment,
+    never_greeted_again,
+    goodbye_lost,
+    goodbye_unanswered,
+]
+IN_EVERY_REAL_SITUATION = pytest.mark.parametrize(
+    "situation", REAL_SITUATIONS, ids=lambda situation: situation.__name__
+)
+
+
+@IN_EVERY_REAL_SITUATION
+@pytest.mark.real
+async def test_close_returns_within_its_timeout_before_a_real_server(
+    situation: Callable[[Proxy, Client], Awaitable[None]], proxy: Proxy, witness: Client, root: str
+) -> None:
+    tasks, sockets = asyncio.all_tasks(), open_sockets()
+    client = through(proxy, default_timeout=None)
+    await client.start()
+    await client.create(f"{root}/ephemeral", ephemeral=True)
+    await situation(proxy, client)
+    calls: list[Any] = [client.create(f"{root}/last"), client.get(root)]
+    began, greetings = time.monotonic(), len(proxy.seen(HANDSHAKE))
+    await client.close(0.3)
+    assert time.monotonic() - began <= 0.3 + REAL_SLACK
+    assert client.state is State.CLOSED
+    assert all(call.done() for call in calls)
+    for end in await ends_of(calls):
+        assert not isinstance(end, BaseException) or isinstance(end, EverlatchError)
+    # When everything works again, nobody comes back, and nothing of the client is left.
+    proxy.cut()
+    proxy.delay(0)
+    proxy.heal()
+    proxy.accept()
+    await proxy.until(lambda: not proxy.connections)
+    assert asyncio.all_tasks() == tasks
+    await until(lambda: open_sockets() <= sockets)
+    assert len(proxy.seen(HANDSHAKE)) == greetings
+    if situation in (left_alone, goodbye_unanswered):
+        assert await witness.exists(f"{root}/ephemeral") is None, "the server was told"
+
+
+REAL_CALLS: dict[str, Callable[[Client], Awaitable[object]]] = CALLS | {
+    "create": lambda client: client.create("/never", timeout=0.2),
+    "sync": lambda client: client.sync(timeout=0.2),
+    "ephemerals": lambda client: client.ephemerals(timeout=0.2),
+    "count_descendants": lambda client: client.count_descendants("/", timeout=0.2),
+    "who_am_i": lambda client: client.who_am_i(timeout=0.2),
+    "get_config": lambda client: client.get_config(timeout=0.2),
+}
+
+
+@pytest.mark.parametrize("situation", [in_a_black_hole, deaf, cut], ids=lambda it: it.__name__)
+@pytest.mark.real
+async def test_every_call_ends_by_its_timeout_before_a_real_server(
+    situation: Callable[[Proxy, Client], Awaitable[None]], proxy: Proxy
+) -> None:
+    """All at the same time; and the client has forgotten them afterwards."""
+    client = through(proxy, default_timeout=None)
+    await client.start()
+    await situation(proxy, client)
+    began = time.monotonic()
+    ends = await asyncio.gather(*[make(client) for make in REAL_CALLS.values()], return_exceptions=True)
+    assert time.monotonic() - began <= TIMEOUT + REAL_SLACK
+    wrong = {
+        name: end
+        for name, end in zip(REAL_CALLS, ends, strict=True)
+        if name != "wait_connected" and not isinstance(end, TimeoutError)
+    }
+    assert not wrong
+    assert client.statistics().queued_calls == 0
+    await client.close(0)
+
+
+@pytest.mark.real
+async def test_thousands_of_calls_cancellations_and_reconnects_leave_nothing(
+    proxy: Proxy, witness: Client, root: str
+) -> None:
+    """Of six thousand requests; not while the client lives, and still less when it is closed."""
+
+    def kept() -> tuple[int, int, int]:
+        gc.collect()
+        objects = [type(thing) for thing in gc.get_objects()]
+        return objects.count(Call), objects.count(Request), len(asyncio.all_tasks())
+
+    async def play(client: Client, number: int) -> None:
+        calls: list[Any] = []
+        for step in range(150):
+            calls += [client.set(root, bytes(100)), client.get(root, watch=lambda _: None), client.exists(root)]
+            calls.append(asyncio.ensure_future(client.ensure_path(root, timeout=LONGEST)))
+            if step == 75:
+                if number % 2:
+                    proxy.cut()
+                await asyncio.sleep(0)
+                for call in calls[::3]:
+                    call.cancel()
+        for end in await ends_of(calls):
+            assert not isinstance(end, BaseException) or isinstance(end, (EverlatchError, asyncio.CancelledError))
+        await client.sync()
+
+    before = kept()
+    sockets = open_sockets()
+    client = through(proxy, max_in_flight=64)
+    async with client:
+        levels = []
+        for number in range(10):
+            await play(client, number)
+            statistics = client.statistics()
+            assert (statistics.in_flight, statistics.queued_calls, statistics.queued_bytes) == (0, 0, 0)
+            assert statistics.watches <= 1
+            levels.append(kept())
+            assert open_sockets() <= sockets + 3, "the client's, and both of the proxy's"
+        calls, requests, tasks = (max(level) for level in zip(*levels, strict=True))
+        assert calls <= before[0] + 2, "what was answered last may still be held"
+        assert tasks == before[2]
+        assert requests <= before[1] + 1500, "deadlines of what has ended are swept out now and then"
+        assert client.statistics().connections >= 5
+    await proxy.until(lambda: not proxy.connections)
+    assert kept() == before
+    await until(lambda: open_sockets() <= sockets)
+
+
+@pytest.mark.real
+async def test_an_outage_costs_no_more_than_the_queue(proxy: Proxy, root: str) -> None:
+    """Callers that don't stop, and change their minds: what doesn't fit is refused, and what has gone takes no room."""
+    async with through(proxy, max_queued_calls=500, max_queued_bytes=100_000) as client:
+        await cut_off(proxy, client)
+        refused, kept = 0, list[Any]()
+        for number in range(20_000):
+            try:
+                kept.append(client.set(root, bytes(1000)))
+            except QueueFullError:
+                refused += 1
+            if number % 3 == 2:
+                kept.pop().cancel()
+        statistics = client.statistics()
+        assert statistics.queued_calls <= 500
+        assert statistics.queued_bytes <= 100_000
+        assert len(client._engine.session.requests._waiting) <= 2 * 500
+        assert refused > 10_000
+        gc.collect()
+        assert sum(type(thing) is Request for thing in gc.get_objects()) <= 2000
+        proxy.accept()
+        assert not [end for end in await ends_of(kept) if isinstance(end, BaseException)]
+        assert (client.statistics().queued_calls, client.statistics().queued_bytes) == (0, 0)

@@ -6,6 +6,7 @@ with it and is never sent in another.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from everlatch import (
     CallTimeoutError,
     Client,
+    Created,
     NodeExistsError,
     Outcome,
     OutcomeUnknownError,
@@ -20,12 +22,17 @@ from everlatch import (
     SessionExpiredError,
     State,
 )
+from everlatch.testing import expire_session
 from everlatch.wire.codes import Op
+from promises.behind_proxy import cut_off as cut_off_by
+from promises.behind_proxy import data_below, ends_of, through
 from scripted_server import ScriptedServer, drop_after, expire, hold
 from skipping_loop import simulated, this_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from everlatch.testing import Proxy, Server
 
 
 async def in_state(client: Client, state: State) -> None:
@@ -222,3 +229,158 @@ async def test_a_write_that_was_sent_is_not_sent_again():
         with pytest.raises(NodeExistsError):
             await client.create("/a")
         assert server.paths(Op.CREATE2).count("/a") == 2
+
+
+# --- real servers, behind a proxy ---------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+async def test_what_waits_reaches_a_real_server_in_order_and_once(proxy: Proxy, witness: Client, root: str) -> None:
+    async with through(proxy) as client:
+        await cut_off_by(proxy, client)
+        creates = [client.create(f"{root}/n-", b"%d" % number, sequential=True) for number in range(200)]
+        sets = [client.set(root, b"%d" % number) for number in range(200)]
+        reads = [client.get(f"{root}/n-{number:010}") for number in range(200)]
+        transaction = client.transaction()
+        transaction.create(f"{root}/n-", b"200", sequential=True)
+        last = transaction.commit()
+        assert client.statistics().queued_calls == 601
+        assert proxy.seen() == []
+        proxy.accept()
+        assert [(await create).path for create in creates] == [f"{root}/n-{number:010}" for number in range(200)]
+        assert [(await change).version for change in sets] == list(range(1, 201))
+        assert [(await read).data for read in reads] == [b"%d" % number for number in range(200)]
+        await last
+        assert await data_below(witness, root) == list(range(201))
+        assert (await witness.get(root)).stat.version == 200
+        assert [request.op for request in proxy.seen()] == (
+            [Op.CREATE2] * 200 + [Op.SET_DATA] * 200 + [Op.GET_DATA] * 200 + [Op.MULTI]
+        )
+
+
+@pytest.mark.real
+async def test_what_is_withdrawn_or_too_late_leaves_no_trace(proxy: Proxy, witness: Client, root: str) -> None:
+    """Not even a version of a node is used up, nor does anything reach the proxy."""
+    async with through(proxy) as client:
+        await cut_off_by(proxy, client)
+        kept, cancelled, late = [], [], []
+        for number in range(100):
+            kept.append(client.create(f"{root}/kept-{number}", b"%d" % number))
+            cancelled.append(client.create(f"{root}/cancelled-{number}", b"-1"))
+            late.append(client.create(f"{root}/late-{number}", b"-2", timeout=0.1))
+            cancelled.append(client.set(root, b"cancelled"))  # type: ignore[arg-type]
+        for call in cancelled:
+            assert call.cancel()
+        for end in await ends_of(late):
+            assert isinstance(end, CallTimeoutError)
+            assert end.outcome is Outcome.NOT_APPLIED
+        assert client.statistics().queued_calls == 100
+        proxy.accept()
+        await asyncio.gather(*kept)
+        await client.sync()
+        assert await data_below(witness, root) == list(range(100))
+        stat = (await witness.get(root)).stat
+        assert (stat.cversion, stat.version) == (100, 0)
+        assert {request.path.rpartition("/")[2].partition("-")[0] for request in proxy.seen(Op.CREATE2)} == {"kept"}
+        assert proxy.seen(Op.SET_DATA) == []
+
+
+@pytest.mark.real
+async def test_a_full_queue_refuses_at_once_and_keeps_what_it_has(proxy: Proxy, witness: Client, root: str) -> None:
+    async with through(proxy, max_queued_calls=10, max_queued_bytes=10_000) as client:
+        await cut_off_by(proxy, client)
+        for _ in range(3):  # as often as it likes: what is refused takes no room
+            calls = [client.create(f"{root}/n-", b"%d" % number, sequential=True) for number in range(10)]
+            for make in (lambda: client.create(f"{root}/more"), lambda: client.get(root)):
+                with pytest.raises(QueueFullError) as full:
+                    make()
+                assert full.value.outcome is Outcome.NOT_APPLIED
+            for call in calls:
+                call.cancel()
+        kept = [client.create(f"{root}/n-", b"0", sequential=True)]
+        with pytest.raises(QueueFullError):
+            client.create(f"{root}/large", bytes(10_000))
+        kept.append(client.create(f"{root}/n-", b"1", sequential=True))
+        proxy.accept()
+        await asyncio.gather(*kept)
+        assert await data_below(witness, root) == [0, 1]
+        assert client.statistics().queued_bytes == client.statistics().queued_calls == 0
+
+
+@pytest.mark.real
+async def test_the_queue_is_bounded_behind_a_server_that_says_nothing(proxy: Proxy, witness: Client, root: str) -> None:
+    """Connected, as far as anybody knows. What is in flight is not in the queue, and is bounded too."""
+    async with through(proxy, max_in_flight=5, max_queued_calls=10) as client:
+        hole = proxy.black_hole("to_client")
+        calls = [client.create(f"{root}/n-", b"%d" % number, sequential=True) for number in range(10)]
+        await proxy.wait_for(Op.CREATE2, count=5)
+        await hole.happened()
+        calls += [client.create(f"{root}/n-", b"%d" % number, sequential=True) for number in range(10, 15)]
+        with pytest.raises(QueueFullError):
+            client.create(f"{root}/more")
+        assert len(proxy.seen(Op.CREATE2)) == 5
+        proxy.heal()
+        await asyncio.gather(*calls)
+        assert await data_below(witness, root) == list(range(15))
+
+
+@pytest.mark.parametrize("fault", ["lose_reply", "lose_request"])
+@pytest.mark.real
+async def test_nothing_that_was_sent_is_sent_again(proxy: Proxy, witness: Client, root: str, fault: str) -> None:
+    """Every seventh create breaks the connection. None arrives at the proxy twice, whatever became of it, and
+    what is known of it is true."""
+    async with through(proxy, max_in_flight=3) as client:
+        getattr(proxy, fault)(Op.CREATE2, every=7)
+        ends = await ends_of(
+            [client.create(f"{root}/{number}-", b"%d" % number, sequential=True) for number in range(70)]
+        )
+        await client.sync()
+        sent = {int(request.path.rpartition("/")[2].strip("-")): request for request in proxy.seen(Op.CREATE2)}
+        assert len(proxy.seen(Op.CREATE2)) == len(sent) >= 50, "each path once; some were lost before the proxy"
+        applied = Counter(await data_below(witness, root))
+        assert set(applied.values()) == {1}
+        unknown = {number for number, end in enumerate(ends) if isinstance(end, OutcomeUnknownError)}
+        assert 7 <= len(unknown) <= 30
+        for number, end in enumerate(ends):
+            assert number in unknown or isinstance(end, Created)
+            assert number in applied or number in unknown
+            assert number in unknown or number in sent
+            assert number in applied or number not in sent or not sent[number].answered
+
+
+@pytest.mark.real
+async def test_what_waits_behind_a_black_hole_is_sent_when_the_link_is_given_up(
+    proxy: Proxy, witness: Client, root: str
+) -> None:
+    async with through(proxy, session_timeout=3, max_in_flight=2) as client:
+        proxy.black_hole()
+        calls = [client.create(f"{root}/n-", b"%d" % number, sequential=True) for number in range(20)]
+        await proxy.wait_for(Op.CREATE2, count=2)
+        # No frame of the old link may ever arrive: it breaks, and the holes are gone for the next.
+        proxy.cut()
+        proxy.heal()
+        ends = await ends_of(calls)
+        assert [isinstance(end, OutcomeUnknownError) for end in ends] == [True] * 2 + [False] * 18
+        assert await data_below(witness, root) == list(range(2, 20))
+
+
+@pytest.mark.real
+async def test_bound_calls_end_with_a_real_session(
+    proxy: Proxy, standalone: Server, witness: Client, root: str
+) -> None:
+    async with through(proxy) as client:
+        view = client.in_session()
+        await cut_off_by(proxy, client)
+        bound = [view.create(f"{root}/bound", b"-1"), view.set(root, b"bound"), view.exists(root)]
+        free = client.create(f"{root}/free", b"1")
+        await expire_session(client, standalone.address)
+        proxy.accept()
+        for end in await ends_of(bound):
+            assert isinstance(end, SessionExpiredError)
+            assert end.outcome is Outcome.NOT_APPLIED
+        await free
+        assert client.generation == 2
+        assert await data_below(witness, root) == [1]
+        assert [(request.op, request.path) for request in proxy.seen()] == [(Op.CREATE2, f"{root}/free")]
+        with pytest.raises(SessionExpiredError):
+            await view.create(f"{root}/bound")

@@ -6,7 +6,9 @@ than the one before.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -16,14 +18,24 @@ from everlatch import (
     Call,
     Client,
     Created,
+    InvalidACLError,
     OutcomeUnknownError,
     ProtocolError,
     RequestKillsConnectionError,
     StateChange,
 )
+from everlatch.testing import Proxy
+from everlatch.types import CREATOR_ALL_ACL
 from everlatch.wire.codes import Op
+from promises.behind_proxy import cut_off, data_below, ends_of, through
+from real.faults import LONGEST
 from scripted_server import Connection, Received, ScriptedServer, Znodes, answer, drop_after, drop_before, hold, reset
 from skipping_loop import SkippingLoop, run, simulated
+
+if TYPE_CHECKING:
+    from everlatch import Node
+    from everlatch.testing import Ensemble
+    from everlatch.testing.faults import Direction
 
 
 def created(server: ScriptedServer) -> list[str]:
@@ -202,3 +214,162 @@ def silent(connection: Connection, request: Received) -> None:
     """Applied; then the link is half-open."""
     answer(connection, request)
     connection.silent = True
+
+
+# --- real servers, behind a proxy ---------------------------------------------------------------------------------
+
+
+def ascends(values: list[int], *, strictly: bool = False) -> bool:
+    return all(low < high or (low == high and not strictly) for low, high in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize("window", [1, 16])
+@pytest.mark.real
+async def test_effects_are_in_the_order_of_the_calls_across_lost_connections(
+    proxy: Proxy, witness: Client, root: str, window: int
+) -> None:
+    """Requests and replies are lost, some calls are made while the client is cut off. In the order in which the server
+    has made the nodes, their numbers ascend."""
+    async with through(proxy, max_in_flight=window) as client:
+        faults = [proxy.lose_reply(Op.CREATE2, nth=20, every=127), proxy.lose_request(Op.CREATE2, nth=50, every=99)]
+        creates: list[Call[Created]] = []
+        for wave in range(4):
+            if wave == 2:
+                await cut_off(proxy, client)
+            for number in range(wave * 80, wave * 80 + 80):
+                creates.append(client.create(f"{root}/n-", b"%d" % number, sequential=True))
+                if number % 5 == 0:
+                    client.exists(root).add_done_callback(lambda call: call.exception())
+            if wave == 2:
+                proxy.accept()
+            # Most of the wave is still on its way, or not even sent, when the next one is called.
+            await ends_of(creates[wave * 80 : wave * 80 + 20])
+        ends = await ends_of(creates)
+        await client.sync()
+        numbers = await data_below(witness, root)
+        assert ascends(numbers, strictly=True)
+        happened = {number: end for number, end in enumerate(ends) if isinstance(end, Created)}
+        assert set(happened) <= set(numbers)
+        assert ascends([end.stat.czxid for end in happened.values()], strictly=True)
+        assert ascends([int(end.path[-10:]) for end in happened.values()], strictly=True)
+        assert all(number in happened or isinstance(ends[number], OutcomeUnknownError) for number in range(320))
+        assert all(fault.times for fault in faults)
+
+
+@pytest.mark.real
+async def test_a_read_sees_every_earlier_write_and_no_read_goes_back(proxy: Proxy, witness: Client, root: str) -> None:
+    """Reads that are lost are repeated: they may see later writes too, then those behind them do as well."""
+    await witness.set(root, b"-1")
+    async with through(proxy, max_in_flight=8) as client:
+        faults = [proxy.lose_reply(Op.GET_DATA, every=40), proxy.lose_request(Op.GET_DATA, every=65)]
+        faults += [proxy.lose_reply(Op.SET_DATA, nth=60)]
+        proxy.delay(0.001, "to_client")
+        pairs = [(client.set(root, b"%d" % number), client.get(root)) for number in range(150)]
+        writes = await ends_of([write for write, _ in pairs])
+        nodes: list[Node] = await ends_of([read for _, read in pairs])
+        assert all(fault.times for fault in faults)
+        seen = [int(node.data) for node in nodes]
+        last = -1
+        for number, (write, value) in enumerate(zip(writes, seen, strict=True)):
+            if not isinstance(write, OutcomeUnknownError):
+                last = number
+            assert value >= last, "its client's own write, called before"
+        assert ascends(seen)
+        assert ascends([node.stat.mzxid for node in nodes])
+
+
+@pytest.mark.real
+async def test_calls_end_in_the_order_in_which_they_were_made(proxy: Proxy, root: str) -> None:
+    """A reply that is late holds up those behind it, and none passes it."""
+    async with through(proxy) as client:
+        held = proxy.hold_reply(Op.GET_DATA)
+        ended: list[int] = []
+        calls: list[Call[Any]] = []
+        for _ in range(25):
+            calls += [client.exists(root), client.get(root), client.set(root, b""), client.children(root)]
+        for number, call in enumerate(calls):
+            call.add_done_callback(lambda _, number=number: ended.append(number))
+        await held.reached(frames=99)
+        assert ended == [0]
+        held.release()
+        await ends_of(calls)
+        assert ended == list(range(100))
+
+
+@pytest.mark.real
+async def test_transactions_credentials_and_syncs_keep_their_place(proxy: Proxy, witness: Client, root: str) -> None:
+    """The credentials serve those calls alone that were made later."""
+    async with through(proxy) as client:
+        slow = proxy.delay(0.05)
+        refused = client.create(f"{root}/a", acl=CREATOR_ALL_ACL)
+        authenticated = client.add_auth("digest", b"bob:secret")
+        first = client.create(f"{root}/n-", b"0", sequential=True, acl=CREATOR_ALL_ACL)
+        transaction = client.transaction()
+        transaction.create(f"{root}/n-", b"1", sequential=True)
+        transaction.create(f"{root}/n-", b"2", sequential=True)
+        calls = [first, transaction.commit(), client.sync(), client.create(f"{root}/n-", b"3", sequential=True)]
+        children = client.children(root)
+        with pytest.raises(InvalidACLError):
+            await refused
+        assert slow.times
+        await authenticated
+        assert not [end for end in await ends_of(calls) if isinstance(end, Exception)]
+        assert sorted(await children) == [f"n-{number:010}" for number in range(4)]
+        await witness.add_auth("digest", b"bob:secret")
+        assert await data_below(witness, root) == [0, 1, 2, 3]
+
+
+@pytest.mark.real
+async def test_no_read_goes_back_when_the_next_server_lags(ensemble3: Ensemble) -> None:
+    """While a follower stands still the others go on; then the client is driven to it. What it has seen on the others,
+    its own writes and somebody else's, it sees there too."""
+    leader, followers = await ensemble3.leader(), await ensemble3.followers()
+    options: dict[str, Any] = {"session_timeout": 10, "default_timeout": LONGEST}
+    async with contextlib.AsyncExitStack() as stack:
+        front_of = {server: await stack.enter_async_context(Proxy(server.address)) for server in ensemble3.servers}
+        fronts = list(front_of.values())
+        client = await stack.enter_async_context(Client([front.address for front in fronts], **options))
+        other = await stack.enter_async_context(Client(leader.address, **options))
+        await other.create("/others", b"-1")
+        await client.create("/own")
+        others, own = [-1], list[int]()
+        claims: list[int] = []
+
+        def listens(direction: Direction, whole: bytes) -> bytes:
+            if direction == "to_server" and len(whole) in (48, 49):  # a handshake
+                claims.append(int.from_bytes(whole[8:16], "big"))
+            return whole
+
+        for front in fronts:
+            front.alter = listens
+        for number in range(6):
+            lagging = followers[number % 2]
+            front_of[lagging].refuse()
+            front_of[lagging].cut()
+            lagging.pause()
+            for step in range(10):
+                await other.set("/others", b"%d" % (number * 10 + step))
+                others.append(int((await client.get("/others")).data))
+            (written,) = await ends_of([client.set("/own", b"%d" % number)])
+            lagging.resume()
+            # From here on there is none but the server that has stood still.
+            for front in fronts:
+                front.refuse()
+                if front is not front_of[lagging]:
+                    front.cut()
+            reads = client.get("/others"), client.get("/own")
+            seen_zxid = client.statistics().last_zxid
+            claims.clear()
+            front_of[lagging].accept()
+            others.append(int((await reads[0]).data))
+            # That is how a server which lags is made to refuse: these don't lag for long enough to show it.
+            assert claims
+            assert min(claims) >= seen_zxid
+            own.append(int((await reads[1]).data))
+            assert own[-1] == number or isinstance(written, OutcomeUnknownError)
+            assert client.statistics().server == front_of[lagging].address
+            for front in fronts:
+                front.accept()
+        assert ascends(others)
+        assert ascends(own)
+        assert client.generation == 1

@@ -6,18 +6,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from everlatch import Client, State, StateChange, WatchEvent
+from everlatch import Client, SilentLinkError, State, StateChange, WatchEvent
 from everlatch.engine import dispatch
+from everlatch.wire.codes import Op
+from promises.behind_proxy import ends_of, through
+from real.faults import States, until
 from scripted_server import ScriptedServer
 from skipping_loop import on_every_loop, simulated, this_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from everlatch.testing import Proxy, Server
 
 
 def raising(_: object) -> None:
@@ -36,8 +42,13 @@ async def cancelled_later(_: object) -> None:
     raise asyncio.CancelledError
 
 
+_NEVER: list[asyncio.Future[None]] = []
+"""What is waited for for ever; held here, lest it be collected together with the task that waits."""
+
+
 async def never_ending(_: object) -> None:
-    await asyncio.get_running_loop().create_future()
+    _NEVER.append(asyncio.get_running_loop().create_future())
+    await _NEVER[-1]
 
 
 BAD: list[Callable[[Any], object]] = [raising, cancelled, raising_later, cancelled_later, never_ending]
@@ -211,3 +222,149 @@ async def test_a_link_that_is_silent_is_left_all_the_same():
     async with ScriptedServer(session_timeout_ms=6000) as server, server.client() as client:
         this_loop().skip(3)
         assert await connections_after_silence(client, server) == 2
+
+
+# --- real servers, behind a proxy ---------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+async def test_bad_callbacks_harm_nobody_across_lost_connections(
+    proxy: Proxy, witness: Client, root: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every listener and watch that there is goes wrong in its own way, and a good one stands between every two."""
+    async with through(proxy) as client:
+        told, events = [States() for _ in BAD], list[WatchEvent]()
+        for bad, states in zip(BAD, told, strict=True):
+            client.add_listener(bad)
+            client.add_listener(states)
+        for number in range(3):
+            for bad in BAD:
+                await client.get(root, watch=bad)
+                await client.get(root, watch=lambda event: events.append(event))
+                client.exists(root).add_done_callback(lambda call: call.result())
+            proxy.cut()
+            await until(lambda number=number: client.statistics().connections == number + 2)
+            await witness.set(root, b"%d" % number)
+            await until(lambda number=number: len(events) == len(BAD) * (number + 1))
+            assert (await client.get(root)).data == b"%d" % number
+        expected = [State.SUSPENDED, State.CONNECTED] * 3
+        assert [states.states for states in told] == [expected] * len(BAD)
+        assert client.statistics().watches == client.statistics().in_flight == 0
+    raised = sum("raised" in record.getMessage() for record in caplog.records)
+    # A listener that has never finished is told nothing more; the other four of each kind are told all.
+    assert raised == 4 * 7 + 4 * 3
+    assert {record.name for record in caplog.records if record.levelno >= logging.WARNING} == {"everlatch"}
+    caplog.clear()
+
+
+@pytest.mark.real
+async def test_slow_callbacks_hold_up_no_call_and_miss_nothing(proxy: Proxy, witness: Client, root: str) -> None:
+    gate, told, seen = asyncio.Event(), list[State](), list[WatchEvent]()
+
+    async def slow_listener(change: StateChange) -> None:
+        await gate.wait()
+        told.append(change.state)
+
+    async def slow_watch(event: WatchEvent) -> None:
+        await gate.wait()
+        seen.append(event)
+
+    async with through(proxy) as client:
+        client.add_listener(slow_listener)
+        for number in range(4):
+            await client.get(root, watch=slow_watch)
+            await witness.set(root, b"")
+            await client.sync()
+            if number % 2:
+                proxy.cut()
+                await until(lambda number=number: client.statistics().connections == number // 2 + 2)
+            assert None not in await ends_of([client.exists(root) for _ in range(50)])
+        assert told == seen == []
+        gate.set()
+        await until(lambda: len(told) == 4 and len(seen) == 4)
+        assert told == [State.SUSPENDED, State.CONNECTED] * 2
+
+
+@pytest.mark.parametrize("behind", ["nothing", "proxy"])
+@pytest.mark.real
+async def test_a_loop_that_is_blocked_costs_no_healthy_link(
+    standalone: Server, proxy: Proxy, witness: Client, root: str, caplog: pytest.LogCaptureFixture, behind: str
+) -> None:
+    """For longer than the silence budget, a third of the session timeout. What answers have come are read before the
+    link is judged; the proxy was blocked as well, and delivers them some turns later."""
+
+    calls: list[Any] = []
+
+    def blocks(_: object) -> None:
+        # The first is sent at once, and answered while nobody reads; the others and a ping are late.
+        calls.extend(client.exists(root) for _ in range(20))
+        time.sleep(1.2)
+
+    address = proxy.address if behind == "proxy" else standalone.address
+    async with Client(address, session_timeout=3, default_timeout=30) as client:
+        states = States()
+        client.add_listener(states)
+        for _ in range(2):
+            await client.get(root, watch=blocks)
+            await witness.set(root, b"")
+            await until(lambda: client.statistics().watches == 0)
+            assert None not in await ends_of(calls)
+            assert (await client.get(root)).data == b""
+        assert states.changes == []
+        assert client.statistics().connections == 1
+    reports = [report for report in caplog.messages if "blocked the event loop for 1.2 s" in report]
+    assert len(reports) == 2
+    assert all("blocks" in report for report in reports)
+
+
+@pytest.mark.real
+async def test_a_link_that_is_silent_is_left_whatever_callbacks_do(proxy: Proxy, witness: Client, root: str) -> None:
+    """That blocked loops are made allowance for is no excuse."""
+    async with through(proxy, session_timeout=3) as client:
+        states = States()
+        client.add_listener(states)
+        client.add_listener(lambda _: time.sleep(0.05))
+        client.add_listener(never_ending)
+        await client.get(root, watch=lambda _: time.sleep(0.3))
+        await witness.set(root, b"1")
+        await client.sync()
+        hole = proxy.black_hole("to_client")
+        reading = client.get(root)
+        await hole.happened()
+        change = await states.until(State.SUSPENDED)
+        assert isinstance(change.reason, SilentLinkError)
+        proxy.cut()
+        proxy.heal()
+        assert (await reading).data == b"1"
+        assert client.generation == 1
+
+
+@pytest.mark.real
+async def test_a_callback_may_close_the_client_and_cancel_calls(proxy: Proxy, witness: Client, root: str) -> None:
+    """In the middle of everything; all calls end, and the other callbacks are told all."""
+    client = through(proxy)
+    await client.start()
+    heard, events = States(), list[WatchEvent]()
+    calls: list[asyncio.Future[Any]] = []
+
+    def cancels(_: object) -> None:
+        for call in calls[::2]:
+            call.cancel()
+
+    client.add_listener(lambda change: client.close() if change.state is State.SUSPENDED else None)
+    client.add_listener(heard)
+    await client.get(root, watch=cancels)
+    await client.get(root, watch=events.append)
+    held = proxy.hold_reply(Op.GET_DATA)
+    calls += [client.get(root) for _ in range(20)]
+    await held.reached(frames=20)
+    await witness.set(root, b"")
+    await held.reached(frames=21)
+    held.release()
+    await until(lambda: events)
+    ends = await ends_of(calls)
+    assert not [end for end in ends[1::2] if isinstance(end, BaseException)]
+    proxy.cut()
+    await heard.until(State.CLOSED)
+    assert heard.states == [State.SUSPENDED, State.CLOSED]
+    assert [event.path for event in events] == [root]

@@ -7,13 +7,13 @@ import contextlib
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from everlatch import State, StateChange
-    from everlatch.testing import Server
+    from everlatch.testing import Proxy
 
 CLOSE_SESSION = -11
 LONGEST = 30.0
@@ -115,80 +115,10 @@ async def end_session(address: str, session_id: int, password: bytes) -> None:
         await session.close_session()
 
 
-class Proxy:
-    """Stands between clients and one server: its links can be cut, and cut off, while the server goes on serving."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._listener: asyncio.Server | None = None
-        self._links: set[asyncio.Task[None]] = set()
-        self._cut = False
-        self.address = ""
-        self.largest_request = 0
-        """Bytes of the largest frame that a client sent, its length included."""
-
-    async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        host, port = self._listener.sockets[0].getsockname()
-        self.address = f"{host}:{port}"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        assert self._listener is not None
-        self._listener.close()
-        await self.cut()
-        await self._listener.wait_closed()
-
-    async def cut(self) -> None:
-        """Breaks every link, and every new one at once, until `mend`."""
-        self._cut = True
-        for link in self._links:
-            link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
-
-    def mend(self) -> None:
-        """New links work again."""
-        self._cut = False
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = asyncio.current_task()
-        assert link is not None
-        self._links.add(link)
-        try:
-            if not self._cut:
-                await self._connect(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # cut, or one of the two ends closed: an end like any other
-        finally:
-            self._links.discard(link)
-            writer.transport.abort()
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection(self._server.host, self._server.port)
-        try:
-            pumps = [self._pump_frames(reader, to_server), self._pump(from_server, writer)]
-            tasks = [asyncio.ensure_future(pump) for pump in pumps]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            to_server.transport.abort()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-
-    async def _pump_frames(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            head = await reader.readexactly(4)
-            (size,) = struct.unpack(">i", head)
-            self.largest_request = max(self.largest_request, 4 + size)
-            writer.write(head + await reader.readexactly(size))
-            await writer.drain()
+def shut(proxy: Proxy) -> None:
+    """Breaks every link, and every new one until `proxy.accept()`; the server goes on serving."""
+    proxy.refuse()
+    proxy.cut()
 
 
 @contextlib.contextmanager

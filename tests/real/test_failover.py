@@ -30,8 +30,8 @@ from everlatch import (
     WatchEvent,
     WriteTimeoutError,
 )
-from everlatch.testing import Ensemble, Server
-from real.faults import Proxy, States, end_session, mute_server, unreachable_server, until
+from everlatch.testing import Ensemble, Proxy, Server
+from real.faults import States, end_session, mute_server, shut, unreachable_server, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -440,7 +440,10 @@ async def test_a_lost_session_is_replaced_and_its_watches_go_on(ensemble: Ensemb
     events: list[WatchEvent] = []
     for name in ("data", "deleted", "parent", "later"):
         await witness.create(f"{root}/{name}")
-    async with Proxy(one) as proxy, Client(proxy.address, session_timeout=20, default_timeout=PATIENCE) as client:
+    async with (
+        Proxy(one.address) as proxy,
+        Client(proxy.address, session_timeout=20, default_timeout=PATIENCE) as client,
+    ):
         client.add_listener(states)
         old_id, password, bound = client.session_id, client.session_password, client.in_session()
         await client.sync()
@@ -451,7 +454,7 @@ async def test_a_lost_session_is_replaced_and_its_watches_go_on(ensemble: Ensemb
         await client.exists(f"{root}/later", watch=events.append)
         await client.create(f"{root}/ephemeral", ephemeral=True)
 
-        await proxy.cut()
+        shut(proxy)
         await states.until(State.SUSPENDED)
         await end_session(two.address, old_id, password)
         await witness.set(f"{root}/data", b"changed")
@@ -460,7 +463,7 @@ async def test_a_lost_session_is_replaced_and_its_watches_go_on(ensemble: Ensemb
         await witness.create(f"{root}/parent/child")
         waiting = [client.get(f"{root}/data"), client.create(f"{root}/again", ephemeral=True)]
         bound_calls = [bound.get(f"{root}/data"), bound.create(f"{root}/bound")]
-        proxy.mend()
+        proxy.accept()
 
         assert (await states.until(State.RENEWED))[2:4] == (client.session_id, old_id)
         await states.until(State.CONNECTED)
@@ -522,19 +525,22 @@ async def test_credentials_hold_on_every_connection_and_in_every_session(
     states = States()
     await witness.add_auth("digest", b"bob:secret")
     path = (await witness.create(f"{root}/guarded", acl=CREATOR_ALL_ACL)).path
-    async with Proxy(one) as proxy, Client(proxy.address, session_timeout=20, default_timeout=PATIENCE) as client:
+    async with (
+        Proxy(one.address) as proxy,
+        Client(proxy.address, session_timeout=20, default_timeout=PATIENCE) as client,
+    ):
         client.add_listener(states)
         await client.add_auth("digest", b"bob:secret")
         await client.sync()
         for lost in (False, True):
             states.forget()
             await client.get(path, watch=events.append)
-            await proxy.cut()
+            shut(proxy)
             await states.until(State.SUSPENDED)
             if lost:
                 await end_session(two.address, client.session_id, client.session_password)
             await witness.set(path, b"changed")
-            proxy.mend()
+            proxy.accept()
             await states.until(State.CONNECTED)
             assert (State.RENEWED in states.states) is lost
             await client.sync()
@@ -551,7 +557,7 @@ async def test_lost_is_announced_before_the_servers_expire_the_session(
     states = States()
     gone: list[float] = []
     async with (
-        Proxy(await pick(ensemble, "follower")) as proxy,
+        Proxy((await pick(ensemble, "follower")).address) as proxy,
         Client(proxy.address, session_timeout=timeout) as client,
     ):
         client.add_listener(states)
@@ -559,13 +565,13 @@ async def test_lost_is_announced_before_the_servers_expire_the_session(
         await client.create(f"{root}/ephemeral", ephemeral=True)
         await witness.sync()
         assert await witness.exists(f"{root}/ephemeral", watch=lambda _: gone.append(time.monotonic())) is not None
-        await proxy.cut()
+        shut(proxy)
         await until(lambda: gone)
         assert states.states == [State.SUSPENDED, State.LOST]
         figures("from LOST to the end of the ephemeral node", gone[0] - states.time_of_last(State.LOST))
         assert states.time_of_last(State.LOST) <= gone[0]
         assert "must be assumed gone" in str(states.changes[-1].reason)
-        proxy.mend()
+        proxy.accept()
         await states.until(State.CONNECTED)
         assert states.states[-2:] == [State.RENEWED, State.CONNECTED]
         assert (states.changes[-1].session_id != old_id, client.generation) == (True, 2)

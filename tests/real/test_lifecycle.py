@@ -29,8 +29,8 @@ from everlatch import (
     State,
     WatchEvent,
 )
-from everlatch.testing import Ensemble
-from real.faults import Proxy, States, mute_server, refusing_server, until
+from everlatch.testing import Ensemble, Proxy
+from real.faults import States, mute_server, refusing_server, shut, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -220,7 +220,7 @@ async def test_the_basics_on_asyncio(standalone: Server) -> None:
 
 async def all_of_the_basics(server: Server) -> None:
     states, events = States(), list[WatchEvent]()
-    async with Proxy(server) as proxy, Client(proxy.address, session_timeout=20, default_timeout=30) as client:
+    async with Proxy(server.address) as proxy, Client(proxy.address, session_timeout=20, default_timeout=30) as client:
         client.add_listener(states)
         root = (await client.create(f"/basics-{uuid.uuid4()}", b"one")).path
         await client.get(root, watch=events.append)
@@ -236,12 +236,12 @@ async def all_of_the_basics(server: Server) -> None:
         await client.exists(root, watch=events.append)
 
         session_id = client.session_id
-        await proxy.cut()
+        shut(proxy)
         await states.until(State.SUSPENDED)
         waiting = [client.get(f"{root}/m-{number}") for number in range(500)]
         withdrawn = client.create(f"{root}/withdrawn")
         withdrawn.cancel()
-        proxy.mend()
+        proxy.accept()
         assert {node.data for node in await asyncio.gather(*waiting)} == {bytes(1000)}
         assert await client.exists(f"{root}/withdrawn") is None
         assert (client.session_id, client.connections) == (session_id, 2)
@@ -321,13 +321,13 @@ async def test_close_while_start_waits() -> None:
 @pytest.mark.parametrize("next_server", ["none", "mute"])
 async def test_close_while_suspended(standalone: Server, witness: Client, root: str, next_server: str) -> None:
     states = States()
-    async with Proxy(standalone) as proxy:
+    async with Proxy(standalone.address) as proxy:
         with mute_server() as mute:
             servers = [proxy.address, mute] if next_server == "mute" else [proxy.address]
             client = Client(servers, shuffle=False, session_timeout=20)
             await client.start()
             client.add_listener(states)
-            await proxy.cut()
+            shut(proxy)
             await states.until(State.SUSPENDED)
             read, write = client.get(root), client.create(f"{root}/never")
             waiting = asyncio.create_task(client.wait_connected())
@@ -343,11 +343,11 @@ async def test_close_while_suspended(standalone: Server, witness: Client, root: 
 
 async def test_close_while_lost(standalone: Server) -> None:
     states = States()
-    async with Proxy(standalone) as proxy:
+    async with Proxy(standalone.address) as proxy:
         client = Client(proxy.address, session_timeout=1)
         await client.start()
         client.add_listener(states)
-        await proxy.cut()
+        shut(proxy)
         await states.until(State.LOST)
         call = client.get("/")
         with Took(SOON):
@@ -456,9 +456,12 @@ async def test_a_task_cancelled_inside_its_client_closes_it(standalone: Server, 
 
 async def test_calls_cancelled_while_suspended_are_never_sent(standalone: Server, root: str) -> None:
     states = States()
-    async with Proxy(standalone) as proxy, Client(proxy.address, session_timeout=20, default_timeout=30) as client:
+    async with (
+        Proxy(standalone.address) as proxy,
+        Client(proxy.address, session_timeout=20, default_timeout=30) as client,
+    ):
         client.add_listener(states)
-        await proxy.cut()
+        shut(proxy)
         await states.until(State.SUSPENDED)
         calls = [client.create(f"{root}/n-{number}") for number in range(100)]
         waiting = asyncio.create_task(client.wait_connected())
@@ -470,7 +473,7 @@ async def test_calls_cancelled_while_suspended_are_never_sent(standalone: Server
             call.cancel()
         waiting.cancel()
         assert client.statistics().queued_calls == 50
-        proxy.mend()
+        proxy.accept()
         await asyncio.gather(*calls[1::2])
         assert sorted(await client.children(root)) == sorted(f"n-{number}" for number in range(1, 100, 2))
         with pytest.raises(asyncio.CancelledError):
@@ -508,24 +511,27 @@ async def test_twenty_thousand_watches_fire_for_what_changed_while_it_was_cut_of
     names = [f"{root}/watched-{number:05}" for number in range(WATCHES)]
     data, child, missing = names[: WATCHES // 2], names[WATCHES // 2 : WATCHES * 3 // 4], names[WATCHES * 3 // 4 :]
     await in_transactions(witness, lambda transaction, path: transaction.create(path), data + child)
-    async with Proxy(standalone) as proxy, Client(proxy.address, session_timeout=30, default_timeout=60) as client:
+    async with (
+        Proxy(standalone.address) as proxy,
+        Client(proxy.address, session_timeout=30, default_timeout=60) as client,
+    ):
         client.add_listener(states)
         await asyncio.gather(*[client.get(path, watch=count) for path in data])
         await asyncio.gather(*[client.children(path, watch=count) for path in child])
         await asyncio.gather(*[client.exists(path, watch=count) for path in missing])
         assert client.statistics().watches == WATCHES
-        assert proxy.largest_request < 1000
+        assert max(request.size for request in proxy.requests) < 1000
 
-        await proxy.cut()
+        shut(proxy)
         await states.until(State.SUSPENDED)
         # The last of each kind stays as it is, and has to be armed again.
         await in_transactions(witness, lambda transaction, path: transaction.set(path, b"x"), data[:-1])
         await in_transactions(witness, lambda transaction, path: transaction.create(f"{path}/c"), child[:-1])
         await in_transactions(witness, lambda transaction, path: transaction.create(path), missing[:-1])
         assert not fired
-        proxy.mend()
+        proxy.accept()
         await until(lambda: fired.total() >= WATCHES - 3, timeout=60)
-        assert 64 * 1024 < proxy.largest_request <= 128 * 1024
+        assert 64 * 1024 < max(request.size for request in proxy.requests) <= 128 * 1024
         assert (client.connections, client.generation) == (2, 1)
 
         await client.sync()

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from everlatch.testing import Server
-    from real.conftest import LoopThread
+    from real_servers import LoopThread
 
 pytestmark = pytest.mark.real
 

@@ -11,8 +11,7 @@ import pytest
 import pytest_asyncio
 
 from everlatch import Client
-from everlatch.testing import Ensemble, Server
-from recipes.cutting_proxy import CuttingProxy
+from everlatch.testing import Ensemble, Proxy, Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 class Connect(Protocol):
     """Makes a started client: of the server itself, or through a proxy."""
 
-    async def __call__(self, proxy: CuttingProxy | None = None, chroot: str = "", **options: Any) -> Client: ...
+    async def __call__(self, proxy: Proxy | None = None, chroot: str = "", **options: Any) -> Client: ...
 
 
 # The server is a process: it goes on while the loop that started it stands still between the tests.
@@ -32,8 +31,8 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def proxy(server: Server) -> AsyncIterator[CuttingProxy]:
-    async with CuttingProxy(server.host, server.port) as proxy:
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(server.address) as proxy:
         yield proxy
 
 
@@ -41,7 +40,7 @@ async def proxy(server: Server) -> AsyncIterator[CuttingProxy]:
 async def connect(server: Server) -> AsyncIterator[Connect]:
     async with contextlib.AsyncExitStack() as clients:
 
-        async def started(proxy: CuttingProxy | None = None, chroot: str = "", **options: Any) -> Client:
+        async def started(proxy: Proxy | None = None, chroot: str = "", **options: Any) -> Client:
             client = Client((server.address if proxy is None else proxy.address) + chroot, **options)
             return await clients.enter_async_context(client)
 

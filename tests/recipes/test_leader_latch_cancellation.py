@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from everlatch import Client
+    from everlatch.testing import Proxy
     from recipes.conftest import Connect
-    from recipes.cutting_proxy import CuttingProxy
 
 pytestmark = pytest.mark.real
 
@@ -36,12 +36,12 @@ async def cancelled_at_turn(turn: int, steps: Coroutine[Any, Any, object]) -> bo
     return await _cancelled(task)
 
 
-async def cancelled_at_frame(proxy: CuttingProxy, count: int, steps: Coroutine[Any, Any, object]) -> bool:
+async def cancelled_at_frame(proxy: Proxy, count: int, steps: Coroutine[Any, Any, object]) -> bool:
     """Runs `steps` and cancels when so many frames have come to the proxy; whether that came before its end."""
     task = asyncio.ensure_future(steps)
     left = count
 
-    def frame_passes() -> None:
+    def frame_passes(_: object) -> None:
         nonlocal left
         left -= 1
         if not left:
@@ -72,7 +72,7 @@ async def test_taking_part_cancelled_at_any_turn(client: Client, path: str) -> N
         assert await nodes(client, path) == [], f"cancelled at turn {turn}"
 
 
-async def test_taking_part_cancelled_at_any_frame(connect: Connect, proxy: CuttingProxy, path: str) -> None:
+async def test_taking_part_cancelled_at_any_frame(connect: Connect, proxy: Proxy, path: str) -> None:
     """The same at every step of the conversation, the creation of the path included."""
     member = await connect(proxy)
     cancelled = []
@@ -83,7 +83,7 @@ async def test_taking_part_cancelled_at_any_frame(connect: Connect, proxy: Cutti
     assert cancelled.count(True) >= 10  # so many frames does it take at least to lead
 
 
-async def test_taking_part_cancelled_twice(connect: Connect, proxy: CuttingProxy, path: str) -> None:
+async def test_taking_part_cancelled_twice(connect: Connect, proxy: Proxy, path: str) -> None:
     """The second cancellation meets the closing that the first one has begun: the deletion goes on behind."""
     member = await connect(proxy)
     for count in FRAMES:
@@ -106,7 +106,7 @@ async def test_taking_part_cancelled_twice(connect: Connect, proxy: CuttingProxy
 
 @pytest.mark.parametrize("wire", [False, True], ids=["turns", "frames"])
 async def test_closing_cancelled_at_any_moment(
-    connect: Connect, client: Client, proxy: CuttingProxy, path: str, wire: bool
+    connect: Connect, client: Client, proxy: Proxy, path: str, wire: bool
 ) -> None:
     """The node goes all the same, and leadership with the first step."""
     member = await connect(proxy)

@@ -15,8 +15,8 @@ from recipes.election import GUID, LIMIT, Heard, nodes, started, until_gone, unt
 
 if TYPE_CHECKING:
     from everlatch import Client
+    from everlatch.testing import Proxy
     from recipes.conftest import Connect
-    from recipes.cutting_proxy import CuttingProxy
 
 pytestmark = pytest.mark.real
 
@@ -127,13 +127,13 @@ async def test_no_id_is_no_data(client: Client, path: str) -> None:
         assert (await client.get(latch.node)).data == b""
 
 
-async def test_the_path_is_made_of_containers(connect: Connect, client: Client, proxy: CuttingProxy, path: str) -> None:
+async def test_the_path_is_made_of_containers(connect: Connect, client: Client, proxy: Proxy, path: str) -> None:
     """The latch path and its ancestors are created as containers, which the servers reap when they are empty."""
     deep = f"{path}/of/the/latch"
     async with LeaderLatch(await connect(proxy), deep) as latch:
         await latch.wait(timeout=LIMIT)
-    assert proxy.requests.count(Op.CREATE_CONTAINER) >= 4
-    assert Op.CREATE not in proxy.requests
+    assert len(proxy.seen(Op.CREATE_CONTAINER)) >= 4
+    assert not proxy.seen(Op.CREATE)
     for ancestor in (path, f"{path}/of", f"{path}/of/the", deep):
         assert (await client.get(ancestor)).stat.ephemeral_owner == 0  # a container says 0 since 3.5.4
 
@@ -274,9 +274,7 @@ async def test_participants_of_nothing(client: Client, path: str) -> None:
     assert await latch.leader() is None
 
 
-async def test_participants_that_vanish_meanwhile(
-    client: Client, connect: Connect, proxy: CuttingProxy, path: str
-) -> None:
+async def test_participants_that_vanish_meanwhile(client: Client, connect: Connect, proxy: Proxy, path: str) -> None:
     """A node that goes between the list and its reading is left out; the next one counts as the leader."""
     await client.create(path)
     made = [
@@ -284,9 +282,9 @@ async def test_participants_that_vanish_meanwhile(
         for name in (b"a", b"b", b"c")
     ]
     latch = LeaderLatch(await connect(proxy), path)
-    held = proxy.hold(Op.GET_CHILDREN)
+    held = proxy.hold_reply(Op.GET_CHILDREN)
     asked = asyncio.ensure_future(latch.participants())
-    await held.reached.wait()
+    await held.reached()
     await client.delete(made[0])
     held.release()
     assert await asked == [Participant("b", True), Participant("c", False)]

@@ -13,18 +13,18 @@ from everlatch.errors import ClientClosedError, ClientStateError, NoAuthError, N
 from everlatch.recipes import LeaderLatch, leader_latch
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission, State
 from everlatch.wire.codes import Op
+from real.faults import shut
 from recipes.election import GUID, LIMIT, Heard, end_session, nodes, started, until_gone, until_nodes
 
 if TYPE_CHECKING:
-    from everlatch.testing import Server
+    from everlatch.testing import Proxy, Server
     from recipes.conftest import Connect
-    from recipes.cutting_proxy import CuttingProxy
 
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture
-async def member(connect: Connect, proxy: CuttingProxy) -> Client:
+async def member(connect: Connect, proxy: Proxy) -> Client:
     """A client whose link is in the proxy's hands."""
     return await connect(proxy)
 
@@ -55,64 +55,62 @@ async def until_led(latch: LeaderLatch) -> int:
 # -- lost replies ------------------------------------------------------------------------------------------------------
 
 
-async def test_create_applied_and_its_reply_lost(
-    member: Client, proxy: CuttingProxy, client: Client, made: str
-) -> None:
+async def test_create_applied_and_its_reply_lost(member: Client, proxy: Proxy, client: Client, made: str) -> None:
     """The node is found by its GUID behind a commit; no second one is created."""
     cut = proxy.lose_reply(Op.CREATE2)
     async with LeaderLatch(member, made, "x") as latch:
         token = await latch.wait(timeout=LIMIT)
-        assert cut.is_set()
+        assert cut.times == 1
         (name,) = await nodes(client, made)
         assert latch.node == f"{made}/{name}"
         assert token == (await client.get(latch.node)).stat.czxid
-        assert proxy.requests.count(Op.CREATE2) == 1
-        assert proxy.requests.index(Op.MULTI) < proxy.requests.index(Op.GET_CHILDREN)
+        assert len(proxy.seen(Op.CREATE2)) == 1
+        assert next(request.op for request in proxy.seen({Op.MULTI, Op.GET_CHILDREN})) is Op.MULTI
 
 
-async def test_create_lost_unapplied(member: Client, proxy: CuttingProxy, client: Client, made: str) -> None:
+async def test_create_lost_unapplied(member: Client, proxy: Proxy, client: Client, made: str) -> None:
     """Nothing is found, so it is created again: one node."""
     cut = proxy.lose_request(Op.CREATE2)
     async with LeaderLatch(member, made) as latch:
         await latch.wait(timeout=LIMIT)
-        assert cut.is_set()
+        assert cut.times == 1
         assert len(await nodes(client, made)) == 1
-        assert proxy.requests.count(Op.CREATE2) == 2
+        assert len(proxy.seen(Op.CREATE2)) == 2
 
 
-async def test_create_lost_again_and_again(member: Client, proxy: CuttingProxy, client: Client, made: str) -> None:
+async def test_create_lost_again_and_again(member: Client, proxy: Proxy, client: Client, made: str) -> None:
     """The search for the node is cut off too: still one node."""
     cuts = [proxy.lose_reply(Op.CREATE2), proxy.lose_reply(Op.MULTI), proxy.lose_request(Op.GET_CHILDREN)]
     async with LeaderLatch(member, made) as latch:
         await latch.wait(timeout=LIMIT)
-        assert all(cut.is_set() for cut in cuts)
+        assert [cut.times for cut in cuts] == [1, 1, 1]
         assert len(await nodes(client, made)) == 1
 
 
-async def test_creation_of_the_path_with_its_reply_lost(member: Client, proxy: CuttingProxy, path: str) -> None:
+async def test_creation_of_the_path_with_its_reply_lost(member: Client, proxy: Proxy, path: str) -> None:
     """A blip while the path is made is no refusal: `wait` goes on waiting."""
     cut = proxy.lose_reply(Op.CREATE_CONTAINER)
     async with LeaderLatch(member, path) as latch:
         await latch.wait(timeout=LIMIT)
-        assert cut.is_set()
+        assert cut.times == 1
 
 
 async def test_path_vanished_while_the_create_was_in_doubt(
-    member: Client, proxy: CuttingProxy, client: Client, made: str
+    member: Client, proxy: Proxy, client: Client, made: str
 ) -> None:
     """The path is gone when the node is looked for: all is made anew."""
     proxy.lose_request(Op.CREATE2)
-    held = proxy.hold(Op.EXISTS)  # of the path, when the check has found it missing
+    held = proxy.hold_reply(Op.EXISTS)  # of the path, when the check has found it missing
     await client.delete(made)
     async with LeaderLatch(member, made) as latch:
-        await held.reached.wait()
+        await held.reached()
         held.release()
         await latch.wait(timeout=LIMIT)
         assert len(await nodes(client, made)) == 1
 
 
 async def test_node_in_doubt_behind_a_refused_search(
-    connect: Connect, member: Client, proxy: CuttingProxy, client: Client, path: str, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, member: Client, proxy: Proxy, client: Client, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The create was applied, its reply lost, and the node may not be looked for: no second node is created, for the
     member would wait behind its own first one."""
@@ -129,18 +127,18 @@ async def test_node_in_doubt_behind_a_refused_search(
 
 
 async def test_default_timeout_of_the_client_is_not_the_latchs(
-    connect: Connect, proxy: CuttingProxy, client: Client, made: str
+    connect: Connect, proxy: Proxy, client: Client, made: str
 ) -> None:
     """A member waits for its place however long the link is away, whatever timeout its client has for calls; and it
     still knows its node by its GUID afterwards."""
     member = await connect(proxy, default_timeout=0.05)
     cut = proxy.lose_reply(Op.CREATE2)
     async with LeaderLatch(member, made) as latch:
-        await cut.wait()
-        proxy.refuse()
+        await cut.happened()
+        shut(proxy)
         with pytest.raises(CallTimeoutError, match=r"wait for leadership of .* timed out after 0\.2 s$"):
             await latch.wait(timeout=0.2)
-        proxy.heal()
+        proxy.accept()
         await latch.wait(timeout=LIMIT)
         assert len(await nodes(client, made)) == 1
 
@@ -150,7 +148,7 @@ async def test_default_timeout_of_the_client_is_not_the_latchs(
 
 @pytest.mark.parametrize("fault", ["lose_reply", "lose_request"])
 async def test_delete_lost_in_close(
-    member: Client, proxy: CuttingProxy, client: Client, path: str, fault: str, caplog: pytest.LogCaptureFixture
+    member: Client, proxy: Proxy, client: Client, path: str, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Applied or not: the node is gone in the end, and a blip is no error worth a log entry."""
     latch = LeaderLatch(member, path)
@@ -158,20 +156,20 @@ async def test_delete_lost_in_close(
     await latch.wait(timeout=LIMIT)
     cut = getattr(proxy, fault)(Op.DELETE)
     await latch.close(timeout=LIMIT)
-    assert cut.is_set()
+    assert cut.times == 1
     assert await nodes(client, path) == []
     assert "can't delete" not in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["answered", "cut"])
 async def test_close_while_the_create_is_in_flight(
-    member: Client, proxy: CuttingProxy, client: Client, made: str, ending: str
+    member: Client, proxy: Proxy, client: Client, made: str, ending: str
 ) -> None:
     """Nobody has seen the reply to the create; the node is deleted all the same."""
-    held = proxy.hold(Op.CREATE2)
+    held = proxy.hold_reply(Op.CREATE2)
     latch = LeaderLatch(member, made)
     await latch.start()
-    await held.reached.wait()
+    await held.reached()
     closing = asyncio.ensure_future(latch.close(timeout=LIMIT))
     await until_nodes(client, made, lambda names: len(names) == 1)
     if ending == "answered":
@@ -182,29 +180,29 @@ async def test_close_while_the_create_is_in_flight(
     assert await nodes(client, made) == []
 
 
-async def test_close_while_disconnected(member: Client, proxy: CuttingProxy, client: Client, path: str) -> None:
+async def test_close_while_disconnected(member: Client, proxy: Proxy, client: Client, path: str) -> None:
     """It returns within its timeout; the node is deleted after the reconnect."""
     latch = LeaderLatch(member, path)
     await latch.start()
     await latch.wait(timeout=LIMIT)
-    proxy.refuse()
+    shut(proxy)
     await until_state(member, State.SUSPENDED)
     begun = time.monotonic()
     await latch.close(timeout=0.1)
     assert 0.1 <= time.monotonic() - begun < 1.0
     assert len(await nodes(client, path)) == 1
-    proxy.heal()
+    proxy.accept()
     await until_gone(client, path)
 
 
-async def test_close_cancelled(member: Client, proxy: CuttingProxy, client: Client, path: str) -> None:
+async def test_close_cancelled(member: Client, proxy: Proxy, client: Client, path: str) -> None:
     """Cancelling `close` doesn't stop the deletion."""
     latch = LeaderLatch(member, path)
     await latch.start()
     await latch.wait(timeout=LIMIT)
-    held = proxy.hold(Op.DELETE)
+    held = proxy.hold_reply(Op.DELETE)
     closing = asyncio.ensure_future(latch.close(timeout=None))
-    await held.reached.wait()
+    await held.reached()
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
@@ -212,17 +210,15 @@ async def test_close_cancelled(member: Client, proxy: CuttingProxy, client: Clie
     await until_gone(client, path)
 
 
-async def test_close_without_a_connection_ever(
-    connect: Connect, proxy: CuttingProxy, client: Client, path: str
-) -> None:
+async def test_close_without_a_connection_ever(connect: Connect, proxy: Proxy, client: Client, path: str) -> None:
     """A latch that never got as far as a session closes at once, and leaves nothing for later."""
-    proxy.refuse()
+    shut(proxy)
     cold = Client(proxy.address)
     await cold.start(wait=False)
     latch = LeaderLatch(cold, path)
     await latch.start()
     await latch.close(timeout=None)
-    proxy.heal()
+    proxy.accept()
     await cold.wait_connected(timeout=LIMIT)
     await cold.sync("/")
     assert await client.exists(path) is None
@@ -248,26 +244,26 @@ async def test_no_permission_to_delete(
 # -- links and sessions ------------------------------------------------------------------------------------------------
 
 
-async def test_a_lost_link_ends_leadership_until_it_is_back(member: Client, proxy: CuttingProxy, path: str) -> None:
+async def test_a_lost_link_ends_leadership_until_it_is_back(member: Client, proxy: Proxy, path: str) -> None:
     """`SUSPENDED` ends it at once; on the new connection it comes back, with the same node and token."""
     latch = LeaderLatch(member, path)
     heard = Heard()
     latch.add_listener(heard)
     await latch.start()
     token, node = await latch.wait(timeout=LIMIT), latch.node
-    proxy.refuse()
+    shut(proxy)
     await latch.wait_lost()
     assert member.state is State.SUSPENDED
     with pytest.raises(NotLeaderError):
         _ = latch.token
-    proxy.heal()
+    proxy.accept()
     assert await latch.wait(timeout=LIMIT) == token
     assert latch.node == node
     assert heard.told == [True, False, True]
     await latch.close()
 
 
-async def test_a_quick_blip_is_not_overlooked(member: Client, proxy: CuttingProxy, path: str) -> None:
+async def test_a_quick_blip_is_not_overlooked(member: Client, proxy: Proxy, path: str) -> None:
     """The link breaks and is back at once, several times: every loss is told, and the token stays."""
     latch = LeaderLatch(member, path)
     heard = Heard()
@@ -284,7 +280,7 @@ async def test_a_quick_blip_is_not_overlooked(member: Client, proxy: CuttingProx
 
 
 async def test_ended_session(
-    server: Server, member: Client, proxy: CuttingProxy, client: Client, connect: Connect, path: str
+    server: Server, member: Client, proxy: Proxy, client: Client, connect: Connect, path: str
 ) -> None:
     """In the new session there is a new node and a larger token; meanwhile the next member leads, never both."""
     overlap: list[bool] = []
@@ -296,11 +292,11 @@ async def test_ended_session(
     await second.start()
     await until_nodes(client, path, lambda names: len(names) == 2)
     old_session = member.session_id
-    proxy.refuse()
+    shut(proxy)
     await first.wait_lost()
     await end_session(server, member)
     second_token = await second.wait(timeout=LIMIT)
-    proxy.heal()
+    proxy.accept()
     await until_nodes(client, path, lambda names: len(names) == 2)
     assert member.session_id != old_session
     assert not first.is_leader
@@ -312,7 +308,7 @@ async def test_ended_session(
     assert True not in overlap
 
 
-async def test_half_open_link(connect: Connect, proxy: CuttingProxy, client: Client, path: str) -> None:
+async def test_half_open_link(connect: Connect, proxy: Proxy, client: Client, path: str) -> None:
     """Nothing comes through, and nobody says so: the leader stops believing before the next one begins."""
     member = await connect(proxy, session_timeout=1.5)
     first, second = LeaderLatch(member, path, "1"), LeaderLatch(await connect(), path, "2")
@@ -329,6 +325,7 @@ async def test_half_open_link(connect: Connect, proxy: CuttingProxy, client: Cli
     assert not second.is_leader
     assert await second.wait(timeout=LIMIT) > token
     assert await believed is False
+    proxy.cut()
     proxy.heal()
     await until_nodes(client, path, lambda names: len(names) == 2)
     await second.close()
@@ -336,17 +333,15 @@ async def test_half_open_link(connect: Connect, proxy: CuttingProxy, client: Cli
     await first.close()
 
 
-async def test_a_lingering_node_of_another_session(
-    member: Client, proxy: CuttingProxy, client: Client, made: str
-) -> None:
+async def test_a_lingering_node_of_another_session(member: Client, proxy: Proxy, client: Client, made: str) -> None:
     """A node with our GUID that another session owns gives no leadership (CURATOR-696): one of our own is created,
     behind it."""
     proxy.lose_request(Op.CREATE2)
-    held = proxy.hold(Op.MULTI)
+    held = proxy.hold_reply(Op.MULTI)
     async with LeaderLatch(member, made) as latch:
         heard = Heard()
         latch.add_listener(heard)
-        await held.reached.wait()
+        await held.reached()
         lingering = await client.create(f"{made}/{latch._prefix}", ephemeral=True, sequential=True)
         held.release()
         await until_nodes(client, made, lambda names: len(names) == 2)
@@ -384,7 +379,7 @@ async def test_a_paused_process_doesnt_believe(client: Client, path: str, monkey
 
 
 async def test_paused_while_the_leader_looks_again(
-    member: Client, proxy: CuttingProxy, client: Client, path: str, monkeypatch: pytest.MonkeyPatch
+    member: Client, proxy: Proxy, client: Client, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pause falls between a leader's reads and their replies: its end of leadership is told all the same."""
     latch = LeaderLatch(member, path)
@@ -393,9 +388,9 @@ async def test_paused_while_the_leader_looks_again(
     await latch.start()
     await latch.wait(timeout=LIMIT)
     lost = asyncio.ensure_future(latch.wait_lost())
-    held = proxy.hold(Op.GET_CHILDREN)
+    held = proxy.hold_reply(Op.GET_CHILDREN)
     await client.set(latch.node, b"")
-    await held.reached.wait()
+    await held.reached()
     forward(member, monkeypatch, 11.0)
     held.release()
     await asyncio.wait_for(lost, LIMIT)
@@ -404,19 +399,19 @@ async def test_paused_while_the_leader_looks_again(
 
 
 async def test_node_deleted_while_its_replies_are_on_their_way(
-    member: Client, proxy: CuttingProxy, client: Client, made: str
+    member: Client, proxy: Proxy, client: Client, made: str
 ) -> None:
     """Replies that say "first" and the news of the own node's deletion come together: the member never leads with the
     deleted node."""
-    held = proxy.hold(Op.GET_CHILDREN)
+    held = proxy.hold_reply(Op.GET_CHILDREN)
     latch = LeaderLatch(member, made)
     heard = Heard()
     latch.add_listener(heard)
     await latch.start()
-    await held.reached.wait()
+    await held.reached()
     deleted = (await client.get(latch.node)).stat.czxid
     await client.delete(latch.node)
-    await held.frames(2)
+    await held.reached(frames=2)
     held.release()
     assert await latch.wait(timeout=LIMIT) > deleted
     await heard.until(True)
@@ -497,7 +492,7 @@ async def test_client_closed_under_the_latch(connect: Connect, client: Client, p
             await latch.wait(timeout=LIMIT)
 
 
-async def test_closing_client_doesnt_believe(member: Client, proxy: CuttingProxy, path: str) -> None:
+async def test_closing_client_doesnt_believe(member: Client, proxy: Proxy, path: str) -> None:
     """Once the end of the session is asked for, the next member may lead at any moment: before the reply is here."""
     latch = LeaderLatch(member, path)
     await latch.start()
@@ -513,17 +508,17 @@ async def test_closing_client_doesnt_believe(member: Client, proxy: CuttingProxy
 
 
 async def test_close_after_the_session_has_ended(
-    server: Server, member: Client, proxy: CuttingProxy, client: Client, path: str, caplog: pytest.LogCaptureFixture
+    server: Server, member: Client, proxy: Proxy, client: Client, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The node went with its session: nothing is left to do, and nothing goes on in the background."""
     latch = LeaderLatch(member, path)
     await latch.start()
     await latch.wait(timeout=LIMIT)
-    proxy.refuse()
+    shut(proxy)
     await latch.wait_lost()
     await end_session(server, member)
     closing = asyncio.ensure_future(latch.close(timeout=None))
-    proxy.heal()
+    proxy.accept()
     await asyncio.wait_for(closing, LIMIT)
     await until_gone(client, path)
     assert "can't delete" not in caplog.text

@@ -7,13 +7,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from everlatch.errors import QueueFullError, SessionExpiredError
 from everlatch.session.actions import Closed
+from everlatch.session.requests import Operation
 from everlatch.session.session import Phase
 from everlatch.session.states import TRANSITIONS
-from everlatch.types import EventType, State
+from everlatch.session.watches import PERSISTENT, RECURSIVE
+from everlatch.types import EventType, State, WatchKind
+from everlatch.wire.codes import Op
 from everlatch.wire.framing import frame
 from everlatch.wire.headers import encode_reply
+from everlatch.wire.watch_records import encode_add_watch_request, encode_remove_watches_request
 from session.driver import EXISTS, GET, SET, Driver
 
+ADD = {kind: Operation("add_watch", Op.ADD_WATCH, lambda *_: 0, watch=kind) for kind in (PERSISTENT, RECURSIVE)}
+PLACES = ("/p", "/p/q")
 LINKED = (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING)
 
 
@@ -32,6 +38,7 @@ class SessionMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.calls = []
+        self.listeners = []
         self.granted = set()
         self.seen_changes = 0
         self.state = State.CONNECTING
@@ -148,7 +155,7 @@ class SessionMachine(RuleBasedStateMachine):
             count -= 1
 
     @asked
-    @rule(err=st.sampled_from([-101, -102, -115, -4242]))
+    @rule(err=st.sampled_from([-5, -6, -101, -102, -115, -121, -4242]))
     def a_request_is_refused(self, err):
         self.driver.feed(self.driver.reply_to(self.driver.unanswered[0], err=err))
 
@@ -165,8 +172,9 @@ class SessionMachine(RuleBasedStateMachine):
     @serving
     @rule(event=st.sampled_from([*EventType, 77]), data=st.data())
     def an_event_comes(self, event, data):
-        watched = [path for kind in self.driver.session.watches._watches for path in kind]
-        self.driver.event(event, data.draw(st.sampled_from(["/elsewhere", *watched])))
+        watched = [path for kind in self.driver.session.watching._one_shot._watches for path in kind]
+        path = data.draw(st.sampled_from(["/elsewhere", *PLACES, *watched]))
+        self.driver.event(event, path, data.draw(st.sampled_from([-1, 7])))
 
     @in_phase(*LINKED)
     @rule(data=st.one_of(st.binary(max_size=60), st.binary(min_size=16, max_size=40).map(frame)))
@@ -203,6 +211,36 @@ class SessionMachine(RuleBasedStateMachine):
                 self.calls.append(self.driver.submit(operation, f"/{next(self.ids)}", **more))
             except (QueueFullError, SessionExpiredError):  # the latter: there is no session, and it is bound
                 return
+
+    @taking
+    @rule(kind=st.sampled_from([PERSISTENT, RECURSIVE]), place=st.sampled_from(PLACES))
+    def a_persistent_watch_is_asked_for(self, kind, place):
+        def listener(event):
+            """One of its own for each."""
+
+        self.driver.session.want_watch(kind, place, listener)
+        self.listeners.append((kind, place, listener))
+        try:
+            body = encode_add_watch_request(place, kind - PERSISTENT)
+            self.calls.append(self.driver.submit(ADD[kind], place, body, watch=listener))
+        except QueueFullError:
+            self.who_listens_leaves(-1)
+
+    @precondition(lambda self: self.listeners)
+    @rule(index=st.just(0))
+    def who_listens_leaves(self, index):
+        self.driver.session.leave_watch(*self.listeners.pop(index))
+        self.driver.pump()
+
+    @taking
+    @rule(which=st.sampled_from(WatchKind), place=st.sampled_from(PLACES))
+    def one_shot_watches_are_removed(self, which, place):
+        operation = self.driver.session.removal(which, place)
+        try:
+            body = encode_remove_watches_request(place, which.value)
+            self.calls.append(self.driver.submit(operation, place, body))
+        except QueueFullError:
+            return
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
@@ -273,6 +311,15 @@ class SessionMachine(RuleBasedStateMachine):
         assert requests.queued_calls == len(waiting)
         assert requests.queued_bytes == sum(len(request.body) + 12 for request in waiting)
         assert requests._withdrawn == len(requests._waiting) - len(waiting)
+
+    @invariant()
+    def who_hears_listens(self):
+        persistent = self.driver.session.watching._persistent
+        heard = [(*place, callback) for place, callbacks in persistent._heard.items() for callback in callbacks]
+        assert len(heard) == len(set(heard))
+        assert set(heard) <= set(self.listeners)
+        wanted = [(*place, callback) for place, callbacks in persistent._wanted.items() for callback in callbacks]
+        assert sorted(map(hash, wanted)) == sorted(map(hash, self.listeners))
 
     @invariant()
     def credentials_are_unanswered_only_on_a_connection(self):

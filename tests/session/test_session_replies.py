@@ -84,6 +84,25 @@ def test_a_call_that_something_is_before_is_queued(before):
     assert (driver.session.requests.queued_calls, request.xid) == (2 if before == "a call that waits" else 1, 0)
 
 
+def test_who_demands_authentication_is_left_at_once():
+    """It closes the connection anyway: what is written meanwhile would be in doubt."""
+    driver, (first, second) = reading("/a", "/b")
+    driver.feed(driver.reply_to(driver.unanswered[0], -124))
+    assert isinstance(first.error, SessionClosedRequireAuthError)
+    write = driver.call(SET)
+    assert isinstance(reason(driver), SessionClosedRequireAuthError)
+    driver.answer(2)
+    assert (second.result, write.ends, write.error) == (NODE, 1, None)
+
+
+def test_the_answer_to_closing_is_no_demand():
+    driver = connected()
+    driver.session.close(driver.now)
+    driver.pump()
+    driver.feed(driver.reply_to(driver.unanswered[0], -124))
+    assert driver.session.state is State.CLOSED
+
+
 def test_many_replies_in_one_read():
     driver, calls = reading(*READS)
     driver.feed(*[driver.reply_to(request) for request in list(driver.unanswered)])

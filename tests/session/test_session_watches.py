@@ -3,8 +3,8 @@
 import pytest
 
 from everlatch.errors import ServerError
+from everlatch.session.rearming import FRAME_LIMIT
 from everlatch.session.requests import Request
-from everlatch.session.watches import FRAME_LIMIT
 from everlatch.types import EventType, State, WatchEvent
 from everlatch.wire.codes import Op
 from everlatch.wire.headers import encode_reply

@@ -105,13 +105,14 @@ class Peer(asyncio.Protocol):
 class Wire:
     """A server that says nothing by itself, a proxy before it, and connections through both."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: int) -> None:
         self.accepted: asyncio.Queue[Peer] = asyncio.Queue()
         self.peers: list[Peer] = []
+        self._options = options
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
-        self.proxy = Proxy(_address(self._server.sockets[0]))
+        self.proxy = Proxy(_address(self._server.sockets[0]), **self._options)
         await self.proxy.start()
         return self
 
@@ -182,7 +183,8 @@ async def test_clients_work_through_it() -> None:
         (connection,) = proxy.connections
         assert connection.session_id == client.session_id
         assert not connection.opaque
-        assert proxy.requests[0] == (connection, 0, HANDSHAKE, "")
+        greeting = proxy.requests[0]
+        assert (greeting.connection, greeting.xid, greeting.op, greeting.path) == (connection, 0, HANDSHAKE, "")
         assert [(request.op, request.path) for request in proxy.seen()] == [
             (Op.CREATE2, "/app/a"),
             (Op.GET_DATA, "/app/a"),
@@ -191,6 +193,72 @@ async def test_clients_work_through_it() -> None:
         xids = [request.xid for request in proxy.seen()]
         assert xids == sorted(set(xids))
     assert proxy.seen(Op.CLOSE_SESSION)[0].path == ""
+
+
+@on_every_loop
+async def test_requests_are_remembered_with_their_size_and_the_servers_answer() -> None:
+    async with ScriptedServer() as server, Proxy(server.address) as proxy, Client(proxy.address) as client:
+        await client.create("/a", bytes(1000))
+        with pytest.raises(NoNodeError):
+            await client.get("/missing")
+        proxy.lose_reply(Op.SET_DATA)
+        with pytest.raises(OutcomeUnknownError):
+            await client.set("/a", b"1")
+        proxy.lose_request(Op.DELETE)
+        with pytest.raises(OutcomeUnknownError):
+            await client.delete("/a")
+        greeting, *seen = (request for request in proxy.requests if request.op != Op.PING)
+        create, get_missing, lost_reply, _, lost_request = seen[:5]
+        assert [request.op for request in seen[:5]] == [Op.CREATE2, Op.GET_DATA, Op.SET_DATA, HANDSHAKE, Op.DELETE]
+        assert [request.code for request in (greeting, create, get_missing, lost_reply)] == [0, 0, -101, 0]
+        assert lost_reply.answered, "the server has executed it, and only the client does not know"
+        assert (lost_request.answered, lost_request.code) == (False, None)
+        assert create.size > 1000 > get_missing.size == len(get(1, "/missing"))
+
+
+@on_every_loop
+async def test_a_session_that_is_refused_is_an_answer_too() -> None:
+    async with Wire() as wire:
+        client, server = await wire.connect()
+        client.send(HELLO)
+        await server.until_received(HELLO)
+        server.send(frame(struct.pack(">iiqi16s?", 0, 0, 0, 16, bytes(16), False)))
+        (greeting,) = await wire.proxy.wait_for(HANDSHAKE)
+        assert not greeting.answered or greeting.code == -112
+        await wire.proxy.until(lambda: greeting.answered)
+        assert greeting.code == -112
+
+
+@on_every_loop
+async def test_of_so_many_requests_only_the_last_are_remembered() -> None:
+    async with Wire(max_requests=10) as wire:
+        client, _ = await wire.greet()
+        waiting = asyncio.create_task(wire.proxy.wait_for(Op.GET_DATA, count=100))
+        for xid in range(1, 101):
+            client.send(get(xid))
+            await wire.proxy.until(lambda xid=xid: wire.proxy.requests[-1].xid == xid)
+            assert len(wire.proxy.requests) <= 10
+        assert [request.xid for request in await waiting] == list(range(1, 101)), "who waits sees all of them"
+        assert [request.xid for request in wire.proxy.requests][-5:] == [96, 97, 98, 99, 100]
+        assert len(wire.proxy.seen(Op.GET_DATA)) == len(await wire.proxy.wait_for(Op.GET_DATA, count=5))
+    with pytest.raises(InvalidArgumentError, match="max_requests"):
+        Proxy("127.0.0.1:1", max_requests=0)
+
+
+@on_every_loop
+async def test_frames_can_be_altered() -> None:
+    async with Wire() as wire:
+        client, server = await wire.greet()
+        changes = {get(1): get(7), get(2): b"", reply(7): reply(1, b"!"), reply(8): b"\0garbage"}
+        wire.proxy.alter = lambda direction, whole: changes.get(whole, whole)
+        client.send(get(1), get(2), get(3))
+        await server.until_received(get(7), get(3))
+        assert [request.xid for request in wire.proxy.seen()] == [1, 2, 3], "they are what came"
+        server.send(reply(7), reply(3), reply(8))
+        await client.until_received(reply(1, b"!"), reply(3), b"\0garbage")
+        wire.proxy.alter = None
+        server.send(reply(8))
+        await client.until(lambda: client.received.endswith(reply(8)))
 
 
 @on_every_loop
@@ -645,10 +713,9 @@ async def test_what_was_held_goes_in_one_write() -> None:
         server.send(reply(2))
         await second.reached()
         second.release()
-        seen = asyncio.Event()
-        wire.proxy.on_frame = lambda _: seen.set()
         server.send(reply(3))
-        await seen.wait()
+        await first.reached(frames=3)
+        assert (first.frames, second.frames) == (3, 1), "the second is released, and stands behind the first"
         assert not client.received
         first.release()
         await client.until_received(reply(1), reply(2), reply(3))

@@ -75,4 +75,3 @@ def test_modes():
 def test_special_numbers():
     assert (codes.XID_NOTIFICATION, codes.XID_PING, codes.XID_AUTH, codes.XID_SET_WATCHES) == (-1, -2, -4, -8)
     assert codes.KEEPER_STATE_SYNC_CONNECTED == 3
-    assert codes.MAX_TTL_MS == 1_099_511_627_775

@@ -4,14 +4,16 @@ Rules of this layer: it moves bytes, arms one timer, runs callbacks and keeps fu
 session (that is `session/`). It is built on the public API of event loops (`create_connection`, `getaddrinfo`,
 `call_soon`, `call_later`), so that uvloop, TLS and a simulated loop fit in.
 
-    call          what an operation returns: a future that is a coroutine too
-    clock         which clock a loop is read by
-    transport     connections: protocol, dialer
-    lookups       name resolution that outlives an attempt
-    dispatch      user callbacks, kept away from each other and from us
-    subscription  async iterators over what happens
-    audience      who hears of changes of state
-    engine        owns one session and performs what it asks for
+    call            what an operation returns: a future that is a coroutine too
+    clock           which clock a loop is read by
+    transport       connections: protocol, dialer
+    lookups         name resolution that outlives an attempt
+    server_version  which version the server in use has, for operations that older ones lack
+    dispatch        user callbacks, kept away from each other and from us
+    subscription    async iterators over what happens
+    watch_subscription  persistent watches as such iterators
+    audience        who hears of changes of state
+    engine          owns one session and performs what it asks for
 """
 
 __all__: list[str] = []

@@ -4,7 +4,8 @@ Rules:
 1. A session is never touched across an `await`, and only from the loop that started the engine.
 2. One flush a loop turn: the calls of one turn go out in one write. A call that finds nothing in flight goes at once,
    so that a caller who waits for each answer does not wait for the turn as well.
-3. A task that awaits such a call goes on in the turn that reads the reply, after all else that the read calls for.
+3. A task that awaits such a call goes on in the turn that reads the reply, after all else that the read calls for;
+   in the next turn, if others have to be told first of what came before the reply.
 4. With many calls in flight reading pauses for a millisecond after each read: replies then come in batches, and the
    CPU per call halves. With few in flight it never does.
 """
@@ -21,6 +22,7 @@ from everlatch.engine.call import Call
 from everlatch.engine.clock import clock_of
 from everlatch.engine.dispatch import Dispatcher, Lane
 from everlatch.engine.lookups import Lookups
+from everlatch.engine.server_version import ServerVersions
 from everlatch.engine.transport import Dialer, Link, TcpDialer, link_type
 from everlatch.errors import (
     AlreadyStartedError,
@@ -39,6 +41,7 @@ from everlatch.errors import (
     describe,
     hex_id,
 )
+from everlatch.paths import Endpoint
 from everlatch.session.actions import Announce, Closed, Dial, HangUp, Resolve, RoundFailed
 from everlatch.session.requests import Operation, Request
 from everlatch.session.session import Phase, Session, SessionOptions
@@ -51,8 +54,8 @@ if TYPE_CHECKING:
 
     from everlatch.engine.call import Waiter
     from everlatch.engine.subscription import Subscription
-    from everlatch.paths import Endpoint
-    from everlatch.types import Remove, Watch, WatchEvent
+    from everlatch.engine.watch_subscription import WatchSubscription
+    from everlatch.types import Remove, Watch, WatchEvent, WatchKind
 
 __all__ = ["MAX_REQUEST_SIZE", "Engine"]
 
@@ -104,6 +107,8 @@ class Engine:
         self._open: set[asyncio.Future[None]] = set()
         self._alone: Call[Any] | None = None
         """The last call that found nothing in flight; rule 3."""
+        self._told = False
+        """Whether somebody is being told of an event or a change of state that came with the present read."""
         # One flush and one timer at most.
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -114,6 +119,9 @@ class Engine:
         self._closed: asyncio.Future[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
         self._audience = Audience()
+        self.versions = ServerVersions(self)
+        self._watch_subscriptions: dict[WatchSubscription, None] = {}
+        """Tells operations that older servers lack whether the server in use has them."""
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -188,6 +196,13 @@ class Engine:
         """An identity known before `start()`."""
         self._check_credentials(scheme, body)
         self.session.authenticate(scheme, body, None, 0.0)
+
+    @property
+    def server_address(self) -> Endpoint | None:
+        """Where the present connection goes, if it goes over IP."""
+        transport = self._link.transport if self._link is not None else None
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        return Endpoint(peer[0], peer[1]) if isinstance(peer, tuple) else None
 
     @property
     def max_queued_calls(self) -> int:
@@ -283,6 +298,7 @@ class Engine:
             task.cancel()
         if self._attempts or self._open:
             await asyncio.wait([*self._attempts.values(), *self._open], timeout=1.0)
+        await self.versions.close()
 
     # -- states ----------------------------------------------------------------------------------------------------
 
@@ -304,6 +320,22 @@ class Engine:
     def states(self) -> Subscription[StateChange]:
         """See `Client.states`."""
         return self._audience.subscribe()
+
+    def watch_wanted(self, subscription: WatchSubscription, kind: int, path: str, callback: Watch) -> None:
+        """A persistent watch is about to be asked for."""
+        self.session.want_watch(kind, path, callback)
+        self._watch_subscriptions[subscription] = None
+
+    def watch_left(self, subscription: WatchSubscription, kind: int, path: str, callback: Watch) -> None:
+        """Its subscription was closed."""
+        self._watch_subscriptions.pop(subscription, None)
+        self.session.leave_watch(kind, path, callback)
+        if self.session.state not in FINAL_STATES:
+            self._pump()
+
+    def removal(self, which: WatchKind, path: str) -> Operation:
+        """The operation that removes one-shot watches; what it does here, it does when its reply is read."""
+        return self.session.removal(which, path)
 
     async def wait_connected(self, timeout: Timeout) -> None:
         """See `Client.wait_connected`."""
@@ -349,6 +381,7 @@ class Engine:
         alone, waiter = self._alone, None
         if alone is not None:
             waiter, alone.waiter = alone.waiter, None
+            self._told = False
         try:
             session.bytes_received(link.conn, data, now)
             if len(self._requests.in_flight) >= _BATCHING_FROM:
@@ -372,7 +405,9 @@ class Engine:
             return
         assert self._loop is not None
         wake_up, context = waiter
-        if asyncio.current_task(self._loop) is not None:  # a transport that reports from within a task
+        # Events come before the replies that show the change, and who hears of them hears them first. And a transport
+        # may report from within a task.
+        if self._told or asyncio.current_task(self._loop) is not None:
             self._loop.call_soon(wake_up, call, context=context)
             return
         try:
@@ -532,6 +567,7 @@ class Engine:
         if link is not None and link.conn == conn:
             self._link = None
             link.abort()
+            return  # what made it ends by itself; cancelled now, uvloop would never say that the connection is closed
         attempt = self._attempts.get(conn)
         if attempt is not None:
             attempt.cancel()
@@ -543,15 +579,22 @@ class Engine:
 
     def _announce(self, change: StateChange) -> None:
         _log(change)
+        self._told = True
         if self._lookups is not None and (change.state in CONNECTED_STATES or change.state in FINAL_STATES):
             self._lookups.forget()
         if change.state in CONNECTED_STATES:
             self._wake(None)
         elif change.state in FINAL_STATES:
             self._wake(change)
+            self._end_watches(change)
         self._audience.tell(change)
         if change.state is State.RENEWED:
             self._let_listeners_go_first()
+
+    def _end_watches(self, final: StateChange) -> None:
+        """Nothing will be heard any more; after `CLOSED` by the user's own will."""
+        for subscription in list(self._watch_subscriptions):
+            subscription.end(None if final.state is State.CLOSED else self._final_error("add_watch"))
 
     def _let_listeners_go_first(self) -> None:
         """They restore what the old session had (promise P6); the queue moves when they have been told."""
@@ -584,6 +627,7 @@ class Engine:
 
     def _fire_watches(self, callbacks: list[Watch], event: WatchEvent) -> None:
         assert self._dispatcher is not None
+        self._told = True
         for callback in callbacks:
             self._dispatcher.call(callback, event)
 

@@ -25,8 +25,14 @@ class Subscription(AsyncIterator[T]):
     def __init__(self, on_close: Callable[[Subscription[T]], None] | None = None) -> None:
         self._items: deque[T] = deque()
         self._ended = False
+        self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._on_close = on_close
+
+    @property
+    def queued(self) -> int:
+        """How many items wait to be read."""
+        return len(self._items)
 
     def put(self, item: T) -> None:
         """For the source: one more item."""
@@ -34,9 +40,11 @@ class Subscription(AsyncIterator[T]):
             self._items.append(item)
             self._wake()
 
-    def end(self) -> None:
-        """For the source: nothing will follow what is queued."""
-        self._ended = True
+    def end(self, error: BaseException | None = None) -> None:
+        """For the source: nothing will follow what is queued, but `error`, which says why."""
+        if not self._ended:
+            self._ended = True
+            self._error = error
         self._wake()
 
     def close(self) -> None:
@@ -59,7 +67,8 @@ class Subscription(AsyncIterator[T]):
     async def __anext__(self) -> T:
         while not self._items:
             if self._ended:
-                raise StopAsyncIteration
+                error, self._error = self._error, None
+                raise StopAsyncIteration if error is None else error
             if self._waiter is None or self._waiter.done():
                 self._waiter = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiter)

@@ -7,7 +7,10 @@ deadline. It imports `wire/` and what lies below, nothing else.
     states       which state may follow which
     requests     the queue that tells *never sent* from *sent, unanswered*
     credentials  what a client authenticates with, on every connection anew
-    watches      one-shot watches, and the frames that re-arm them
+    watches      one-shot watches: who waits for what
+    persistent_watches  who wants which, and who hears of an event
+    rearming     the frames that arm all watches again after a reconnect
+    watching     all of them together, and what is asked of servers for them
     liveness     when to ping, when a link is silent, when the session must be assumed lost
     servers      which server to try next
     backoff      how long to wait after a whole round has failed

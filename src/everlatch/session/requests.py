@@ -69,9 +69,13 @@ class Operation(NamedTuple):
     """(buffer, start, end) → result. Raises `ProtocolError` (the connection is dropped) or the call's own error."""
     is_write: bool = False
     watch: int | None = None
-    """The kind of one-shot watch that it can set (`everlatch.session.watches`)."""
+    """The kind of watch that it can set (`everlatch.session.watches`)."""
     missing_is_none: bool = False
     """"No node" is a result (`None`), not an error: exists."""
+    no_watcher: Callable[[Request], Any] | None = None
+    """What "no watcher" means, if it is no error; it may raise one all the same."""
+    unrooted: bool = False
+    """The path is the server's own, whatever the chroot: get_config."""
 
 
 class Request:
@@ -84,6 +88,7 @@ class Request:
         "losses",
         "operation",
         "path",
+        "repeated",
         "sent_at",
         "timeout",
         "watch",
@@ -113,6 +118,8 @@ class Request:
         self.xid = 0
         """0 while it is not sent."""
         self.sent_at = 0.0
+        self.repeated = False
+        """Whether it had been sent on an earlier connection."""
         self.losses = 0
         """In how many lost connections it was the first unanswered request."""
 
@@ -308,6 +315,7 @@ class Requests:
 
     def _put_back(self, request: Request) -> None:
         request.xid = 0
+        request.repeated = True
         self.repeated += 1
         self.queued_calls += 1
         self.queued_bytes += len(request.body) + HEADER_BYTES

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from everlatch.errors import (
     AuthFailedError,
@@ -55,7 +55,8 @@ from everlatch.session.liveness import Liveness
 from everlatch.session.requests import Operation, Request, Requests
 from everlatch.session.servers import Address, Servers
 from everlatch.session.states import CONNECTED_STATES, checked
-from everlatch.session.watches import EXIST, OneShotWatches
+from everlatch.session.watches import EXIST
+from everlatch.session.watching import Watching
 from everlatch.types import EventType, State, StateChange, Statistics, WatchEvent
 from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from everlatch.session.requests import Completion
-    from everlatch.types import Watch
+    from everlatch.types import Watch, WatchKind
 
 __all__ = ["Phase", "Session", "SessionOptions"]
 
@@ -101,13 +102,14 @@ def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
     """Decodes a reply without a body."""
 
 
-_SET_WATCHES = Operation("setWatches", Op.SET_WATCHES, _nothing)
 _CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, _nothing)
 _PING = frame_request(XID_PING, Op.PING, b"")
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
 _NO_NODE = -101
-_OVERTAKING_ERRORS = frozenset({-6, -124})
+_NO_WATCHER = -121
+_AUTHENTICATE_FIRST = -124
+_OVERTAKING_ERRORS = frozenset({-6, _AUTHENTICATE_FIRST})
 
 _MISSING = {
     Phase.RESOLVING: "its name did not resolve",
@@ -141,15 +143,15 @@ class Session:
             max_queued_calls=options.max_queued_calls,
             max_queued_bytes=options.max_queued_bytes,
         )
-        self.watches = OneShotWatches()
+        self.watching = Watching(self._fire, self._ask)
         self.credentials = Credentials()
         self.liveness = Liveness(options.session_timeout)
         self._servers = Servers(options.endpoints, rng, shuffle=options.shuffle)
         self._backoff = Backoff(rng)
         # Output that waits for the engine.
         self.actions: deque[Action] = deque()
-        self._urgent: list[bytes] = []
-        """Frames that go before the queue: handshake, credentials, setWatches, ping."""
+        self._urgent: list[bytes | Request] = []
+        """What goes before the queue: handshake, credentials, ping, and requests of our own."""
         # The session.
         self.state = State.CONNECTING
         self.session_id = 0
@@ -213,7 +215,7 @@ class Session:
         credential = self.credentials.add(scheme, body, request)
         if self.phase is Phase.SERVING:
             # Behind what was called before, so that identities count from when they were added.
-            self._urgent += self.requests.take_batch(now, self.generation)
+            self._urgent = [*self._take_urgent(now), *self.requests.take_batch(now, self.generation)]
         if self.phase in (Phase.AUTHENTICATING, Phase.SERVING):
             self._urgent.append(self.credentials.send(credential))
 
@@ -298,7 +300,7 @@ class Session:
 
     def data_to_send(self, now: float) -> bytes:
         """What is to be written to the present connection now; it counts as sent from here on."""
-        frames, self._urgent = self._urgent, []
+        frames = self._take_urgent(now) if self._urgent else []
         if self.phase is Phase.SERVING:
             frames += self.requests.take_batch(now, self.generation)
             if self._closing and not self._close_sent and not self.requests.queued_calls:
@@ -310,6 +312,10 @@ class Session:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         self._bytes_sent += len(data)
         return data
+
+    def _take_urgent(self, now: float) -> list[bytes]:
+        urgent, self._urgent = self._urgent, []
+        return [self.requests.send_now(item, now) if isinstance(item, Request) else item for item in urgent]
 
     @property
     def has_output(self) -> bool:
@@ -358,7 +364,7 @@ class Session:
             queued_calls=requests.queued_calls,
             queued_bytes=requests.queued_bytes,
             in_flight=len(requests.in_flight),
-            watches=len(self.watches),
+            watches=len(self.watching),
             requests_sent=requests.sent,
             replies_received=self._replies,
             requests_repeated=requests.repeated,
@@ -459,7 +465,7 @@ class Session:
             else:
                 self._next_attempt(now)
             return
-        self.watches.freeze(self.last_zxid)
+        self.watching.link_lost(self.last_zxid)
         self.requests.connection_lost(reason)
         self.liveness.disconnected()
         if self._closing:
@@ -531,8 +537,7 @@ class Session:
         self.phase = Phase.SERVING
         self._serving_since = now
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
-        for body in self.watches.rearm():
-            self._urgent.append(self.requests.send_now(Request(None, _SET_WATCHES, "/", body), now))
+        self.watching.rearm()
         if self._announced_id and self._announced_id != self.session_id:
             self._announce(State.RENEWED, None)
         self._announce(State.CONNECTED, None)
@@ -544,6 +549,7 @@ class Session:
         in_flight = self.requests.in_flight
         unpack = REPLY_HEADER.unpack_from
         answered: Request | None = None
+        believed = self.last_zxid
         try:
             for buf, start, end in self._reader.feed(data):
                 if self.phase is Phase.HANDSHAKE:
@@ -562,12 +568,20 @@ class Session:
                         call = answered.call
                         if err or call is None:
                             self._answer_otherwise(answered, err, now)
+                            if err == _AUTHENTICATE_FIRST:
+                                self._leave_who_demands_authentication(answered)
                         else:
                             self._answer(answered, call, buf, start + _REPLY_HEADER_SIZE, end)
                     else:
                         self._handle_special(xid, zxid, err, buf, start + _REPLY_HEADER_SIZE, end, now)
                 if conn != self._conn:  # that frame has ended the connection
                     return
+                believed = self.last_zxid
+        except ProtocolError:
+            # A zxid from a frame that is wrong otherwise may be wrong too, and one from the future would have every
+            # server refuse us for ever.
+            self.last_zxid = believed
+            raise
         finally:  # what was answered was answered, though a later frame may have ended the connection
             if answered is not None:
                 self.liveness.answered(answered.sent_at, now)
@@ -597,28 +611,43 @@ class Session:
         else:
             self._refuse(request, err)
 
+    def _leave_who_demands_authentication(self, request: Request) -> None:
+        """The server closes the connection behind that answer: a write put onto it now would be in doubt for nothing.
+        (One that has overtaken others is waited for: they may still be answered.)"""
+        if self.phase is Phase.SERVING:
+            raise server_error(_AUTHENTICATE_FIRST, request.operation.name, request.path)
+
     def _answer_without_call(self, request: Request, err: int, now: float) -> None:
         """Our own requests, and those whose caller has gone."""
         operation = request.operation
         if operation is _CLOSE_SESSION:
             self.abort(now)
-        elif operation is _SET_WATCHES:
-            if err:
-                raise server_error(err, operation.name)
-            self.watches.rearmed()
+        elif operation.watch is not None:
+            # The caller has gone; the server may have armed its watch all the same.
+            if request.watch is not None and (not err or (err == _NO_NODE and operation.missing_is_none)):
+                self.watching.armed(operation.watch, self._watched_path(request), None)
+        elif self.watching.is_fatal_answer(request, err):
+            raise server_error(err, operation.name)
 
     def _refuse(self, request: Request, err: int) -> None:
-        if err == _NO_NODE and request.operation.missing_is_none:
+        operation = request.operation
+        if err == _NO_NODE and operation.missing_is_none:
             if request.watch is not None:
                 self._register(request, EXIST)
             request.complete(None)
+        elif err == _NO_WATCHER and operation.no_watcher is not None:
+            _end(request, operation.no_watcher)
         else:
-            request.fail(server_error(err, request.operation.name, request.path))
+            request.fail(server_error(err, operation.name, request.path))
 
     def _register(self, request: Request, kind: int | None) -> None:
-        # A cancelled caller has no use for the watch; the server's event will find nobody.
-        if kind is not None and request.watch is not None and request.call is not None and not request.call.done():
-            self.watches.add(kind, self._server_path(request.path), request.watch)
+        if kind is not None and request.call is not None:
+            # A cancelled caller has no use for the watch; the server's event will find nobody.
+            callback = None if request.call.done() else request.watch
+            self.watching.armed(kind, self._watched_path(request), callback)
+
+    def _watched_path(self, request: Request) -> str:
+        return request.path if request.operation.unrooted else self._server_path(request.path)
 
     def _handle_special(self, xid: int, zxid: int, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
         if xid == XID_NOTIFICATION:
@@ -639,9 +668,7 @@ class Session:
         if event in (EventType.MISSED, EventType.REMOVED):  # ours: never on the wire
             raise ProtocolError(f"{self.server} sent an event of type {number}, which servers don't")
         self._events += 1
-        callbacks = self.watches.take(event, path)
-        if callbacks:
-            self._fire_watches(callbacks, WatchEvent(event, strip_chroot(self._chroot, path), zxid))
+        self.watching.event(event, path, zxid)
 
     def _handle_pong(self, zxid: int, err: int, now: float) -> None:
         if self.liveness.ping_sent_at is None:
@@ -698,7 +725,10 @@ class Session:
                 self._grace_until = now + _GRACE
             elif self._grace_until is None or now >= self._grace_until:
                 self._drop(self._silence(now), now)
-        elif liveness.ping_due(now):
+            return
+        # A request that went out meanwhile can end the silence as well; a grace left over would be due for ever.
+        self._grace_until = None
+        if liveness.ping_due(now):
             self._urgent.append(_PING)
             liveness.ping_sent(now)
 
@@ -726,14 +756,43 @@ class Session:
             request.fail(error(request))
         self.requests.fail_all(error)
 
+    # -- watches
+
     def forget_watch(self, path: str, callback: Watch) -> None:
         """Takes a callback out, however often it is registered under the path; the server's event finds nobody."""
-        self.watches.discard(self._server_path(path), callback)
+        self.watching.discard(self._server_path(path), callback)
+
+    def want_watch(self, kind: int, path: str, callback: Watch) -> None:
+        """A persistent watch is about to be asked for; `leave_watch` has to follow, whatever becomes of it."""
+        self.watching.want(kind, self._server_path(path), callback)
+
+    def leave_watch(self, kind: int, path: str, callback: Watch) -> None:
+        """Nobody listens with this callback any more; the last one takes the watch away from the server."""
+        self.watching.leave(kind, self._server_path(path), callback)
+
+    def removal(self, which: WatchKind, path: str) -> Operation:
+        """The operation that removes one-shot watches on a path, at the server and then here."""
+        return self.watching.removal(which, self._server_path(path))
+
+    def _fire(self, callbacks: list[Watch], event: EventType, path: str, zxid: int) -> None:
+        if callbacks:
+            self._fire_watches(callbacks, WatchEvent(event, strip_chroot(self._chroot, path), zxid))
+
+    def _ask(self, request: Request) -> None:
+        if self.phase is Phase.SERVING:
+            self._urgent.append(request)
 
     def _server_path(self, path: str) -> str:
         if not self._chroot:
             return path
         return self._chroot if path == "/" else self._chroot + path
+
+
+def _end(request: Request, result_of: Callable[[Request], Any]) -> None:
+    try:
+        request.complete(result_of(request))
+    except EverlatchError as error:
+        request.fail(error)
 
 
 def _closed(request: Request) -> EverlatchError:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from everlatch.errors import EverlatchError, InvalidArgumentError
@@ -65,8 +66,10 @@ class ProxyTimeoutError(EverlatchError, TimeoutError):
 # --- what came, and what is looked for ----------------------------------------------------------------------------
 
 
-class Request(NamedTuple):
-    """One request as it arrived at the proxy; whether it went on is up to the faults."""
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request as it arrived at the proxy, and what the server said to it; whether it went on, and whether the
+    client heard of the answer, is up to the faults."""
 
     connection: ProxyConnection
     xid: int
@@ -75,6 +78,17 @@ class Request(NamedTuple):
     path: str
     """As on the wire: with the chroot, sequential ones without their number. That of the first part, of a multi; `""`
     for operations that have none."""
+    size: int
+    """Bytes on the wire, the length in front included."""
+    code: int | None = None
+    """The server's answer as it came to the proxy: 0 if it was done (a transaction says 0 even if a part of it failed),
+    else the number of an error (`ServerError.code`; a session that isn't granted counts as expired). `None`: there is
+    none yet, or there never will be."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server has executed or refused it, as far as the proxy knows."""
+        return self.code is not None
 
 
 class Wanted(NamedTuple):
@@ -216,12 +230,19 @@ class Held(RequestFault):
 
     def __init__(self, wanted: Wanted, nth: int) -> None:
         super().__init__("hold_reply", wanted, nth=nth, every=None, how="rst", on_request=False)
+        self.frames = 0
+        """How many frames have been kept back: the reply, and those behind it, until it was released."""
         self._released = False
         self._pipe: Pipe | None = None
 
-    async def reached(self, *, timeout: float | None = PATIENCE) -> None:
-        """Returns when the reply is here: the server has executed the request. Raises `ProxyTimeoutError`."""
-        await self.happened(timeout=timeout)
+    async def reached(self, *, frames: int = 1, timeout: float | None = PATIENCE) -> None:
+        """Returns when the reply is here (the server has executed the request), and so many frames with it, itself
+        included. Raises `ProxyTimeoutError`."""
+        await self._changes.until(
+            lambda: self.frames >= frames,
+            timeout,
+            lambda: f"{self!r}, {self.frames} of {frames} frames are held: {self._state()}",
+        )
 
     def release(self) -> None:
         """Lets everything go, in one write. A reply that isn't here yet won't be held."""
@@ -231,7 +252,14 @@ class Held(RequestFault):
 
     def _catch(self, pipe: Pipe) -> None:
         self._pipe = pipe
+        self.frames = 1
         self._strike()
+
+    def _keep(self) -> None:
+        """One more frame has come behind it."""
+        if not self._released:
+            self.frames += 1
+            self._changes.notify()
 
 
 # --- arguments and names ------------------------------------------------------------------------------------------

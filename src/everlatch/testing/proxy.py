@@ -7,7 +7,8 @@
         await fault.happened()
 
 Every fault says what happens, and which real event does the same. What TCP never does is not offered: a byte lost out
-of the middle of a stream, or overtaken by later ones. A stream is late, or it ends.
+of the middle of a stream, or overtaken by later ones. A stream is late, or it ends. What a broken server or a box in
+between might do to the bytes themselves is for `Proxy.alter`.
 
 Rules of this module:
 
@@ -53,17 +54,28 @@ class Proxy:
     Clients connect to `proxy.address`; for an ensemble, make one proxy for each server. Left alone it passes
     everything on. Faults hold for present and future connections, unless they say otherwise. The methods that wait
     raise `ProxyTimeoutError` after `timeout` seconds; `None` waits for ever.
+
+    `max_requests`: how many of the requests that it has seen it remembers at most.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, *, max_requests: int = 100_000) -> None:
         endpoints, chroot = parse_connect_string(server)
         if len(endpoints) != 1 or chroot:
             raise InvalidArgumentError(f"a proxy has one server, host:port, not {server!r}; make one for each server")
+        if max_requests < 1:
+            raise InvalidArgumentError(f"max_requests is a number from 1, not {max_requests!r}")
         self.requests: list[Request] = []
         """Everything that clients sent, in the order in which it arrived, handshakes and pings included. Yours to
-        clear."""
+        clear; when there are more than `max_requests`, the older half is dropped."""
         self.on_frame: Callable[[Direction], object] | None = None
         """Called with `to_server` or `to_client` for every frame that has arrived, before it is passed on."""
+        self.alter: Callable[[Direction, bytes], bytes] | None = None
+        """Called with every frame, its length in front included, that is to be passed on; what it returns goes in its
+        place, `b""` for nothing. Faults, `requests` and `on_frame` see what has come, not what it is altered to.
+
+        Real: a server with a bug, a box in between that changes what it doesn't understand."""
+        self._max_requests = max_requests
+        self._forgotten = 0
         self._target = endpoints[0]
         self._address = ""
         self._listener: socket.socket | None = None
@@ -136,15 +148,16 @@ class Proxy:
         """Returns what `seen` does when there are at least `count` of them."""
         wanted = Wanted.checked(op, path)
         found: list[Request] = []
-        position = 0
+        position = self._forgotten
 
         def enough() -> bool:
             nonlocal position
-            if position > len(self.requests):  # somebody has cleared them
-                position = 0
+            if position > self._forgotten + len(self.requests):  # somebody has cleared them
+                position = self._forgotten
                 found.clear()
-            found.extend(request for request in self.requests[position:] if wanted.fits(request))
-            position = len(self.requests)
+            unseen = self.requests[max(position - self._forgotten, 0) :]
+            found.extend(request for request in unseen if wanted.fits(request))
+            position = self._forgotten + len(self.requests)
             return len(found) >= count
 
         await self._changes.until(
@@ -315,6 +328,10 @@ class Proxy:
     def _noted(self, request: Request) -> RequestFault | None:
         """Counts a request that has come; returns the fault that strikes it."""
         self.requests.append(request)
+        if len(self.requests) > self._max_requests:
+            oldest = len(self.requests) - max(self._max_requests // 2, 1)
+            del self.requests[:oldest]
+            self._forgotten += oldest
         self._faults = [fault for fault in self._faults if not fault._over]
         aiming = [fault for fault in self._faults if fault._aims_at(request)]
         for late in aiming[1:]:
@@ -323,6 +340,10 @@ class Proxy:
             first._taken()
         self._changes.notify()
         return aiming[0] if aiming else None
+
+    def _answered(self, request: Request, code: int) -> None:
+        request.code = code
+        self._changes.notify()
 
     def _ended(self, connection: ProxyConnection) -> None:
         self._open.pop(connection.number, None)
@@ -338,6 +359,8 @@ class Proxy:
                 return
             if self._refusing is None:
                 accepted.setblocking(False)
+                # asyncio does it only for sockets that say that they are TCP, which accept() doesn't.
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._count += 1
                 self._open[self._count] = ProxyConnection(self, self._count, accepted)
             else:

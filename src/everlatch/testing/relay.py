@@ -2,9 +2,9 @@
 
 Rules of this module:
 
-- Bytes are passed on as they came, frame by frame, in order. What can't be followed (bytes that are no frames, TLS,
-  four-letter words, a frame over 64 MiB) is passed on all the same, as it comes: the connection is `opaque` then, and
-  faults that look for requests don't find any more in it; all others work.
+- Bytes are passed on as they came (unless the proxy's `alter` says otherwise), frame by frame, in order. What can't be
+  followed (bytes that are no frames, TLS, four-letter words, a frame over 64 MiB) is passed on all the same, as it
+  comes: the connection is `opaque` then, and faults that look for requests don't find any more in it; all others work.
 - A fault is decided when a request arrives at the proxy, and strikes when its turn has come behind all that arrived
   before it: an earlier reply that is held or delayed comes first.
 - How a connection ends on one side (FIN or RST) is how it ends on the other.
@@ -22,8 +22,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from everlatch.errors import ProtocolError, hex_id
-from everlatch.testing.faults import HANDSHAKE, OPS, Fault, Held, How, Request, RequestFault, check_choice
+from everlatch.errors import ProtocolError, SessionExpiredError, hex_id
+from everlatch.testing.faults import HANDSHAKE, OPS, Direction, Fault, Held, How, Request, RequestFault, check_choice
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import decode_connect_response
@@ -278,9 +278,10 @@ class ProxyConnection:
         self._server = _End(self, self._to_client, self._to_server, self._reply)
         self._asked = self._granted = False
         """Whether the handshake has passed, each way."""
-        self._unanswered: dict[int | None, deque[RequestFault | None]] = {}
-        """By xid, in order: what shall happen to the replies. The handshake has no xid."""
+        self._unanswered: dict[int | None, deque[tuple[Request, RequestFault | None]]] = {}
+        """By xid, in order: what waits for a reply, and what shall happen to that. The handshake has no xid."""
         self._aiming: set[RequestFault] = set()
+        self._holding: list[Held] = []
         self._cut: How | None = None
         self._accepting, self._dialing, self._dial_cancelled = True, False, False
         self._opening = asyncio.get_running_loop().create_task(self._open())
@@ -320,7 +321,7 @@ class ProxyConnection:
         request = self._decoded(payload)
         self._proxy._tap("to_server")
         if request is None:
-            self._to_server.put(frame(payload))
+            self._pass(self._to_server, "to_server", payload)
             return
         fault = self._proxy._noted(request)
         if fault is not None:
@@ -329,51 +330,61 @@ class ProxyConnection:
             self._to_server.put_last(partial(self._break, fault))
             return
         key = None if request.op == HANDSHAKE else request.xid
-        self._unanswered.setdefault(key, deque()).append(fault)
-        self._to_server.put(frame(payload))
+        self._unanswered.setdefault(key, deque()).append((request, fault))
+        self._pass(self._to_server, "to_server", payload)
 
     def _decoded(self, payload: bytes) -> Request | None:
         if not self._asked:
             self._asked = True
-            return Request(self, 0, HANDSHAKE, "")
+            return Request(self, 0, HANDSHAKE, "", 4 + len(payload))
         try:
             xid, op = decode_request_header(payload, 0, len(payload))
         except ProtocolError:
             return None
-        return Request(self, xid, OPS.get(op, op), _path(op, payload))
+        return Request(self, xid, OPS.get(op, op), _path(op, payload), 4 + len(payload))
 
     # -- from the server
 
     def _reply(self, payload: bytes) -> None:
         fault = self._fault_for(payload)
         self._proxy._tap("to_client")
-        if isinstance(fault, Held):
+        if fault is not None and not isinstance(fault, Held):
+            self._to_client.put_last(partial(self._break, fault))
+            return
+        for held in self._holding:
+            held._keep()
+        if fault is not None:
             self._aiming.discard(fault)
             self._to_client.put(fault)
             fault._catch(self._to_client)
-        elif fault is not None:
-            self._to_client.put_last(partial(self._break, fault))
-            return
-        self._to_client.put(frame(payload))
+            self._holding.append(fault)
+        self._pass(self._to_client, "to_client", payload)
 
     def _fault_for(self, payload: bytes) -> RequestFault | None:
-        """What was planned for the reply to this request."""
+        """Notes the reply with its request; what was planned for it."""
         key = None
         if self._granted:
             try:
-                key = decode_reply_header(payload, 0, len(payload))[0]
+                key, _, code = decode_reply_header(payload, 0, len(payload))
             except ProtocolError:
                 return None
         else:
             self._granted = True
             self.session_id = _granted_session(payload)
+            code = 0 if self.session_id else SessionExpiredError.code
         waiting = self._unanswered.get(key)
         if waiting is None:
             return None
-        fault = waiting.popleft()
+        request, fault = waiting.popleft()
         if not waiting:
             del self._unanswered[key]
+        self._proxy._answered(request, code)
         return None if fault is None or fault._cancelled else fault
+
+    def _pass(self, pipe: Pipe, direction: Direction, payload: bytes) -> None:
+        alter = self._proxy.alter
+        whole = frame(payload)
+        pipe.put(whole if alter is None else alter(direction, whole))
 
     # -- ends
 

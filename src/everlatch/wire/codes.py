@@ -10,7 +10,6 @@ from typing import Final
 
 __all__ = [
     "KEEPER_STATE_SYNC_CONNECTED",
-    "MAX_TTL_MS",
     "XID_AUTH",
     "XID_NOTIFICATION",
     "XID_PING",
@@ -67,9 +66,6 @@ XID_SET_WATCHES: Final = -8
 
 KEEPER_STATE_SYNC_CONNECTED: Final = 3
 """The state in every watch event that a server sends."""
-
-MAX_TTL_MS: Final = 0xFF_FFFF_FFFF
-"""The longest TTL: the server keeps it in five bytes."""
 
 
 class CreateMode(enum.IntEnum):

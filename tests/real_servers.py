@@ -1,4 +1,4 @@
-"""Real servers for the tests of this directory. A build that is missing fails the test and says how to install it.
+"""Real servers as fixtures, for all tests. A build that is missing fails the test and says how to install it.
 
 The servers of `standalone` run on an event loop of their own, in a thread: they are shared by the whole session,
 while every test has a loop of its own.

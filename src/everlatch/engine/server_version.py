@@ -1,0 +1,108 @@
+"""Which version of ZooKeeper the server in use has, for the operations that older servers lack.
+
+A server answers an operation that it doesn't know with −6 and closes the connection, and the replies to earlier
+requests may be lost with it. Nothing on a session's wire tells the version, so the server is asked `srvr` (the one
+four-letter word that every server answers by default) over a connection of its own.
+
+Rules:
+1. Nothing is asked before somebody needs to know; then once for each connection of the session, for the next may go to
+   another server, or to the same one after its upgrade.
+2. There is one question at a time, shared by all who wait for it. It goes on when they go away; `close` ends it.
+3. Who can't be asked (no such word, a proxy, another protocol on that port) has an unknown version, and every
+   operation is tried there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from everlatch.admin import ServerVersion, parse_version, srvr
+from everlatch.errors import CallTimeoutError, EverlatchError, UnsupportedByServerError, describe
+from everlatch.session.states import CONNECTED_STATES
+
+if TYPE_CHECKING:
+    from everlatch.engine.engine import Engine
+    from everlatch.paths import Endpoint
+
+__all__ = ["ServerVersions"]
+
+logger = logging.getLogger("everlatch")
+
+_PATIENCE: Final = 2.0
+"""Seconds to wait for an answer. A server that serves gives it in milliseconds; one that hangs will be left."""
+_CLOSING_PATIENCE: Final = 1.0
+
+
+class ServerVersions:
+    """Knows the version of the server that an engine is connected to."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._conn = 0
+        """The connection that `_lookup` belongs to."""
+        self._lookup: asyncio.Task[ServerVersion | None] | None = None
+
+    async def require(self, operation: str, since: str, *, path: str, timeout: float | None) -> None:
+        """Returns when a server is in use that has `operation`, which came with the version `since`, or of which that
+        is unknown. Waits for a connection if there is none.
+
+        Raises `UnsupportedByServerError` when it is older; `CallTimeoutError` after `timeout` seconds; and why no call
+        is taken, if none is.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                version = await self._in_use()
+        except TimeoutError as error:
+            if timeout is None or isinstance(error, EverlatchError):
+                raise
+            raise CallTimeoutError(operation, path, timeout, sent=False) from None
+        if version is not None and _release(version) < _release(parse_version(since)):
+            raise UnsupportedByServerError(operation, ".".join(map(str, version.numbers)), since, path)
+
+    async def close(self) -> None:
+        """Ends the question that is being asked, if any."""
+        lookup, self._lookup = self._lookup, None
+        if lookup is not None and not lookup.done():
+            lookup.cancel()
+            await asyncio.wait({lookup}, timeout=_CLOSING_PATIENCE)
+
+    async def _in_use(self) -> ServerVersion | None:
+        """The version of the server in use at the moment when this returns; `None`: unknown."""
+        session = self._engine.session
+        while True:
+            await self._engine.wait_connected(None)
+            if session.state not in CONNECTED_STATES:
+                continue  # lost again before it was our turn
+            conn = session.conn
+            version = await self._of(conn)
+            if session.conn == conn:
+                return version
+
+    async def _of(self, conn: int) -> ServerVersion | None:
+        lookup = self._lookup
+        if lookup is None or self._conn != conn:
+            if lookup is not None:
+                lookup.cancel()  # who waits for it looks again, for its connection has gone
+            self._conn = conn
+            lookup = self._lookup = asyncio.create_task(_ask(self._engine.server_address))
+        if not lookup.done():
+            await asyncio.wait({lookup})
+        return None if lookup.cancelled() else lookup.result()
+
+
+async def _ask(server: Endpoint | None) -> ServerVersion | None:
+    if server is None:
+        return None
+    try:
+        version = (await srvr(server, timeout=_PATIENCE)).version
+    except Exception as error:  # rule 3, whatever the reason
+        logger.debug("the version of %s is unknown: %s", server, describe(error))
+        return None
+    return version if version.numbers else None
+
+
+def _release(version: ServerVersion) -> tuple[int, ...]:
+    """Three numbers: 3.7 is no less than 3.7.0."""
+    return (*version.numbers, 0, 0)[:3]

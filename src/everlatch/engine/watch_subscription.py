@@ -1,0 +1,128 @@
+"""Persistent watches as async iterators.
+
+Rules:
+1. A watch is asked for when its subscription is entered, and left when that is closed, by whatever way.
+2. What happens is queued, up to a bound. When a reader is so slow that it is reached, everything queued is dropped and
+   one `MISSED` takes its place: a reader who hears that has to read again anyway. Nothing is lost silently (P5, P11).
+3. The client's end is the subscription's end: what is queued can still be read, then the iteration stops, or raises
+   why it can't go on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from everlatch.engine.subscription import Subscription
+from everlatch.errors import AlreadyStartedError, ClientStateError, UnimplementedError, UnsupportedByServerError
+from everlatch.session.requests import Operation
+from everlatch.session.watches import PERSISTENT, RECURSIVE
+from everlatch.types import EventType, WatchEvent
+from everlatch.wire.codes import AddWatchMode, Op
+from everlatch.wire.watch_records import decode_add_watch_reply, encode_add_watch_request
+
+if TYPE_CHECKING:
+    from everlatch.engine.engine import Engine
+    from everlatch.types import Timeout
+
+__all__ = ["SINCE", "WatchSubscription"]
+
+SINCE = "3.6.0"
+"""The first version of ZooKeeper that has persistent watches."""
+
+_PERSISTENT = Operation("add_watch", Op.ADD_WATCH, decode_add_watch_reply, watch=PERSISTENT)
+_RECURSIVE = Operation("add_watch", Op.ADD_WATCH, decode_add_watch_reply, watch=RECURSIVE)
+
+
+class WatchSubscription(Subscription[WatchEvent]):
+    """What happens at a node, or at it and all below it, from when `async with` has entered this until it is left.
+
+    See `Client.add_watch`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        path: str,
+        server_path: str,
+        *,
+        recursive: bool,
+        max_events: int,
+        timeout: Timeout,
+        generation: int,
+    ) -> None:
+        super().__init__()
+        self._engine = engine
+        self._path = path
+        self._operation = _RECURSIVE if recursive else _PERSISTENT
+        mode = AddWatchMode.PERSISTENT_RECURSIVE if recursive else AddWatchMode.PERSISTENT
+        self._body = encode_add_watch_request(server_path, mode)
+        self._max_events = max_events
+        self._timeout = timeout
+        self._generation = generation
+        self._entered = self._wants = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._ended else "open" if self._wants else "not entered"
+        return f"<WatchSubscription {self._path!r}{' and below' if self._is_recursive else ''}, {state}>"
+
+    @property
+    def _is_recursive(self) -> bool:
+        return self._operation is _RECURSIVE
+
+    @property
+    def _kind(self) -> int:
+        return RECURSIVE if self._is_recursive else PERSISTENT
+
+    # -- entering and leaving
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise AlreadyStartedError(f"{self!r} was entered before; call add_watch() again for another one")
+        self._entered = True
+        engine = self._engine
+        seconds = engine.seconds(self._timeout)
+        started = engine.now()
+        await engine.versions.require("add_watch", SINCE, path=self._path, timeout=seconds)
+        left = None if seconds is None else max(0.0, seconds - (engine.now() - started))
+        engine.watch_wanted(self, self._kind, self._path, self._tell)
+        self._wants = True
+        try:
+            await engine.submit(self._operation, self._path, self._body, self._tell, left, self._generation)
+        except UnimplementedError:
+            self.close()
+            raise UnsupportedByServerError("add_watch", None, SINCE, self._path) from None
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Drops what is queued and ends; the last one takes the watch away from the server."""
+        super().close()
+        if self._wants:
+            self._wants = False
+            self._engine.watch_left(self, self._kind, self._path, self._tell)
+
+    async def __anext__(self) -> WatchEvent:
+        if not self._entered:
+            raise ClientStateError(f"{self!r}: enter it first, with `async with client.add_watch(…) as events:`")
+        return await super().__anext__()
+
+    # -- events
+
+    def _tell(self, event: WatchEvent) -> None:
+        """From the session, in a turn of the loop of its own."""
+        if event.type is EventType.MISSED:
+            self._miss(event)
+        elif len(self._items) >= self._max_events:
+            self._items.clear()
+            self._miss(WatchEvent(EventType.MISSED, self._path, event.zxid))
+        else:
+            self.put(event)
+        if event.type is EventType.REMOVED:
+            self.end()
+
+    def _miss(self, event: WatchEvent) -> None:
+        """One at the end of the queue says it all."""
+        if not self._items or self._items[-1].type is not EventType.MISSED:
+            self.put(event)

@@ -1,0 +1,193 @@
+"""All watches of a client: what their events call, and what has to be asked of the server for them.
+
+Rules:
+1. What happened while nobody watched is told as `MISSED` to persistent watches; whoever hears that reads again. It is
+   told when the request that arms the watch anew has been sent, or goes before everything that is called from then
+   on: a read that follows sees what the watch does not.
+2. A watch that nobody wants any more is removed at the server. Before 3.9 servers know no type for persistent
+   watches (−5); there the type *any* is used, if nothing else is wanted on the path. What still is, is armed anew.
+3. A server that knows no setWatches2 (before 3.6) ends the connection over it: persistent watches end then, and say
+   so, for the client would never be served again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from everlatch.errors import NoWatcherError
+from everlatch.session.persistent_watches import PersistentWatches
+from everlatch.session.rearming import Rearming
+from everlatch.session.requests import Operation, Request
+from everlatch.session.watches import CHILD, DATA, EXIST, PERSISTENT, RECURSIVE, OneShotWatches
+from everlatch.types import EventType, WatchKind
+from everlatch.wire.codes import AddWatchMode, Op, WatcherType
+from everlatch.wire.watch_records import encode_add_watch_request, encode_remove_watches_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.types import Watch
+
+__all__ = ["Watching"]
+
+_MARSHALLING = -5
+_UNIMPLEMENTED = -6
+_NO_ZXID = -1
+
+
+def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
+    """Decodes a reply whose body nobody needs."""
+
+
+_SET_WATCHES = Operation("setWatches", Op.SET_WATCHES, _nothing)
+_SET_WATCHES2 = Operation("setWatches2", Op.SET_WATCHES2, _nothing)
+_ARM_AGAIN = Operation("addWatch", Op.ADD_WATCH, _nothing)
+_REMOVE = Operation("removeWatches", Op.REMOVE_WATCHES, _nothing)
+_REMOVE_ALL = Operation("removeWatches", Op.REMOVE_WATCHES, _nothing)
+
+_MODES = {PERSISTENT: AddWatchMode.PERSISTENT, RECURSIVE: AddWatchMode.PERSISTENT_RECURSIVE}
+_TYPES = {PERSISTENT: WatcherType.PERSISTENT, RECURSIVE: WatcherType.PERSISTENT_RECURSIVE}
+_KINDS = {WatchKind.CHILDREN: (CHILD,), WatchKind.DATA: (DATA, EXIST), WatchKind.ANY: (DATA, EXIST, CHILD)}
+
+
+class Watching:
+    """One-shot and persistent watches of one session; paths are the server's, chroot included."""
+
+    def __init__(
+        self, fire: Callable[[list[Watch], EventType, str, int], None], ask: Callable[[Request], None]
+    ) -> None:
+        self._fire = fire
+        """(callbacks, event, server path, zxid)"""
+        self._ask = ask
+        """Sends a request of our own, if a server serves us; before what is called from now on."""
+        self._one_shot = OneShotWatches()
+        self._persistent = PersistentWatches()
+        self._rearming = Rearming()
+
+    def __len__(self) -> int:
+        return len(self._one_shot) + len(self._persistent)
+
+    # -- the connection
+
+    def link_lost(self, last_zxid: int) -> None:
+        """The link is gone."""
+        self._rearming.freeze(last_zxid)
+        self._persistent.disconnected()
+
+    def rearm(self) -> None:
+        """A server serves us again: before anything else, everything is armed."""
+        paths = [self._one_shot.paths(kind) for kind in (DATA, EXIST, CHILD)]
+        paths += [self._persistent.paths(kind) for kind in (PERSISTENT, RECURSIVE)]
+        for op, body in self._rearming.frames(paths):
+            self._ask(Request(None, _SET_WATCHES if op is Op.SET_WATCHES else _SET_WATCHES2, "/", body))
+        self._tell_missed(self._persistent.everybody())
+
+    def is_fatal_answer(self, request: Request, err: int) -> bool:
+        """Takes the answer to what we asked ourselves. Whether it is an error that makes the connection useless."""
+        operation = request.operation
+        if operation is _REMOVE and err == _MARSHALLING:
+            self._remove_on_old_server(request.path)
+        if operation is not _SET_WATCHES and operation is not _SET_WATCHES2:
+            return False
+        if err == _UNIMPLEMENTED:
+            self._end_persistent()
+        if not err:
+            self._rearming.answered()
+        return bool(err)
+
+    # -- one-shot watches
+
+    def armed(self, kind: int, path: str, callback: Watch | None) -> None:
+        """The server has armed a watch; without a callback, for a caller who has gone."""
+        if kind in _MODES:
+            self._armed_persistent(kind, path, callback)
+            return
+        self._persistent.one_shot_set(path)
+        if callback is not None:
+            self._one_shot.add(kind, path, callback)
+
+    def discard(self, path: str, callback: Watch) -> None:
+        """Takes a one-shot callback out; the server's event finds nobody."""
+        self._one_shot.discard(path, callback)
+
+    def removal(self, which: WatchKind, path: str) -> Operation:
+        """The operation that removes one-shot watches. What it does here is done with its reply, for the next one may
+        be that of a new watch."""
+        return Operation(
+            "remove_watches",
+            Op.REMOVE_WATCHES,
+            lambda *_: self._removed(which, path) and None,
+            no_watcher=lambda request: self._none_to_remove(which, path, request),
+        )
+
+    def _removed(self, which: WatchKind, path: str) -> bool:
+        """The server has no one-shot watches of this kind on the path any more. Whether we had any."""
+        callbacks = self._one_shot.take_kinds(_KINDS[which], path)
+        self._fire(callbacks, EventType.REMOVED, path, _NO_ZXID)
+        # Servers before 3.9 do not tell persistent watches from others.
+        self._arm_again(path)
+        return bool(callbacks)
+
+    def _none_to_remove(self, which: WatchKind, path: str, request: Request) -> None:
+        """The server has none. Fine if we had, or if the request was sent before; otherwise raises `NoWatcherError`."""
+        if not self._removed(which, path) and not request.repeated:
+            raise NoWatcherError(request.operation.name, request.path)
+
+    # -- persistent watches
+
+    def want(self, kind: int, path: str, callback: Watch) -> None:
+        """Somebody is about to ask for a persistent watch; `leave` has to follow."""
+        self._persistent.want(kind, path, callback)
+
+    def leave(self, kind: int, path: str, callback: Watch) -> None:
+        """He has gone: rule 2."""
+        if self._persistent.leave(kind, path, callback):
+            self._ask(Request(None, _REMOVE, path, encode_remove_watches_request(path, _TYPES[kind])))
+
+    def _remove_on_old_server(self, path: str) -> None:
+        if self._persistent.is_wanted(path):
+            self._arm_again(path)  # in the mode that is still wanted
+        elif path not in self._one_shot:
+            self._ask(Request(None, _REMOVE_ALL, path, encode_remove_watches_request(path, WatcherType.ANY)))
+
+    def _armed_persistent(self, kind: int, path: str, callback: Watch | None) -> None:
+        if callback is not None:
+            self._persistent.armed(kind, path, callback)
+        if kind == PERSISTENT and RECURSIVE in self._persistent.kinds_wanted(path):
+            self._arm_again(path, (RECURSIVE,))
+
+    def _arm_again(self, path: str, kinds: tuple[int, ...] = (PERSISTENT, RECURSIVE)) -> None:
+        self._persistent.taken_back(path)
+        for kind in self._persistent.kinds_wanted(path):
+            if kind in kinds:
+                self._ask(Request(None, _ARM_AGAIN, path, encode_add_watch_request(path, _MODES[kind])))
+                self._fire(self._persistent.listening_at(kind, path), EventType.MISSED, path, _NO_ZXID)
+
+    def _tell_missed(self, heard: list[tuple[str, tuple[Watch, ...]]]) -> None:
+        for path, callbacks in heard:
+            self._fire(list(callbacks), EventType.MISSED, path, _NO_ZXID)
+
+    def _end_persistent(self) -> None:
+        for path, callbacks in self._persistent.clear():
+            self._fire(list(callbacks), EventType.REMOVED, path, _NO_ZXID)
+
+    # -- events
+
+    def event(self, event: EventType, path: str, zxid: int) -> None:
+        """The server tells of a change."""
+        callbacks = self._one_shot.take(event, path)
+        callbacks += self._persistent.hearing(event, path)
+        self._fire(callbacks, event, path, zxid)
+        # From 3.9 on events have a zxid (but for those of setWatches), and each path several modes.
+        if zxid == _NO_ZXID:
+            self._on_one_mode_for_a_path(event, path)
+
+    def _on_one_mode_for_a_path(self, event: EventType, path: str) -> None:
+        """What servers before 3.9 leave out."""
+        above = path[: path.rfind("/")] or "/"
+        if event in (EventType.CREATED, EventType.DELETED) and self._persistent.listening_at(RECURSIVE, above):
+            callbacks = self._one_shot.take(EventType.CHILDREN_CHANGED, above)
+            callbacks += self._persistent.listening_at(PERSISTENT, above)
+            self._fire(callbacks, EventType.CHILDREN_CHANGED, above, _NO_ZXID)
+        if self._persistent.lost_by_event(path):
+            self._arm_again(path)

@@ -1,0 +1,308 @@
+"""What a `BadServer` can be told to do instead of what is in order.
+
+Three kinds of actions, all of them functions:
+
+    at requests      (connection, request)           for `BadServer.next`, `at` and `on`
+    at handshakes    (connection, connect_request)   for `BadServer.handshakes` and `handshake`
+    at any time      (connection, whatever came)     for both, for `arrivals` (as a connection is accepted), for `ping`,
+                                                     and to be called out of the blue: `garbage(server.connection)`
+
+Functions that return an action say so. An action of yours is a function too, made from `Connection.reply`, `notify`,
+`send_raw` and from `answers.accept` and `answer`.
+
+Each docstring says when the real world does the same; *robustness only*: no known server does, and a client has to
+survive it all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING, Final
+
+from everlatch.errors import ProtocolError
+from everlatch.testing.answers import answer, apply, expire, respond
+from everlatch.testing.znodes import RefusedError
+from everlatch.wire.codes import KEEPER_STATE_SYNC_CONNECTED, XID_NOTIFICATION, XID_PING, Op
+from everlatch.wire.framing import frame
+from everlatch.wire.handshake import ConnectResponse
+from everlatch.wire.headers import REPLY_HEADER, encode_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.testing.badserver import Connection, Received
+    from everlatch.wire.handshake import ConnectRequest
+
+__all__ = [
+    "answer_after_next",
+    "answer_nobody",
+    "answer_twice",
+    "answer_with_trailing_bytes",
+    "answer_with_truncated_body",
+    "answer_with_unknown_xid",
+    "answer_with_zxid_gone_back",
+    "deny_sessions",
+    "drop_after",
+    "drop_before",
+    "enormous_length",
+    "event_for_nobody",
+    "event_of_unknown_type",
+    "event_without_path",
+    "expire",
+    "fail_ping",
+    "fail_with",
+    "garbage",
+    "go_silent",
+    "half_frame_then_close",
+    "half_frame_then_silence",
+    "hold",
+    "negative_length",
+    "never",
+    "other_session",
+    "read_only",
+    "reset",
+    "send",
+    "swallow",
+    "unknown_error",
+    "without_read_only_byte",
+]
+
+_FAR: Final = 1_000_000
+"""An xid so far on is of no request."""
+_NOT_READ_ONLY: Final = -119
+_UNKNOWN_EVENT: Final = 77
+_UNKNOWN_ERROR: Final = -999
+_HALF_FRAME: Final = struct.pack(">i", 100) + bytes(50)
+
+
+# --- at any time --------------------------------------------------------------------------------------------------
+
+
+def drop_before(connection: Connection, _: object = None) -> None:
+    """Closes the connection; nothing was applied. A server that shuts down, or that is not serving; as a connection
+    is accepted: one that has all the connections it may have (maxClientCnxns)."""
+    connection.close()
+
+
+def reset(connection: Connection, _: object = None) -> None:
+    """Breaks the connection (RST); nothing was applied. A server that is killed, a firewall that lost its table."""
+    connection.reset()
+
+
+def go_silent(connection: Connection, _: object = None) -> None:
+    """From here on there is nothing but silence. A frozen process, an unplugged cable: the link is half-open."""
+    connection.silent = True
+
+
+def send(data: bytes, *, then_close: bool = False) -> Callable[..., None]:
+    """Returns an action that sends these bytes instead of anything else."""
+
+    def send_data(connection: Connection, _: object = None) -> None:
+        connection.send_raw(data)
+        if then_close:
+            connection.close()
+
+    return send_data
+
+
+def garbage(connection: Connection, _: object = None) -> None:
+    """Text. Something else listens at that address: a proxy that answers in its own name, another service."""
+    connection.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def enormous_length(connection: Connection, _: object = None) -> None:
+    """A frame of two gigabytes is announced. Text of another service reads like that, and so does any stream that
+    lost its place."""
+    connection.send_raw(struct.pack(">i", 2**31 - 1))
+
+
+def negative_length(connection: Connection, _: object = None) -> None:
+    """A frame of −1 bytes is announced. Robustness only; binary protocols of others read like that."""
+    connection.send_raw(struct.pack(">i", -1))
+
+
+def half_frame_then_close(connection: Connection, _: object = None) -> None:
+    """The first part of a frame, then the end. A server that shuts down, or crashes, in the middle of a write."""
+    connection.send_raw(_HALF_FRAME)
+    connection.close()
+
+
+def half_frame_then_silence(connection: Connection, _: object = None) -> None:
+    """The first part of a frame, and nothing more. The path breaks in the middle of a large reply."""
+    connection.send_raw(_HALF_FRAME)
+    connection.silent = True
+
+
+def event_of_unknown_type(connection: Connection, request: Received | None = None) -> None:
+    """An event with a number that this protocol doesn't have, then the answer. Robustness only."""
+    _event(connection, _UNKNOWN_EVENT, b"/a")
+    _answer_if_any(connection, request)
+
+
+def event_for_nobody(connection: Connection, request: Received | None = None) -> None:
+    """An event for a path that nobody watches, then the answer. Daily life: a watch whose caller has gone is still
+    there on the server. A client takes no notice."""
+    _event(connection, 3, b"/nobody/watches/this")
+    _answer_if_any(connection, request)
+
+
+def event_without_path(connection: Connection, request: Received | None = None) -> None:
+    """An event whose path is null, then the answer. Robustness only."""
+    _event(connection, 3, None)
+    _answer_if_any(connection, request)
+
+
+# --- at handshakes ------------------------------------------------------------------------------------------------
+
+
+def never(_: Connection, __: ConnectRequest) -> None:
+    """No answer to the handshake; the connection stays. A server that has lost its leader, or is overloaded."""
+
+
+def other_session(connection: Connection, request: ConnectRequest) -> None:
+    """The session asked for is dead, and another one handed out unasked. Look-alikes of ZooKeeper do so, and servers
+    whose sessions have got mixed up."""
+    znodes = connection.server.znodes
+    znodes.end_session(request.session_id)
+    connection.session_id, password = znodes.new_session()
+    respond(connection, ConnectResponse(0, request.timeout_ms, connection.session_id, password, False))
+
+
+def without_read_only_byte(connection: Connection, request: ConnectRequest) -> None:
+    """The session that is asked for, or a new one, in 36 bytes, without the read-only byte: in order, and how servers
+    before 3.4 did it."""
+    znodes = connection.server.znodes
+    session_id, password = request.session_id, request.password
+    if znodes.sessions.get(session_id) != password:
+        session_id, password = znodes.new_session()
+    connection.session_id = session_id
+    respond(connection, ConnectResponse(0, request.timeout_ms, session_id, password or b"", None))
+
+
+def read_only(connection: Connection, request: ConnectRequest) -> None:
+    """A read-only server's answer: cut off from the others, it serves what it has."""
+    respond(connection, ConnectResponse(0, request.timeout_ms, 77, bytes(16), True))
+
+
+def deny_sessions(connection: Connection, _: ConnectRequest) -> None:
+    """The 16 bytes of a reply header, with an error in it, where a ConnectResponse must be: a read-only server that
+    can't make the session."""
+    connection.send_raw(frame(encode_reply(0, 0, _NOT_READ_ONLY)))
+
+
+# --- at requests: what goes missing -------------------------------------------------------------------------------
+
+
+def drop_after(connection: Connection, request: Received) -> None:
+    """Applied; the connection is closed instead of an answer. Any server that dies at the wrong moment."""
+    with contextlib.suppress(RefusedError):
+        apply(connection, request)
+    connection.close()
+
+
+def swallow(_: Connection, __: Received) -> None:
+    """Neither applied nor answered, nothing else amiss. Robustness only: real servers forget no single request."""
+
+
+def hold(connection: Connection, request: Received) -> None:
+    """Applied, but this answer and all later ones wait for `Connection.release`. A server that is slow."""
+    connection.holding = True
+    answer(connection, request)
+
+
+# --- at requests: what is wrong with the answer -------------------------------------------------------------------
+
+
+def fail_with(code: int) -> Callable[[Connection, Received], None]:
+    """Returns an action that refuses a request with this error, without applying it: everyday answers of a server, as
+    far as the code is one of ZooKeeper's. Refused credentials end the connection, too, as on real servers."""
+
+    def fail(connection: Connection, request: Received) -> None:
+        connection.reply(request.xid, code)
+        if request.op == Op.AUTH:
+            connection.close()
+
+    return fail
+
+
+def unknown_error(connection: Connection, request: Received) -> None:
+    """Refused with a code (−999) that nobody has heard of. A server that is newer than the client."""
+    connection.reply(request.xid, _UNKNOWN_ERROR)
+
+
+def answer_with_unknown_xid(connection: Connection, request: Received) -> None:
+    """Applied; the answer is to a request that was never made. Robustness only, as all that follows on xids."""
+    connection.reply(request.xid + _FAR, 0, _applied(connection, request))
+
+
+def answer_twice(connection: Connection, request: Received) -> None:
+    """One request, the same answer two times."""
+    body = _applied(connection, request)
+    connection.reply(request.xid, 0, body)
+    connection.reply(request.xid, 0, body)
+
+
+def answer_nobody(connection: Connection, request: Received) -> None:
+    """The answer, and behind it one to a request that was never made."""
+    answer(connection, request)
+    connection.reply(request.xid + _FAR)
+
+
+def answer_after_next(connection: Connection, request: Received) -> None:
+    """The answer to the next request comes first. Replies of real servers keep their order."""
+
+    def answer_both(other: Connection, following: Received) -> None:
+        answer(other, following)
+        connection.release(range(len(connection.held))[::-1])
+
+    hold(connection, request)
+    connection.server.next(answer_both)
+
+
+def answer_with_zxid_gone_back(connection: Connection, request: Received) -> None:
+    """Applied; the answer is older than what was answered before. A server whose data was restored from a backup, or
+    a look-alike that serves from several replicas; real servers turn away clients that have seen more than they."""
+    connection.reply(request.xid, 0, _applied(connection, request), zxid=1)
+
+
+def answer_with_truncated_body(connection: Connection, request: Received) -> None:
+    """Applied; the frame is whole, but the last field of what is in it is not. Robustness only."""
+    connection.reply(request.xid, 0, _applied(connection, request)[:-1])
+
+
+def answer_with_trailing_bytes(connection: Connection, request: Received) -> None:
+    """Applied; behind the answer are bytes that nobody knows. A server that is newer than the client: this is how the
+    protocol was extended before. A client takes no notice."""
+    connection.reply(request.xid, 0, _applied(connection, request) + b"more")
+
+
+# --- at pings -----------------------------------------------------------------------------------------------------
+
+
+def fail_ping(code: int) -> Callable[[Connection], None]:
+    """Returns an action for `BadServer.ping` that refuses it with an error. Servers that enforce authentication do,
+    with −124, and close the connection; this one doesn't close it."""
+    return lambda connection: connection.reply(XID_PING, code)
+
+
+# --- made from ----------------------------------------------------------------------------------------------------
+
+
+def _applied(connection: Connection, request: Received) -> bytes:
+    """The body of the answer; empty if it was refused."""
+    with contextlib.suppress(RefusedError, ProtocolError):
+        return apply(connection, request)
+    return b""
+
+
+def _answer_if_any(connection: Connection, request: Received | None) -> None:
+    if request is not None:
+        answer(connection, request)
+
+
+def _event(connection: Connection, event: int, path: bytes | None) -> None:
+    """By hand: what `encode_watcher_event` refuses can be sent, too."""
+    text = struct.pack(">i", -1) if path is None else struct.pack(">i", len(path)) + path
+    body = struct.pack(">ii", event, KEEPER_STATE_SYNC_CONNECTED) + text
+    connection.send_raw(frame(REPLY_HEADER.pack(XID_NOTIFICATION, -1, 0) + body))
