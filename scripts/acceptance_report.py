@@ -46,6 +46,7 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("check", ["scripts/check"]),
         Step("test", ["scripts/test"]),
         Step("thorough", pytest, {"EVERLATCH_HYPOTHESIS": "thorough"}, seed),
+        Step("3.13", ["scripts/test", "--on-3.13"]),
         *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
         Step("bench", ["scripts/bench", "throughput", "--json", str(THROUGHPUT.relative_to(ROOT))]),
     ]

@@ -1058,3 +1058,13 @@ async def test_before_a_real_server() -> None:
         assert client.session_id == session_id
         (connection,) = proxy.connections
         assert connection.session_id == session_id
+
+
+@pytest.mark.parametrize("op", ["set", [], "", ["set"], [Op.SET_DATA, "set"]])
+def test_operations_that_match_nothing_are_refused(op: Any) -> None:
+    proxy = Proxy("127.0.0.1:2181")
+    for method in (proxy.lose_reply, proxy.lose_request, proxy.hold_reply):
+        with pytest.raises(InvalidArgumentError, match="an operation is"):
+            method(op)
+    with pytest.raises(InvalidArgumentError, match="a path is"):
+        proxy.lose_reply(path=b"/a")  # type: ignore[arg-type]

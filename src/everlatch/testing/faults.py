@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, get_args
 
-from everlatch.errors import EverlatchError, InvalidArgumentError
+from everlatch.errors import EverlatchError, InvalidArgumentError, InvalidTypeError
 from everlatch.wire.codes import Op
 
 if TYPE_CHECKING:
@@ -99,10 +99,16 @@ class Wanted(NamedTuple):
 
     @classmethod
     def checked(cls, op: int | Collection[int] | None, path: str | re.Pattern[str] | None) -> Wanted:
-        """From the arguments of a method of `Proxy`."""
+        """From the arguments of a method of `Proxy`. Raises `InvalidTypeError`: what matches nothing would never
+        strike, and a test that waits for it would prove nothing."""
+        if path is not None and not isinstance(path, (str, re.Pattern)):
+            raise InvalidTypeError(f"a path is str or a compiled pattern, not {path!r}")
         if op is None:
             return cls(None, path)
-        return cls(frozenset((op,) if isinstance(op, int) else op), path)
+        ops = (op,) if isinstance(op, int) else tuple(op)
+        if not ops or not all(isinstance(one, int) for one in ops):
+            raise InvalidTypeError(f"an operation is everlatch.testing.Op or HANDSHAKE, or several of them, not {op!r}")
+        return cls(frozenset(ops), path)
 
     def fits(self, request: Request) -> bool:
         """Whether this one is meant."""

@@ -1,0 +1,433 @@
+"""Level 2: the session as a plain object, with servers that answer wrongly, late, in pieces, or not at all.
+
+What is promised: no input raises, whatever the server says, but `submit` and `authenticate` with the errors that they
+name; every call ends exactly once, unless it was cancelled; while a server speaks as it should, every answer reaches
+the call that it is for; the bounds are kept; the timer never asks to be called again at once for ever; after `close`
+there is an end.
+
+Rules of this file: a case is made from its seed and number alone. The session's clock is a number here. On each
+connection the server is the `Line` of a bad one.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from everlatch.errors import (
+    AuthFailedError,
+    ClientClosedError,
+    ConnectFailedError,
+    ConnectionClosedByServerError,
+    EverlatchError,
+    QueueFullError,
+    SessionExpiredError,
+)
+from everlatch.paths import Endpoint
+from everlatch.session.actions import Closed
+from everlatch.session.requests import Operation, Request
+from everlatch.session.session import Phase, Session, SessionOptions
+from everlatch.session.watches import CHILD, DATA, PERSISTENT, RECURSIVE
+from everlatch.types import ACL, OPEN_ACL_UNSAFE, Children, Created, Node, State
+from everlatch.wire import records
+from everlatch.wire.auth_records import decode_who_am_i_reply, encode_auth_request
+from everlatch.wire.codes import AddWatchMode, Op
+from everlatch.wire.multi import CheckPart, decode_multi_reply, encode_multi_request
+from everlatch.wire.watch_records import decode_add_watch_reply, encode_add_watch_request
+from fuzz.findings import BrokenPromiseError, Finding, described
+from fuzz.line import Line
+from fuzz.server import World
+from fuzz.watchdog import Hang
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fuzz.findings import Findings
+    from fuzz.recordings import Corpus
+    from fuzz.watchdog import Watchdog
+
+__all__ = ["Sessions"]
+
+_MOST_STEPS = 120
+_REPLY_LIMIT = 1 << 15
+_OWN_REQUESTS = 200
+"""Requests of the session's own, in flight beside those of the callers: setWatches, addWatch, closeSession, …"""
+_CLOSING_STEPS = 200
+_TIMER_STEPS = 100
+_REFUSALS = (QueueFullError, ClientClosedError, AuthFailedError, SessionExpiredError)
+
+
+def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
+    """For replies without a body."""
+
+
+def _paths(path: str, watch: bool) -> bytes:
+    return records.encode_get_data_request(path, watch)
+
+
+class _Kind(NamedTuple):
+    """One kind of call."""
+
+    operation: Operation
+    encode: Callable[[str, bool], bytes]
+    shown: Callable[[Any], object] | None = None
+    """The path of the request, from a well-behaved server's answer to it."""
+
+
+def _create(path: str, _watch: bool) -> bytes:
+    return records.encode_create_request(path, b"", OPEN_ACL_UNSAFE, 0)
+
+
+def _first_acl(found: tuple[list[ACL], object]) -> str:
+    return found[0][0].id
+
+
+def _first_name(names: list[str]) -> str:
+    return names[0]
+
+
+def _first_child(children: Children) -> str:
+    return children.names[0]
+
+
+def _data(node: Node) -> str:
+    return node.data.decode()
+
+
+def _path(created: Created) -> str:
+    return created.path
+
+
+_KINDS = (
+    _Kind(Operation("get", Op.GET_DATA, records.decode_get_data_reply, watch=DATA), _paths, _data),
+    _Kind(Operation("children", Op.GET_CHILDREN, records.decode_get_children_reply, watch=CHILD), _paths, _first_name),
+    _Kind(
+        Operation("children_and_stat", Op.GET_CHILDREN2, records.decode_get_children2_reply, watch=CHILD),
+        _paths,
+        _first_child,
+    ),
+    _Kind(Operation("exists", Op.EXISTS, records.decode_exists_reply, watch=DATA, missing_is_none=True), _paths),
+    _Kind(Operation("create", Op.CREATE2, records.decode_create2_reply, is_write=True), _create, _path),
+    _Kind(
+        Operation("get_acl", Op.GET_ACL, records.decode_get_acl_reply),
+        lambda path, _: records.encode_get_acl_request(path),
+        _first_acl,
+    ),
+    _Kind(
+        Operation("set", Op.SET_DATA, records.decode_set_data_reply, is_write=True),
+        lambda path, _: records.encode_set_data_request(path, b"x", -1),
+    ),
+    _Kind(
+        Operation("delete", Op.DELETE, _nothing, is_write=True),
+        lambda path, _: records.encode_delete_request(path, -1),
+    ),
+    _Kind(
+        Operation("multi", Op.MULTI, decode_multi_reply, is_write=True),
+        lambda path, _: encode_multi_request([CheckPart(path, -1)]),
+    ),
+    _Kind(Operation("who_am_i", Op.WHO_AM_I, decode_who_am_i_reply), lambda _path, _: b""),
+)
+_ADD_WATCH = tuple(
+    Operation("add_watch", Op.ADD_WATCH, decode_add_watch_reply, watch=kind) for kind in (PERSISTENT, RECURSIVE)
+)
+_ADD_AUTH = Operation("add_auth", Op.AUTH, _nothing)
+
+
+class _Call:
+    """The caller's end, which checks how and how often it is ended."""
+
+    def __init__(self, case: _Case, path: str, kind: _Kind | None) -> None:
+        self._case = case
+        self._path = path
+        self._kind = kind
+        self.ends = 0
+        self.cancelled = False
+
+    def done(self) -> bool:
+        return self.ends > 0 or self.cancelled
+
+    def set_result(self, result: Any, /) -> None:
+        self._end()
+        repr(result)
+        kind = self._kind
+        if self._case.clean and kind is not None and kind.shown is not None and kind.shown(result) != self._path:
+            raise BrokenPromiseError(f"{kind.operation.name} {self._path!r} was answered with {result!r}")
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        self._end()
+        str(exception)
+        if not isinstance(exception, EverlatchError):
+            raise BrokenPromiseError(f"{self._path!r} ended with {exception!r}")
+
+    def _end(self) -> None:
+        self.ends += 1
+        if self.ends > 1 or self.cancelled:
+            raise BrokenPromiseError(f"the call on {self._path!r} was ended {self.ends} times, {self.cancelled=}")
+
+
+class _Case:
+    """One session from its start to its end."""
+
+    def __init__(self, rng: random.Random, corpus: Corpus, pool: list[bytes]) -> None:
+        self._pool = pool
+        self.clean = False
+        """Whether what is being delivered is as the server meant it."""
+        self.delivered = bytearray()
+        """All that was, on all connections: the input of this case."""
+        self._rng = rng
+        self._corpus = corpus
+        self._world = World()
+        self._max_in_flight = rng.choice((1, 2, 10, 1000))
+        self._max_queued = rng.choice((3, 20, 1000))
+        hosts = [f"10.0.0.{number}" for number in range(1, rng.randint(2, 4))] + ["named"] * (rng.random() < 0.2)
+        self._chroot = rng.choice(("", "", "/app"))
+        self._session = Session(
+            SessionOptions(
+                [Endpoint(host, 2181) for host in hosts],
+                chroot=self._chroot,
+                session_timeout=rng.choice((1.0, 6.0, 30.0)),
+                max_in_flight=self._max_in_flight,
+                max_queued_calls=self._max_queued,
+                max_reply_size=_REPLY_LIMIT,
+            ),
+            random.Random(rng.random()),
+            self._fire,
+        )
+        self._now = 1000.0
+        self._calls: list[tuple[_Call, Request]] = []
+        self._line: Line | None = None
+        self._line_of = 0
+        self._wanted: list[tuple[int, str, Any]] = []
+        """The persistent watches that are wanted."""
+        self._closed = 0
+        self._serial = 0
+        self._steps: tuple[Callable[[], None], ...] = (
+            *(self._submit,) * 5,
+            *(self._deliver,) * 6,
+            *(self._pass_time, self._pass_time, self._progress, self._progress),
+            *(self._cancel, self._rarely),
+        )
+
+    def run(self) -> None:
+        """Raises what must not happen."""
+        self._session.start(self._now)
+        self._pump()
+        for _ in range(self._rng.randint(10, _MOST_STEPS)):
+            self._rng.choice(self._steps)()
+            self._check_bounds()
+        self._end()
+
+    # -- the engine's part
+
+    def _pump(self) -> None:
+        session = self._session
+        while session.actions:
+            action = session.actions.popleft()
+            repr(action)
+            self._closed += isinstance(action, Closed)
+        if session.conn != self._line_of:
+            self._line, self._line_of = None, session.conn
+        data = session.data_to_send(self._now)
+        if data:
+            if session.phase not in (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING) or self._line is None:
+                raise BrokenPromiseError(f"{len(data)} bytes to send in phase {session.phase}")
+            self._line.receive(data)
+
+    def _progress(self) -> None:
+        """What the session waits for outside of a connection comes, or fails."""
+        session, rng = self._session, self._rng
+        if rng.random() < 0.1:
+            session.connection_lost(session.conn, ConnectFailedError("refused"), self._now)
+        elif session.phase is Phase.RESOLVING:
+            ips = [f"10.1.0.{number}" for number in range(rng.randrange(3))]
+            session.resolved(session.conn, ips, self._now)
+        elif session.phase is Phase.DIALING:
+            self._line, self._line_of = Line(rng, self._corpus, self._pool, self._world), session.conn
+            session.connection_made(session.conn, self._now)
+        elif session.phase is Phase.IDLE:
+            self._to_deadline()
+        self._pump()
+
+    def _to_deadline(self) -> None:
+        deadline = self._session.next_deadline()
+        if deadline is not None:
+            self._now = max(self._now, deadline)
+            self._handle_timer()
+
+    def _handle_timer(self) -> None:
+        """As long as something is due: it must come to an end."""
+        for _ in range(_TIMER_STEPS):
+            self._session.handle_timer(self._now)
+            self._pump()
+            deadline = self._session.next_deadline()
+            if deadline is None or deadline > self._now:
+                return
+        due = self._session.next_deadline()
+        raise BrokenPromiseError(f"the timer is always due: {due} at {self._now}, {self._session.phase}")
+
+    def _pass_time(self) -> None:
+        self._now += self._rng.choice((0.0, 0.001, 0.1, 1.0, 5.0)) * self._rng.random()
+        self._handle_timer()
+
+    def _deliver(self) -> None:
+        line = self._line
+        if line is None or not line.waiting:
+            self._progress()
+            return
+        size = self._rng.choice((1, 4, 7, 20, 100, 1000, 100_000, 100_000))
+        data, self.clean = line.take(size)
+        self.delivered += data
+        self._now += self._rng.random() * 0.001
+        self._session.bytes_received(self._line_of, data, self._now)
+        self.clean = False
+        self._pump()
+
+    def _rarely(self) -> None:
+        session, rng = self._session, self._rng
+        match rng.randrange(8):
+            case 0 if session.phase is not Phase.IDLE:
+                session.connection_lost(session.conn, ConnectionClosedByServerError("gone"), self._now)
+            case 1:
+                session.bytes_received(session.conn - 1, b"from before", self._now)
+            case 2:
+                self._authenticate()
+            case 3:
+                repr(session.statistics())
+                str(session.failures())
+            case 4 | 5:
+                self._add_watch()
+            case 6 if self._wanted:
+                session.leave_watch(*self._wanted.pop(rng.randrange(len(self._wanted))))
+            case 7:
+                self._now += rng.choice((10.0, 100.0))
+                self._handle_timer()
+            case _:
+                if session.phase is not Phase.IDLE and rng.random() < 0.2:
+                    session.close(self._now)
+        self._pump()
+
+    # -- the application's part
+
+    def _submit(self) -> None:
+        rng = self._rng
+        for _ in range(rng.choice((1, 1, 3, 20))):
+            kind = rng.choice(_KINDS)
+            self._serial += 1
+            path = f"/n{self._serial}"
+            watch = _watch if kind.operation.watch is not None and rng.random() < 0.5 else None
+            call = _Call(self, self._chroot + path, kind)
+            body = kind.encode(self._chroot + path, watch is not None)
+            generation = self._session.generation if rng.random() < 0.1 else 0
+            timeout = rng.choice((None, None, None, 0.5, 10.0))
+            request = Request(call, kind.operation, path, body, watch, generation, timeout)
+            try:
+                data = self._session.submit(request, self._now, at_once=self._line is not None and rng.random() < 0.5)
+            except _REFUSALS:
+                continue
+            self._calls.append((call, request))
+            if data:
+                assert self._line is not None
+                self._line.receive(data)
+        if rng.random() < 0.7:
+            self._pump()
+
+    def _authenticate(self) -> None:
+        call = _Call(self, "digest", None)
+        request = Request(call, _ADD_AUTH, "digest", b"", timeout=self._rng.choice((None, 5.0)))
+        body = encode_auth_request("digest", b"me:%d" % self._rng.randrange(3))
+        try:
+            self._session.authenticate("digest", body, request, self._now)
+        except _REFUSALS:
+            return
+        self._calls.append((call, request))
+
+    def _add_watch(self) -> None:
+        kind, path = self._rng.choice((PERSISTENT, RECURSIVE)), self._rng.choice(("/", "/n1", "/n2"))
+        wanted = (kind, path, _watch)
+        call = _Call(self, path, None)
+        mode = AddWatchMode.PERSISTENT_RECURSIVE if kind == RECURSIVE else AddWatchMode.PERSISTENT
+        body = encode_add_watch_request(self._chroot + path, mode)
+        request = Request(call, _ADD_WATCH[kind == RECURSIVE], path, body, _watch)
+        self._session.want_watch(*wanted)
+        self._wanted.append(wanted)
+        try:
+            self._session.submit(request, self._now)
+        except _REFUSALS:
+            return
+        self._calls.append((call, request))
+
+    def _cancel(self) -> None:
+        if self._calls:
+            call, request = self._rng.choice(self._calls)
+            if not call.done():
+                call.cancelled = True
+                self._session.requests.withdraw(request)
+
+    def _fire(self, callbacks: list[Any], event: Any) -> None:
+        if not callbacks:
+            raise BrokenPromiseError(f"{event} is told to nobody")
+        repr(event)
+
+    # -- what must hold
+
+    def _check_bounds(self) -> None:
+        requests = self._session.requests
+        if len(requests.in_flight) > self._max_in_flight + _OWN_REQUESTS:
+            raise BrokenPromiseError(f"{len(requests.in_flight)} in flight, at most {self._max_in_flight}")
+        # Reads that a loss puts back were taken before.
+        if not 0 <= requests.queued_calls <= self._max_queued + self._max_in_flight or requests.queued_bytes < 0:
+            raise BrokenPromiseError(f"{requests.queued_calls} calls with {requests.queued_bytes} bytes are queued")
+        if self._session._reader.pending > _REPLY_LIMIT + 4:
+            raise BrokenPromiseError(f"{self._session._reader.pending} bytes are held back")
+
+    def _end(self) -> None:
+        session = self._session
+        if self._rng.random() < 0.7:
+            session.close(self._now)
+            self._pump()
+            for _ in range(_CLOSING_STEPS):
+                if self._closed:
+                    break
+                self._deliver()
+                self._to_deadline()
+        if not self._closed:
+            session.abort(self._now)
+            self._pump()
+        if self._closed != 1 or session.state is not State.CLOSED:
+            raise BrokenPromiseError(f"the end was told {self._closed} times, the state is {session.state}")
+        if session.next_deadline() is not None:
+            raise BrokenPromiseError(f"a closed session waits for {session.next_deadline()}")
+        for call, request in self._calls:
+            if call.ends != (0 if call.cancelled else 1):
+                raise BrokenPromiseError(f"{request!r} was ended {call.ends} times, {call.cancelled=}")
+
+
+def _watch(_event: object) -> None:
+    """Never called: `_Case._fire` stands before it."""
+
+
+class Sessions:
+    """Level 2."""
+
+    name = "sessions"
+
+    def __init__(self, corpus: Corpus, watchdog: Watchdog) -> None:
+        self._corpus = corpus
+        self._pool = corpus.payloads
+        self._watchdog = watchdog
+
+    def run(self, seed: int, number: int, findings: Findings) -> int:
+        """One case; returns 1."""
+        case = _Case(random.Random(f"{seed} {self.name} {number}"), self._corpus, self._pool)
+        self._watchdog.start()
+        try:
+            case.run()
+        except (Exception, Hang) as error:
+            self._watchdog.stop()
+            what, trace = described(error)
+            where = "" if isinstance(error, Hang) else trace
+            replay = f"{self.name}/{seed}/{number}"
+            findings.add(Finding(self.name, f"case {number}", what, where, bytes(case.delivered), replay))
+        finally:
+            self._watchdog.stop()
+        return 1
