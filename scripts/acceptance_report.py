@@ -47,6 +47,7 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("test", ["scripts/test"]),
         Step("thorough", pytest, {"EVERLATCH_HYPOTHESIS": "thorough"}, seed),
         Step("3.13", ["scripts/test", "--on-3.13"]),
+        Step("fuzz", ["scripts/fuzz", "--seconds", "600", "--inputs", "10000000", "--json", "reports/fuzz.json"]),
         *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
         Step("bench", ["scripts/bench", "throughput", "--json", str(THROUGHPUT.relative_to(ROOT))]),
     ]

@@ -235,3 +235,13 @@ def test_a_timeout_beyond_all_measure_is_a_very_long_one(timeout):
 def test_bad_timeouts(timeout):
     with pytest.raises(InvalidArgumentError, match="a timeout is a number of seconds, 0 or more, or None"):
         arguments.checked_timeout(timeout)
+
+
+def test_long_paths_are_checked_and_not_remembered():
+    long = "/" + "x" * 2000
+    before = arguments._valid.cache_info().currsize
+    assert arguments.server_path("/app", long) == "/app" + long
+    assert arguments.server_path("", long) == long
+    with pytest.raises(InvalidPathError):
+        arguments.server_path("", long + "/")
+    assert arguments._valid.cache_info().currsize == before

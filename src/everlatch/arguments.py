@@ -34,13 +34,17 @@ MAX_TTL_MS = 0xFF_FFFF_FFFF
 
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 _LONG_MAX = 2**63 - 1
+_LONGEST_REMEMBERED = 1024
 _LONGEST_TIMEOUT = 1e9
 """Thirty years: what is longer, infinity included, is this."""
 
 
 @functools.lru_cache(maxsize=8192)
 def _valid(chroot: str, path: str) -> str:
-    validate_path(path)
+    return _in_chroot(chroot, validate_path(path))
+
+
+def _in_chroot(chroot: str, path: str) -> str:
     if not chroot:
         return path
     return chroot if path == "/" else chroot + path
@@ -48,8 +52,9 @@ def _valid(chroot: str, path: str) -> str:
 
 def server_path(chroot: str, path: str) -> str:
     """The path as the server sees it. Raises `InvalidPathError`, `InvalidTypeError`."""
-    if not isinstance(path, str):  # before the cache, which would choke on what can't be hashed
-        validate_path(path)
+    # What can't be hashed, the cache would choke on; what is long, it would keep.
+    if not isinstance(path, str) or len(path) > _LONGEST_REMEMBERED:
+        return _in_chroot(chroot, validate_path(path))
     return _valid(chroot, path)
 
 

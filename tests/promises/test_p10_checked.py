@@ -538,9 +538,14 @@ def _shortened(rng: random.Random, whole: bytes) -> bytes:
     return frame(whole[4 : 4 + rng.randrange(len(whole) - 4)])
 
 
+def _with_a_gap(rng: random.Random, whole: bytes) -> bytes:
+    """Bytes are missing at the end, but the zxid is whole or the xid isn't: what follows would make up another zxid."""
+    return whole[: rng.choice([*range(8), *range(16, len(whole))])]
+
+
 CORRUPT: dict[str, Callable[[random.Random, bytes], bytes]] = {
     "a bit flipped": _flipped,
-    "bytes missing": lambda rng, whole: whole[: rng.randrange(len(whole))],
+    "bytes missing": _with_a_gap,
     "a record cut short": _shortened,
     "twice": lambda _, whole: whole * 2,
     "nothing": lambda _, __: b"",

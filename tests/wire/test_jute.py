@@ -168,3 +168,10 @@ def test_no_memory_for_what_is_only_announced():
 
 def test_paths_are_remembered():
     assert jute.encode_path("/remembered") is jute.encode_path("/remembered")
+
+
+def test_long_paths_are_not_remembered():
+    """Thousands of paths may be: those of a megabyte would fill the memory."""
+    long = "/" + "x" * 1024
+    assert jute.encode_path(long) == jute.encode_string(long)
+    assert jute.encode_path(long) is not jute.encode_path(long)

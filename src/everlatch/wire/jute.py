@@ -80,10 +80,14 @@ def encode_string(value: str | None) -> bytes:
     return encode_int(len(encoded)) + encoded
 
 
-@functools.lru_cache(4096)
 def encode_path(path: str) -> bytes:
-    """`encode_string`, remembered: a program uses the same paths again and again."""
-    return encode_string(path)
+    """`encode_string`, remembered: a program uses the same paths again and again. But not long ones: thousands of them
+    may be remembered."""
+    return _remembered(path) if len(path) <= _LONGEST_REMEMBERED else encode_string(path)
+
+
+_LONGEST_REMEMBERED = 1024
+_remembered = functools.lru_cache(4096)(encode_string)
 
 
 def encode_vector(items: Collection[T] | None, encode_item: Callable[[T], bytes]) -> bytes:
