@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from types import SimpleNamespace
 
 from everlatch.engine import dispatch
@@ -163,3 +165,25 @@ async def test_a_lane_waits_for_its_loop():
     lane.tell(1)
     await turns()
     assert seen == [1]
+
+
+@simulated
+async def test_an_asynchronous_callback_outlives_its_dispatcher():
+    """Nobody else need hold what it waits for: a task that nobody holds is destroyed while it is pending."""
+    begun: list[weakref.ref[asyncio.Future[None]]] = []
+    ended: list[int] = []
+
+    async def waiting(argument: int) -> None:
+        future = asyncio.get_running_loop().create_future()
+        begun.append(weakref.ref(future))
+        await future
+        ended.append(argument)
+
+    Dispatcher(this_loop()).call(waiting, 7)
+    await turns()
+    gc.collect()
+    future = begun[0]()
+    assert future is not None
+    future.set_result(None)
+    await turns()
+    assert ended == [7]

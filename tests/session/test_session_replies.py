@@ -67,6 +67,14 @@ def test_a_call_that_nothing_is_before_goes_at_once():
     assert call.error.sent
 
 
+def test_a_call_without_a_timeout_that_goes_at_once_waits_for_ever():
+    driver = connected()
+    call, _ = driver.submit(at_once=True)
+    assert driver.session.requests.next_deadline() is None
+    driver.answer()
+    assert call.result == NODE
+
+
 @pytest.mark.parametrize("before", ["the handshake", "a call in flight", "a call that waits", "a frame of its own"])
 def test_a_call_that_something_is_before_is_queued(before):
     driver = connected(max_in_flight=2)

@@ -27,14 +27,16 @@ logger = logging.getLogger("everlatch")
 
 _TOO_LONG = 0.1
 
+_tasks: set[asyncio.Task[None]] = set()
+"""Of asynchronous callbacks, while they run. The loop holds tasks weakly only; and not in the dispatcher, for they may
+outlive their client: what was begun for a callback is finished."""
+
 
 class Dispatcher:
     """Runs callbacks on one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._tasks: set[asyncio.Task[None]] = set()
-        """Of asynchronous callbacks; held here so that they are not collected while they run."""
 
     def call(self, callback: Callable[[T], object], argument: T) -> None:
         """Runs a callback soon."""
@@ -52,8 +54,8 @@ class Dispatcher:
         result = self._call(callback, argument)
         if inspect.isawaitable(result):
             task = self._loop.create_task(_await(callback, result))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            _tasks.add(task)
+            task.add_done_callback(_tasks.discard)
             if finished is not None:
                 task.add_done_callback(lambda _: finished())
         elif finished is not None:
