@@ -237,7 +237,7 @@ class Client(_SessionState):
         Raises `SessionExpiredError` if the last one has ended and the next has not begun; `NotStartedError` or
         `ClientStateError` if there was none yet.
         """
-        self._engine.check_usable()
+        self._engine.check_usable("in_session()")
         session = self._engine.session
         if session.generation == 0:
             raise ClientStateError("in_session(): there is no session yet: await client.wait_connected() first")

@@ -23,15 +23,12 @@ from everlatch.arguments import (
 )
 from everlatch.engine.watch_subscription import WatchSubscription
 from everlatch.errors import (
-    CallTimeoutError,
     EverlatchError,
     InvalidArgumentError,
     InvalidTypeError,
     NodeExistsError,
     NoNodeError,
     NotEmptyError,
-    UnimplementedError,
-    UnsupportedByServerError,
     WriteTimeoutError,
 )
 from everlatch.multi_read import MultiRead
@@ -495,19 +492,7 @@ class Operations:
 
     async def _submit_since(self, since: str, operation: Operation, path: str, body: bytes, timeout: Timeout) -> Any:
         """Submits what servers know since a version, if the server in use is not known to be older."""
-        seconds = self._engine.seconds(timeout)
-        deadline = None if seconds is None else self._engine.now() + seconds
-        await self._engine.versions.require(operation.name, since, path=path, timeout=seconds)
-        left = None if deadline is None else max(0.0, deadline - self._engine.now())
-        try:
-            return await self._engine.submit(operation, path, body, None, left, self._generation)
-        except CallTimeoutError as error:
-            assert seconds is not None
-            raise _timed_out(error, seconds) from None
-        except UnimplementedError:
-            if operation is _RECONFIG:  # a standalone server says the same
-                raise
-            raise UnsupportedByServerError(operation.name, None, since, path) from None
+        return await self._engine.versions.submit(since, operation, path, body, None, timeout, self._generation)
 
     def _decode_created(self, buf: bytes, pos: int, end: int) -> Created:
         created = decode_create2_reply(buf, pos, end)
@@ -535,13 +520,6 @@ async def _whole(operation: str, path: str, timeout: float | None) -> AsyncItera
         if timeout is None or isinstance(error, EverlatchError):
             raise
         raise WriteTimeoutError(operation, path, timeout) from None
-
-
-def _timed_out(error: CallTimeoutError, timeout: float) -> CallTimeoutError:
-    """The error of a request that was given what was left of a timeout, in the terms of the whole."""
-    if isinstance(error, WriteTimeoutError):
-        return WriteTimeoutError(error.operation, error.path, timeout)
-    return CallTimeoutError(error.operation, error.path, timeout, sent=error.sent)
 
 
 def _reconfig_body(

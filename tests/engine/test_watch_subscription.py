@@ -16,11 +16,13 @@ from everlatch import (
     EventType,
     InvalidArgumentError,
     InvalidPathError,
+    NotStartedError,
     NoWatcherError,
     Subscription,
     UnsupportedByServerError,
     WatchEvent,
     WatchKind,
+    WrongLoopError,
 )
 from everlatch.wire.codes import Op
 from scripted_server import ScriptedServer, expire, fail_with, hold, swallow
@@ -186,6 +188,24 @@ async def test_bad_arguments_are_refused_before_a_byte_is_sent():
         with pytest.raises(InvalidArgumentError):
             client.remove_watches("/a", 3)  # type: ignore[arg-type]
         assert server.requests == []
+
+
+@simulated
+async def test_a_client_that_can_not_be_used_can_not_be_watched_with():
+    async with ScriptedServer() as server:
+        client = server.client()
+        events = client.add_watch("/a")
+        with pytest.raises(NotStartedError):
+            await events.__aenter__()
+        async with client:
+            async with events:
+                await client.create("/a")
+                assert await take(events, 1) == [(CREATED, "/a")]
+            with pytest.raises(WrongLoopError):
+                await asyncio.to_thread(asyncio.run, client.add_watch("/a").__aenter__())
+        with pytest.raises(ClientClosedError):
+            await client.add_watch("/a").__aenter__()
+        assert client.statistics().watches == 0
 
 
 @simulated

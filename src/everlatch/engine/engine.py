@@ -209,11 +209,11 @@ class Engine:
         """How many calls may wait."""
         return self._max_queued_calls
 
-    def check_usable(self) -> None:
+    def check_usable(self, what: str) -> None:
         """Raises what any call would raise here and now, but for a full queue."""
         self._checked_loop()
         if self.session.state in FINAL_STATES or self.session.is_closing:
-            raise self._final_error("in_session()")
+            raise self._final_error(what)
 
     def seconds(self, timeout: Timeout) -> float | None:
         """A call's timeout, with the default in place of `UNSET`."""

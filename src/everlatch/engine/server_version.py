@@ -16,15 +16,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.admin import ServerVersion, parse_version, srvr
-from everlatch.errors import CallTimeoutError, EverlatchError, UnsupportedByServerError, describe
+from everlatch.errors import (
+    CallTimeoutError,
+    EverlatchError,
+    UnimplementedError,
+    UnsupportedByServerError,
+    WriteTimeoutError,
+    describe,
+)
 from everlatch.session.states import CONNECTED_STATES
+from everlatch.wire.codes import Op
 
 if TYPE_CHECKING:
     from everlatch.engine.engine import Engine
     from everlatch.paths import Endpoint
+    from everlatch.session.requests import Operation
+    from everlatch.types import Timeout, Watch
 
 __all__ = ["ServerVersions"]
 
@@ -60,6 +70,32 @@ class ServerVersions:
             raise CallTimeoutError(operation, path, timeout, sent=False) from None
         if version is not None and _release(version) < _release(parse_version(since)):
             raise UnsupportedByServerError(operation, ".".join(map(str, version.numbers)), since, path)
+
+    async def submit(
+        self,
+        since: str,
+        operation: Operation,
+        path: str,
+        body: bytes,
+        watch: Watch | None,
+        timeout: Timeout,
+        generation: int,
+    ) -> Any:
+        """Submits what servers know since a version, if the server in use is not known to be older, and returns the
+        result. `timeout` is for both. Raises what `Client`'s methods say they raise."""
+        seconds = self._engine.seconds(timeout)
+        started = self._engine.now()
+        await self.require(operation.name, since, path=path, timeout=seconds)
+        left = None if seconds is None else max(0.0, seconds - (self._engine.now() - started))
+        try:
+            return await self._engine.submit(operation, path, body, watch, left, generation)
+        except CallTimeoutError as error:
+            assert seconds is not None
+            raise _timed_out(error, seconds) from None
+        except UnimplementedError:
+            if operation.op == Op.RECONFIG:  # a standalone server says the same
+                raise
+            raise UnsupportedByServerError(operation.name, None, since, path) from None
 
     async def close(self) -> None:
         """Ends the question that is being asked, if any."""
@@ -101,6 +137,13 @@ async def _ask(server: Endpoint | None) -> ServerVersion | None:
         logger.debug("the version of %s is unknown: %s", server, describe(error))
         return None
     return version if version.numbers else None
+
+
+def _timed_out(error: CallTimeoutError, timeout: float) -> CallTimeoutError:
+    """The error of a request that was given what was left of a timeout, in the terms of the whole."""
+    if isinstance(error, WriteTimeoutError):
+        return WriteTimeoutError(error.operation, error.path, timeout)
+    return CallTimeoutError(error.operation, error.path, timeout, sent=error.sent)
 
 
 def _release(version: ServerVersion) -> tuple[int, ...]:

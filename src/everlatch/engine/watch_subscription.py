@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from everlatch.engine.subscription import Subscription
-from everlatch.errors import AlreadyStartedError, ClientStateError, UnimplementedError, UnsupportedByServerError
+from everlatch.errors import AlreadyStartedError, ClientStateError
 from everlatch.session.requests import Operation
 from everlatch.session.watches import PERSISTENT, RECURSIVE
 from everlatch.types import EventType, WatchEvent
@@ -78,19 +78,15 @@ class WatchSubscription(Subscription[WatchEvent]):
     async def __aenter__(self) -> Self:
         if self._entered:
             raise AlreadyStartedError(f"{self!r} was entered before; call add_watch() again for another one")
-        self._entered = True
         engine = self._engine
-        seconds = engine.seconds(self._timeout)
-        started = engine.now()
-        await engine.versions.require("add_watch", SINCE, path=self._path, timeout=seconds)
-        left = None if seconds is None else max(0.0, seconds - (engine.now() - started))
+        engine.check_usable(f"add_watch {self._path!r}")
+        self._entered = True
         engine.watch_wanted(self, self._kind, self._path, self._tell)
         self._wants = True
         try:
-            await engine.submit(self._operation, self._path, self._body, self._tell, left, self._generation)
-        except UnimplementedError:
-            self.close()
-            raise UnsupportedByServerError("add_watch", None, SINCE, self._path) from None
+            await engine.versions.submit(
+                SINCE, self._operation, self._path, self._body, self._tell, self._timeout, self._generation
+            )
         except BaseException:
             self.close()
             raise
