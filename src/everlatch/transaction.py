@@ -60,11 +60,12 @@ class Pending(Generic[T]):
 
     def set_error(self, error: EverlatchError) -> None:
         """For the transaction or multi-read."""
+        self._results.clear()  # of a commit whose caller was cancelled when it had succeeded
         self._why_none = error
 
     def set_result(self, result: T) -> None:
         """For the transaction or multi-read."""
-        self._results.append(result)
+        self._results = [result]
 
 
 class Transaction:

@@ -286,8 +286,44 @@ def test_credentials_come_behind_what_was_asked_before_them():
 # -- servers with one mode for a path
 
 
-@pytest.mark.parametrize("operation", [GET, EXISTS, CHILDREN])
-@pytest.mark.parametrize("kind", [PERSISTENT, RECURSIVE])
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("operation", [GET, EXISTS])
+def test_a_one_shot_watch_on_the_path_of_a_recursive_one_ends_the_recursion_at_once(operation, moved):
+    driver = watching(RECURSIVE)
+    set_one_shot(driver, operation)
+    assert asked(driver) == [(Op.ADD_WATCH, "/a", 1)]
+    set_one_shot_behind = driver.call(operation, "/a", watch=one)
+    driver.feed(driver.reply_to(driver.unanswered[0], zxid=driver.zxid + moved, body=encode_add_watch_reply(0)))
+    assert heard(driver) == [(one, EventType.MISSED, "/a")] * moved
+    driver.zxid += moved
+    answer(driver)
+    assert set_one_shot_behind.ends == 1
+    assert asked(driver) == [(Op.ADD_WATCH, "/a", 1)], "once more, for that one came behind it"
+    answer(driver)
+
+
+def test_several_one_shot_watches_set_at_once_are_taken_back_once():
+    driver = watching(RECURSIVE)
+    for _ in range(3):
+        driver.call(GET, "/a", watch=two)
+    driver.answer(3)
+    assert asked(driver) == [(Op.ADD_WATCH, "/a", 1)]
+
+
+def test_newer_servers_are_known_by_their_events():
+    driver = watching(RECURSIVE)
+    driver.event(EventType.CREATED, "/a/b", zxid=NEW)
+    set_one_shot(driver)
+    assert asked(driver) == []
+    again(driver)
+    driver.answer()
+    set_one_shot(driver)
+    assert asked(driver) == [(Op.ADD_WATCH, "/a", 1)], "the next server may be an old one"
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation"), [(PERSISTENT, GET), (PERSISTENT, EXISTS), (PERSISTENT, CHILDREN), (RECURSIVE, CHILDREN)]
+)
 def test_behind_a_one_shot_watch_it_is_armed_again_and_told_that_it_may_have_missed(kind, operation):
     driver = watching(kind)
     set_one_shot(driver, operation)
@@ -433,6 +469,16 @@ def test_removing_one_shot_watches_spares_persistent_ones():
     driver.answer()
     assert asked(driver) == [(Op.ADD_WATCH, "/a", 0)]
     assert heard(driver) == [(two, EventType.REMOVED, "/a"), (one, EventType.MISSED, "/a")]
+
+
+@pytest.mark.parametrize(("err", "told"), [(0, True), (-121, True), (-112, False)])
+def test_a_removal_that_nobody_waits_for_any_more_has_removed_all_the_same(err, told):
+    driver = connected()
+    set_one_shot(driver)
+    operation = driver.session.removal(WatchKind.ANY, "/a")
+    driver.cancel(*driver.submit(operation, "/a", encode_remove_watches_request("/a", 3)))
+    driver.feed(driver.reply_to(driver.unanswered[0], err))
+    assert heard(driver) == [(two, EventType.REMOVED, "/a")] * told
 
 
 def test_no_watcher_is_an_error_for_who_does_not_expect_it():

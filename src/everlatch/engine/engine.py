@@ -108,7 +108,7 @@ class Engine:
         self._alone: Call[Any] | None = None
         """The last call that found nothing in flight; rule 3."""
         self._told = False
-        """Whether somebody is being told of an event or a change of state that came with the present read."""
+        """Whether somebody has yet to be told of an event or a change of state: in the next turn of the loop."""
         # One flush and one timer at most.
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -381,7 +381,6 @@ class Engine:
         alone, waiter = self._alone, None
         if alone is not None:
             waiter, alone.waiter = alone.waiter, None
-            self._told = False
         try:
             session.bytes_received(link.conn, data, now)
             if len(self._requests.in_flight) >= _BATCHING_FROM:
@@ -439,6 +438,8 @@ class Engine:
         acted = bool(self.session.actions)
         while self.session.actions:
             self._perform()
+        if self._alone is not None and self._alone.done():  # by its timeout, or by the end: hold on to it no longer
+            self._alone = None
         now = self._clock()
         if self._link is not None:
             self._send(self._link, now)
@@ -579,7 +580,7 @@ class Engine:
 
     def _announce(self, change: StateChange) -> None:
         _log(change)
-        self._told = True
+        self._goes_first()
         if self._lookups is not None and (change.state in CONNECTED_STATES or change.state in FINAL_STATES):
             self._lookups.forget()
         if change.state in CONNECTED_STATES:
@@ -592,9 +593,12 @@ class Engine:
             self._let_listeners_go_first()
 
     def _end_watches(self, final: StateChange) -> None:
-        """Nothing will be heard any more; after `CLOSED` by the user's own will."""
+        """Nothing will be heard any more, behind what is still to be told; after `CLOSED` by the user's own will."""
         for subscription in list(self._watch_subscriptions):
-            subscription.end(None if final.state is State.CLOSED else self._final_error("add_watch"))
+            assert self._dispatcher is not None
+            self._dispatcher.call(
+                subscription.end, None if final.state is State.CLOSED else self._final_error("add_watch")
+            )
 
     def _let_listeners_go_first(self) -> None:
         """They restore what the old session had (promise P6); the queue moves when they have been told."""
@@ -627,9 +631,19 @@ class Engine:
 
     def _fire_watches(self, callbacks: list[Watch], event: WatchEvent) -> None:
         assert self._dispatcher is not None
-        self._told = True
+        self._goes_first()
         for callback in callbacks:
             self._dispatcher.call(callback, event)
+
+    def _goes_first(self) -> None:
+        """What is about to be told goes before the replies that come after it: until the next turn, and not for this
+        read alone. uvloop reads again in the same turn when a read has filled its buffer."""
+        if not self._told and self._loop is not None:
+            self._told = True
+            self._loop.call_soon(self._nothing_to_tell)
+
+    def _nothing_to_tell(self) -> None:
+        self._told = False
 
     # -- refusals --------------------------------------------------------------------------------------------------
 

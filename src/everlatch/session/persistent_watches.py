@@ -54,6 +54,8 @@ class PersistentWatches:
         self._lengths = None
         _take_out(self._heard, (kind, path), callback)
         _take_out(self._wanted, (kind, path), callback)
+        if not self.is_wanted(path):
+            self._taken_over.discard(path)
         return (kind, path) not in self._wanted
 
     def armed(self, kind: int, path: str, callback: Watch) -> None:

@@ -55,7 +55,7 @@ from everlatch.session.liveness import Liveness
 from everlatch.session.requests import Operation, Request, Requests
 from everlatch.session.servers import Address, Servers
 from everlatch.session.states import CONNECTED_STATES, checked
-from everlatch.session.watches import EXIST
+from everlatch.session.watches import EXIST, PERSISTENT, RECURSIVE
 from everlatch.session.watching import Watching
 from everlatch.types import EventType, State, StateChange, Statistics, WatchEvent
 from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
@@ -143,7 +143,7 @@ class Session:
             max_queued_calls=options.max_queued_calls,
             max_queued_bytes=options.max_queued_bytes,
         )
-        self.watching = Watching(self._fire, self._ask)
+        self.watching = Watching(self._fire, self._ask, self._is_one_shot_coming)
         self.credentials = Credentials()
         self.liveness = Liveness(options.session_timeout)
         self._servers = Servers(options.endpoints, rng, shuffle=options.shuffle)
@@ -625,8 +625,12 @@ class Session:
         elif operation.watch is not None:
             # The caller has gone; the server may have armed its watch all the same.
             if request.watch is not None and (not err or (err == _NO_NODE and operation.missing_is_none)):
-                self.watching.armed(operation.watch, self._watched_path(request), None)
-        elif self.watching.is_fatal_answer(request, err):
+                self.watching.armed(operation.watch, self._watched_path(request), None, self.last_zxid)
+        elif operation.no_watcher is not None:
+            # A removal took effect all the same: it may have hit more than its caller had in mind.
+            if not err or err == _NO_WATCHER:
+                operation.decode(b"", 0, 0)
+        elif self.watching.is_fatal_answer(request, err, self.last_zxid):
             raise server_error(err, operation.name)
 
     def _refuse(self, request: Request, err: int) -> None:
@@ -644,7 +648,7 @@ class Session:
         if kind is not None and request.call is not None:
             # A cancelled caller has no use for the watch; the server's event will find nobody.
             callback = None if request.call.done() else request.watch
-            self.watching.armed(kind, self._watched_path(request), callback)
+            self.watching.armed(kind, self._watched_path(request), callback, self.last_zxid)
 
     def _watched_path(self, request: Request) -> str:
         return request.path if request.operation.unrooted else self._server_path(request.path)
@@ -781,6 +785,15 @@ class Session:
     def _ask(self, request: Request) -> None:
         if self.phase is Phase.SERVING:
             self._urgent.append(request)
+
+    def _is_one_shot_coming(self, path: str) -> bool:
+        """Whether the server may have armed a one-shot watch on the path of which the reply is still to come."""
+        return any(
+            request.watch is not None
+            and request.operation.watch not in (None, PERSISTENT, RECURSIVE)
+            and self._watched_path(request) == path
+            for request in self.requests.in_flight
+        )
 
     def _server_path(self, path: str) -> str:
         if not self._chroot:

@@ -5,9 +5,13 @@ Rules:
    told when the request that arms the watch anew has been sent, or goes before everything that is called from then
    on: a read that follows sees what the watch does not.
 2. A watch that nobody wants any more is removed at the server. Before 3.9 servers know no type for persistent
-   watches (−5); there the type *any* is used, if nothing else is wanted on the path. What still is, is armed anew.
+   watches (−5); there the type *any* is used, if nothing else is wanted on the path. What still is, is armed anew;
+   for one-shot watches alone, as a persistent one that nobody hears.
 3. A server that knows no setWatches2 (before 3.6) ends the connection over it: persistent watches end then, and say
    so, for the client would never be served again.
+4. Before 3.9 a one-shot watch takes its path over at once: a recursive one there would hear of nothing below. So it is
+   armed anew when the one-shot watch was set, and hears for both. It may have missed something unless the server has
+   been at the same zxid all the time. (Until a connection has brought an event, any server may be such a one.)
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
 _SET_WATCHES = Operation("setWatches", Op.SET_WATCHES, _nothing)
 _SET_WATCHES2 = Operation("setWatches2", Op.SET_WATCHES2, _nothing)
 _ARM_AGAIN = Operation("addWatch", Op.ADD_WATCH, _nothing)
+_TAKE_BACK = Operation("addWatch", Op.ADD_WATCH, _nothing)
 _REMOVE = Operation("removeWatches", Op.REMOVE_WATCHES, _nothing)
 _REMOVE_ALL = Operation("removeWatches", Op.REMOVE_WATCHES, _nothing)
 
@@ -54,15 +59,24 @@ class Watching:
     """One-shot and persistent watches of one session; paths are the server's, chroot included."""
 
     def __init__(
-        self, fire: Callable[[list[Watch], EventType, str, int], None], ask: Callable[[Request], None]
+        self,
+        fire: Callable[[list[Watch], EventType, str, int], None],
+        ask: Callable[[Request], None],
+        is_one_shot_coming: Callable[[str], bool],
     ) -> None:
         self._fire = fire
         """(callbacks, event, server path, zxid)"""
         self._ask = ask
         """Sends a request of our own, if a server serves us; before what is called from now on."""
+        self._is_one_shot_coming = is_one_shot_coming
+        """Whether a request in flight may set a one-shot watch on a path."""
         self._one_shot = OneShotWatches()
         self._persistent = PersistentWatches()
         self._rearming = Rearming()
+        self._keeps_modes_apart = False
+        """Whether this connection has had an event with a zxid: it leads to a server from 3.9 on."""
+        self._taking_back: dict[str, int] = {}
+        """Paths of recursive watches that one-shot ones may have taken over, and the zxid since when: rule 4."""
 
     def __len__(self) -> int:
         return len(self._one_shot) + len(self._persistent)
@@ -73,6 +87,8 @@ class Watching:
         """The link is gone."""
         self._rearming.freeze(last_zxid)
         self._persistent.disconnected()
+        self._taking_back.clear()
+        self._keeps_modes_apart = False
 
     def rearm(self) -> None:
         """A server serves us again: before anything else, everything is armed."""
@@ -82,9 +98,12 @@ class Watching:
             self._ask(Request(None, _SET_WATCHES if op is Op.SET_WATCHES else _SET_WATCHES2, "/", body))
         self._tell_missed(self._persistent.everybody())
 
-    def is_fatal_answer(self, request: Request, err: int) -> bool:
-        """Takes the answer to what we asked ourselves. Whether it is an error that makes the connection useless."""
+    def is_fatal_answer(self, request: Request, err: int, zxid: int) -> bool:
+        """Takes the answer to what we asked ourselves, and up to where it has the server. Whether it is an error that
+        makes the connection useless."""
         operation = request.operation
+        if operation is _TAKE_BACK:
+            self._taken_back(request.path, zxid)
         if operation is _REMOVE and err == _MARSHALLING:
             self._remove_on_old_server(request.path)
         if operation is not _SET_WATCHES and operation is not _SET_WATCHES2:
@@ -97,12 +116,15 @@ class Watching:
 
     # -- one-shot watches
 
-    def armed(self, kind: int, path: str, callback: Watch | None) -> None:
-        """The server has armed a watch; without a callback, for a caller who has gone."""
+    def armed(self, kind: int, path: str, callback: Watch | None, zxid: int) -> None:
+        """The server has armed a watch, when it was at `zxid`; without a callback, for a caller who has gone."""
         if kind in _MODES:
             self._armed_persistent(kind, path, callback)
             return
-        self._persistent.one_shot_set(path)
+        if kind == CHILD or not self._persistent.listening_at(RECURSIVE, path):
+            self._persistent.one_shot_set(path)
+        elif not self._keeps_modes_apart:
+            self._take_back(path, zxid)
         if callback is not None:
             self._one_shot.add(kind, path, callback)
 
@@ -147,7 +169,10 @@ class Watching:
     def _remove_on_old_server(self, path: str) -> None:
         if self._persistent.is_wanted(path):
             self._arm_again(path)  # in the mode that is still wanted
-        elif path not in self._one_shot:
+        elif path in self._one_shot or self._is_one_shot_coming(path):
+            # They may rest on it by now; in this mode, whatever follows, it hears all that they wait for.
+            self._ask(Request(None, _ARM_AGAIN, path, encode_add_watch_request(path, _MODES[PERSISTENT])))
+        else:
             self._ask(Request(None, _REMOVE_ALL, path, encode_remove_watches_request(path, WatcherType.ANY)))
 
     def _armed_persistent(self, kind: int, path: str, callback: Watch | None) -> None:
@@ -155,6 +180,21 @@ class Watching:
             self._persistent.armed(kind, path, callback)
         if kind == PERSISTENT and RECURSIVE in self._persistent.kinds_wanted(path):
             self._arm_again(path, (RECURSIVE,))
+
+    def _take_back(self, path: str, zxid: int) -> None:
+        """A recursive watch may have been taken over: rule 4."""
+        if path not in self._taking_back:  # a request that is unanswered will be done after this watch was set
+            self._taking_back[path] = zxid
+            body = encode_add_watch_request(path, _MODES[RECURSIVE])
+            self._ask(Request(None, _TAKE_BACK, path, body))
+
+    def _taken_back(self, path: str, zxid: int) -> None:
+        if self._taking_back.pop(path, zxid) != zxid:
+            for kind in _MODES:
+                self._fire(self._persistent.listening_at(kind, path), EventType.MISSED, path, _NO_ZXID)
+            # Who waits for children hears what the recursive watch does, and may have missed as much.
+            callbacks = self._one_shot.take(EventType.CHILDREN_CHANGED, path)
+            self._fire(callbacks, EventType.CHILDREN_CHANGED, path, _NO_ZXID)
 
     def _arm_again(self, path: str, kinds: tuple[int, ...] = (PERSISTENT, RECURSIVE)) -> None:
         self._persistent.taken_back(path)
@@ -181,13 +221,17 @@ class Watching:
         # From 3.9 on events have a zxid (but for those of setWatches), and each path several modes.
         if zxid == _NO_ZXID:
             self._on_one_mode_for_a_path(event, path)
+        else:
+            self._keeps_modes_apart = True
 
     def _on_one_mode_for_a_path(self, event: EventType, path: str) -> None:
         """What servers before 3.9 leave out."""
         above = path[: path.rfind("/")] or "/"
-        if event in (EventType.CREATED, EventType.DELETED) and self._persistent.listening_at(RECURSIVE, above):
+        if event in (EventType.CREATED, EventType.DELETED):
+            # Also if nobody listens recursively any more: for the sake of one-shot watches the server was not told.
             callbacks = self._one_shot.take(EventType.CHILDREN_CHANGED, above)
-            callbacks += self._persistent.listening_at(PERSISTENT, above)
+            if self._persistent.listening_at(RECURSIVE, above):
+                callbacks += self._persistent.listening_at(PERSISTENT, above)
             self._fire(callbacks, EventType.CHILDREN_CHANGED, above, _NO_ZXID)
         if self._persistent.lost_by_event(path):
             self._arm_again(path)
