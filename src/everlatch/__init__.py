@@ -14,6 +14,7 @@ import logging
 from everlatch.client import Client, SessionClient
 from everlatch.engine.call import Call
 from everlatch.engine.subscription import Subscription
+from everlatch.engine.watch_subscription import WatchSubscription
 from everlatch.errors import *  # noqa: F403 (the whole tree, as its own __all__ lists it)
 from everlatch.errors import __all__ as _errors
 from everlatch.multi_read import MultiRead
@@ -21,7 +22,16 @@ from everlatch.transaction import Pending, Transaction
 from everlatch.types import *  # noqa: F403
 from everlatch.types import __all__ as _types
 
-__all__ = ["Call", "Client", "MultiRead", "Pending", "SessionClient", "Subscription", "Transaction"]
+__all__ = [
+    "Call",
+    "Client",
+    "MultiRead",
+    "Pending",
+    "SessionClient",
+    "Subscription",
+    "Transaction",
+    "WatchSubscription",
+]
 __all__ += _errors
 __all__ += _types
 
