@@ -118,7 +118,7 @@ PROVOKED: dict[int, tuple[str, ...]] = {
     -111: (REFUSALS,),
     -112: (
         "test_errors::test_a_session_that_is_over",
-        "test_errors::test_what_is_sent_behind_the_end_of_the_session_gets_no_answer",
+        "test_errors::test_what_is_sent_behind_the_end_of_the_session_is_not_done",
         "test_failover::test_a_lost_session_is_replaced_and_its_watches_go_on",
     ),
     -114: (REFUSALS, "test_errors::test_an_acl_that_servers_refuse", "test_errors::test_an_acl_without_entries"),
@@ -144,7 +144,7 @@ BEYOND_CLIENTS: dict[int, str] = {
     -4: OF_CLIENTS,
     -7: OF_CLIENTS,
     -9: OF_CLIENTS,
-    -12: "between servers; a client whose session a server doesn't know is told at the handshake that it has expired",
+    -12: "answers only what is sent behind the end of the session, sometimes: see that test",
     -15: OF_CLIENTS,
     -100: "marks the range of API errors",
     -113: OF_CLIENTS,
@@ -408,13 +408,19 @@ async def test_a_session_that_is_over(standalone: Server, root: str) -> None:
         assert await client.children(root) == []
 
 
-async def test_what_is_sent_behind_the_end_of_the_session_gets_no_answer(standalone: Server, root: str) -> None:
+async def test_what_is_sent_behind_the_end_of_the_session_is_not_done(standalone: Server, root: str) -> None:
+    """Mostly the connection is closed before it is answered. In 600 tries on 3.8.0 and 3.9.5 it was 39 times
+    -112, and 25 times -12."""
     async with Raw.open(standalone.address) as raw:
         closing = raw.send(Op.CLOSE_SESSION)
-        raw.send(Op.CREATE2, create(f"{root}/late"))
+        late = raw.send(Op.CREATE2, create(f"{root}/late"))
         reply = await raw.receive()
         assert (reply.xid, reply.code) == (closing, 0)
-        assert await raw.hung_up()
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            reply = await raw.receive()
+            assert reply.xid == late
+            assert reply.code in (-112, -12)
+            assert await raw.hung_up()
     async with Raw.open(standalone.address) as other:
         assert await other.code(Op.EXISTS, encode_exists_request(f"{root}/late", False)) == -101
         await other.close_session()
