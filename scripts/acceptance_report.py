@@ -41,7 +41,8 @@ class Step:
 
 
 def steps(junit: Path, seed: int) -> list[Step]:
-    pytest = [sys.executable, "-m", "pytest", "tests", f"--hypothesis-seed={seed}", f"--junitxml={junit}"]
+    junitxml = ["-o", "junit_family=xunit1", f"--junitxml={junit}"]  # the family that has records of tests
+    pytest = [sys.executable, "-m", "pytest", "tests", f"--hypothesis-seed={seed}", *junitxml]
     return [
         Step("check", ["scripts/check"]),
         Step("test", ["scripts/test"]),

@@ -48,6 +48,12 @@ def corpus() -> Corpus:
 
 @pytest.fixture
 def watchdog() -> Watchdog:
+    """Patient: among thousands of tests, collecting garbage alone takes a while."""
+    return Watchdog(2.0)
+
+
+@pytest.fixture
+def impatient() -> Watchdog:
     return Watchdog(0.3)
 
 
@@ -202,13 +208,13 @@ def test_a_session_that_spins_is_found(corpus: Corpus, watchdog: Watchdog, monke
     assert any("the timer is always due" in finding.what for finding in found(corpus, watchdog, "sessions", 64))
 
 
-def test_a_session_that_hangs_is_found(corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_hangs_is_found(corpus: Corpus, impatient: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object) -> None:
         while True:
             pass
 
     monkeypatch.setattr(Session, "_handle_pong", hang)
-    findings = found(corpus, watchdog, "sessions", 32)
+    findings = found(corpus, impatient, "sessions", 32)
     assert {finding.what.partition(":")[0] for finding in findings} == {"Hang"}
 
 
@@ -260,13 +266,13 @@ def test_a_client_that_stays_away_is_found(corpus: Corpus, watchdog: Watchdog, m
     assert {finding.level for finding in findings} == {"clients"}
 
 
-def test_a_client_that_hangs_is_found(corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_hangs_is_found(corpus: Corpus, impatient: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object) -> None:
         while True:
             pass
 
     monkeypatch.setattr(Engine, "link_lost", hang)
-    findings = found(corpus, watchdog, "clients", 9)
+    findings = found(corpus, impatient, "clients", 9)
     assert {finding.what.partition(":")[0] for finding in findings} == {"Hang"}
 
 
