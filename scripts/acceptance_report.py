@@ -117,7 +117,8 @@ def main() -> int:
             run(step)
             if step.seed is not None:
                 step.counts = counts(junit)
-    report = describe(planned, commit, dirty=dirty, bars=verdicts() if THROUGHPUT.exists() else [])
+    measured = any(step.name == "bench" for step in planned) and THROUGHPUT.exists()  # and not by an earlier run
+    report = describe(planned, commit, dirty=dirty, bars=verdicts() if measured else [])
     path = ROOT / "reports" / f"acceptance-{git('rev-parse', '--short', commit)}.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
     for step in planned:
