@@ -8,6 +8,7 @@
     election   judges what was told and seen. Pure
     board      what is known of each member. Pure
     render     shows it: a live table, or plain lines
+    devserver  the server of `everlatch.devserver`, until a signal ends it
 
 Rule of this file and of `member`: neither typer nor rich is imported; the first so that a missing extra is one line
 and no traceback, the second so that members start fast.

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from everlatch.cli.demo import Options, run
+from everlatch.cli.devserver import serve_until_stopped
 from everlatch.cli.render import LiveView, PlainView, View, show_verdict
 from everlatch.errors import EverlatchError, InvalidArgumentError, describe
 from everlatch.testing.builds import ZooKeeperNotFoundError
@@ -63,6 +64,30 @@ def demo(
     verdict = _demonstrated(options, view)
     show_verdict(console, verdict)
     raise typer.Exit(0 if verdict.passed else 1)
+
+
+@app.command()
+def devserver(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 2181,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    zookeeper_version: Annotated[str, typer.Option(help="Which ZooKeeper to behave like: 3.8 or 3.9.")] = "3.9",
+) -> None:
+    """A ZooKeeper server in memory, for development and tests only, never for production. Ends with Ctrl-C.
+
+    Nothing is stored or replicated, and anybody who reaches the port may do as he likes.
+    """
+    try:
+        ended_by = asyncio.run(serve_until_stopped(port, host, zookeeper_version, _say))
+    except InvalidArgumentError as error:
+        raise _failed(error, 2) from None
+    except OSError as error:
+        print(f"everlatch: can't listen on {host}, port {port}: {error.strerror or error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    raise typer.Exit(128 + ended_by)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _demonstrated(options: Options, view: View) -> Verdict:
