@@ -33,7 +33,7 @@ from everlatch.errors import (
 )
 from everlatch.multi_read import MultiRead
 from everlatch.paths import join, parent, strip_chroot, validate_path
-from everlatch.session.requests import Operation
+from everlatch.session.requests import Operation, no_result
 from everlatch.session.watches import CHILD, DATA
 from everlatch.transaction import Transaction
 from everlatch.types import ACL, UNSET, Children, ClientInfo, Created, Node, Stat, Timeout, WatchKind
@@ -78,20 +78,16 @@ if TYPE_CHECKING:
 __all__ = ["Operations", "auth_body"]
 
 
-def _no_result(_buf: bytes, _pos: int, _end: int) -> None:
-    """Decodes a reply whose body says nothing new."""
-
-
 _GET = Operation("get", Op.GET_DATA, decode_get_data_reply, watch=DATA)
 _EXISTS = Operation("exists", Op.EXISTS, decode_exists_reply, watch=DATA, missing_is_none=True)
 _CHILDREN = Operation("children", Op.GET_CHILDREN, decode_get_children_reply, watch=CHILD)
 _CHILDREN_AND_STAT = Operation("children_and_stat", Op.GET_CHILDREN2, decode_get_children2_reply, watch=CHILD)
 _SET = Operation("set", Op.SET_DATA, decode_set_data_reply, is_write=True)
-_DELETE = Operation("delete", Op.DELETE, _no_result, is_write=True)
+_DELETE = Operation("delete", Op.DELETE, no_result, is_write=True)
 _GET_ACL = Operation("get_acl", Op.GET_ACL, decode_get_acl_reply)
 _SET_ACL = Operation("set_acl", Op.SET_ACL, decode_set_acl_reply, is_write=True)
-_SYNC = Operation("sync", Op.SYNC, _no_result)
-_ADD_AUTH = Operation("add_auth", Op.AUTH, _no_result)
+_SYNC = Operation("sync", Op.SYNC, no_result)
+_ADD_AUTH = Operation("add_auth", Op.AUTH, no_result)
 _CHECK_WATCHES = Operation("check_watches", Op.CHECK_WATCHES, lambda *_: True, no_watcher=lambda _: False)
 _WHO_AM_I = Operation("who_am_i", Op.WHO_AM_I, decode_who_am_i_reply)
 _EPHEMERALS = Operation("ephemerals", Op.GET_EPHEMERALS, decode_get_ephemerals_reply)
@@ -324,7 +320,7 @@ class Operations:
         Raises `NoWatcherError` if there are none.
         """
         body = encode_remove_watches_request(server_path(self._chroot, path), _watcher_type(which))
-        operation = self._engine.removal(which, path)
+        operation = self._engine.session.removal(which, path)
         return self._engine.submit(operation, path, body, None, timeout, self._generation)
 
     def check_watches(self, path: str, which: WatchKind = WatchKind.ANY, *, timeout: Timeout = UNSET) -> Call[bool]:

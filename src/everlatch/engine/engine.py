@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from everlatch.engine.call import Waiter
     from everlatch.engine.subscription import Subscription
     from everlatch.engine.watch_subscription import WatchSubscription
-    from everlatch.types import Remove, Watch, WatchEvent, WatchKind
+    from everlatch.types import Remove, Watch, WatchEvent
 
 __all__ = ["MAX_REQUEST_SIZE", "Engine"]
 
@@ -120,8 +120,8 @@ class Engine:
         self._close_task: asyncio.Task[None] | None = None
         self._audience = Audience()
         self.versions = ServerVersions(self)
-        self._watch_subscriptions: dict[WatchSubscription, None] = {}
         """Tells operations that older servers lack whether the server in use has them."""
+        self._watch_subscriptions: dict[WatchSubscription, None] = {}
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -332,10 +332,6 @@ class Engine:
         self.session.leave_watch(kind, path, callback)
         if self.session.state not in FINAL_STATES:
             self._pump()
-
-    def removal(self, which: WatchKind, path: str) -> Operation:
-        """The operation that removes one-shot watches; what it does here, it does when its reply is read."""
-        return self.session.removal(which, path)
 
     async def wait_connected(self, timeout: Timeout) -> None:
         """See `Client.wait_connected`."""

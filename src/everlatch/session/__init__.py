@@ -8,7 +8,7 @@ deadline. It imports `wire/` and what lies below, nothing else.
     requests     the queue that tells *never sent* from *sent, unanswered*
     credentials  what a client authenticates with, on every connection anew
     watches      one-shot watches: who waits for what
-    persistent_watches  who wants which, and who hears of an event
+    persistent_watches  who wants which of those that stay, and who hears of an event
     rearming     the frames that arm all watches again after a reconnect
     watching     all of them together, and what is asked of servers for them
     liveness     when to ping, when a link is silent, when the session must be assumed lost

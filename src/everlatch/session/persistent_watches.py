@@ -67,7 +67,7 @@ class PersistentWatches:
 
     def clear(self) -> list[tuple[str, tuple[Watch, ...]]]:
         """Forgets who hears; who does, by path. They still have to leave."""
-        heard = [(path, callbacks) for (_, path), callbacks in self._heard.items()]
+        heard = self.everybody()
         self._heard.clear()
         self._lengths = None
         return heard

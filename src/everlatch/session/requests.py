@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from everlatch.types import Watch
 
-__all__ = ["HEADER_BYTES", "POISON_LOSSES", "Completion", "Operation", "Request", "Requests"]
+__all__ = ["HEADER_BYTES", "POISON_LOSSES", "Completion", "Operation", "Request", "Requests", "no_result"]
 
 HEADER_BYTES = 12
 """Length prefix, xid and type before each body."""
@@ -76,6 +76,10 @@ class Operation(NamedTuple):
     """What "no watcher" means, if it is no error; it may raise one all the same."""
     unrooted: bool = False
     """The path is the server's own, whatever the chroot: get_config."""
+
+
+def no_result(_buf: bytes, _pos: int, _end: int) -> None:
+    """Decodes a reply without a body, or one that nobody needs."""
 
 
 class Request:

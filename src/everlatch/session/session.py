@@ -52,7 +52,7 @@ from everlatch.session.actions import Action, Announce, Closed, Dial, HangUp, Re
 from everlatch.session.backoff import Backoff
 from everlatch.session.credentials import Credentials
 from everlatch.session.liveness import Liveness
-from everlatch.session.requests import Operation, Request, Requests
+from everlatch.session.requests import Operation, Request, Requests, no_result
 from everlatch.session.servers import Address, Servers
 from everlatch.session.states import CONNECTED_STATES, checked
 from everlatch.session.watches import EXIST, PERSISTENT, RECURSIVE
@@ -98,11 +98,7 @@ class SessionOptions(NamedTuple):
     max_reply_size: int = 1 << 26
 
 
-def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
-    """Decodes a reply without a body."""
-
-
-_CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, _nothing)
+_CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, no_result)
 _PING = frame_request(XID_PING, Op.PING, b"")
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from everlatch.errors import NoWatcherError
 from everlatch.session.persistent_watches import PersistentWatches
 from everlatch.session.rearming import Rearming
-from everlatch.session.requests import Operation, Request
+from everlatch.session.requests import Operation, Request, no_result
 from everlatch.session.watches import CHILD, DATA, EXIST, PERSISTENT, RECURSIVE, OneShotWatches
 from everlatch.types import EventType, WatchKind
 from everlatch.wire.codes import AddWatchMode, Op, WatcherType
@@ -39,16 +39,12 @@ _UNIMPLEMENTED = -6
 _NO_ZXID = -1
 
 
-def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
-    """Decodes a reply whose body nobody needs."""
-
-
-_SET_WATCHES = Operation("setWatches", Op.SET_WATCHES, _nothing)
-_SET_WATCHES2 = Operation("setWatches2", Op.SET_WATCHES2, _nothing)
-_ARM_AGAIN = Operation("addWatch", Op.ADD_WATCH, _nothing)
-_TAKE_BACK = Operation("addWatch", Op.ADD_WATCH, _nothing)
-_REMOVE = Operation("removeWatches", Op.REMOVE_WATCHES, _nothing)
-_REMOVE_ALL = Operation("removeWatches", Op.REMOVE_WATCHES, _nothing)
+_SET_WATCHES = Operation("setWatches", Op.SET_WATCHES, no_result)
+_SET_WATCHES2 = Operation("setWatches2", Op.SET_WATCHES2, no_result)
+_ARM_AGAIN = Operation("addWatch", Op.ADD_WATCH, no_result)
+_TAKE_BACK = Operation("addWatch", Op.ADD_WATCH, no_result)
+_REMOVE = Operation("removeWatches", Op.REMOVE_WATCHES, no_result)
+_REMOVE_ALL = Operation("removeWatches", Op.REMOVE_WATCHES, no_result)
 
 _MODES = {PERSISTENT: AddWatchMode.PERSISTENT, RECURSIVE: AddWatchMode.PERSISTENT_RECURSIVE}
 _TYPES = {PERSISTENT: WatcherType.PERSISTENT, RECURSIVE: WatcherType.PERSISTENT_RECURSIVE}
@@ -96,7 +92,7 @@ class Watching:
         paths += [self._persistent.paths(kind) for kind in (PERSISTENT, RECURSIVE)]
         for op, body in self._rearming.frames(paths):
             self._ask(Request(None, _SET_WATCHES if op is Op.SET_WATCHES else _SET_WATCHES2, "/", body))
-        self._tell_missed(self._persistent.everybody())
+        self._tell_all(EventType.MISSED, self._persistent.everybody())
 
     def is_fatal_answer(self, request: Request, err: int, zxid: int) -> bool:
         """Takes the answer to what we asked ourselves, and up to where it has the server. Whether it is an error that
@@ -109,7 +105,7 @@ class Watching:
         if operation is not _SET_WATCHES and operation is not _SET_WATCHES2:
             return False
         if err == _UNIMPLEMENTED:
-            self._end_persistent()
+            self._tell_all(EventType.REMOVED, self._persistent.clear())
         if not err:
             self._rearming.answered()
         return bool(err)
@@ -203,13 +199,9 @@ class Watching:
                 self._ask(Request(None, _ARM_AGAIN, path, encode_add_watch_request(path, _MODES[kind])))
                 self._fire(self._persistent.listening_at(kind, path), EventType.MISSED, path, _NO_ZXID)
 
-    def _tell_missed(self, heard: list[tuple[str, tuple[Watch, ...]]]) -> None:
+    def _tell_all(self, event: EventType, heard: list[tuple[str, tuple[Watch, ...]]]) -> None:
         for path, callbacks in heard:
-            self._fire(list(callbacks), EventType.MISSED, path, _NO_ZXID)
-
-    def _end_persistent(self) -> None:
-        for path, callbacks in self._persistent.clear():
-            self._fire(list(callbacks), EventType.REMOVED, path, _NO_ZXID)
+            self._fire(list(callbacks), event, path, _NO_ZXID)
 
     # -- events
 
