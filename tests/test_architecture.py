@@ -37,7 +37,10 @@ PURE_MODULES = {
 EXTRAS = {"cli": {"typer", "rich"}, "testing": {"pytest", "hypothesis"}}
 MIRRORED = ("wire", "session", "engine", "recipes")
 
-TEXTS = ("*.md", "*.toml", "src/**/*", "tests/**/*", "bench/**/*", "fuzz/**/*", "scripts/**/*", "docs/**/*")
+TEXTS = (
+    *("*.md", "*.toml", "src/**/*", "tests/**/*", "scripts/**/*", "docs/**/*"),
+    *("bench/**/*", "conformance/**/*", "fuzz/**/*", "torture/**/*"),
+)
 FOREIGN = re.compile(
     r"/work\b|\bshared/|\b(pypi|pythonhosted|npmjs|maven|debian|crates)\.(org|com|io)\b|\bproxy\.golang"
 )
