@@ -148,12 +148,7 @@ async def test_a_session_that_expires_loses_its_nodes_and_others_hear_of_it(serv
         gone = Events()
         await watcher.exists("/e", watch=gone)
         bound = owner.in_session()
-        core = server.core
-        assert core is not None
-        # As if it had been silent for too long.
-        (session,) = (each for each in core.sessions.alive if each.id == owner.session_id)
-        session.deadline = 0.0
-        core.handle_timer(asyncio.get_running_loop().time())
+        server.expire_session(owner.session_id)
         assert await gone.next() == (EventType.DELETED, "/e")
         await until(lambda: any(change.state is State.RENEWED for change in changes))
         with pytest.raises(SessionExpiredError):
@@ -165,10 +160,8 @@ async def test_a_silent_client_expires_by_the_clock(server: DevServer) -> None:
     async with client_of(server) as watcher, Raw.connect(server.address) as raw:
         core = server.core
         assert core is not None
-        await raw.shake_hands()
+        await raw.shake_hands(timeout_ms=1_000)
         gone = Events()
-        (session,) = (each for each in core.sessions.alive if each.id == raw.session_id)
-        session.timeout_ms = 1_000
         assert (
             await raw.code(Op.CREATE, b"\0\0\0\2/e\0\0\0\0\0\0\0\1\0\0\0\x1f\0\0\0\5world\0\0\0\6anyone\0\0\0\1") == 0
         )

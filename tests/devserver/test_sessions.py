@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from everlatch.devserver.sessions import Sessions, password_of
+from everlatch.devserver.options import Options
+from everlatch.devserver.sessions import SessionIds, Sessions, negotiated, password_of
 
 NOON = 1_795_302_091_005
 
@@ -14,16 +15,13 @@ def test_passwords_are_those_of_zookeeper() -> None:
 
 
 def test_ids_begin_with_the_servers_number_and_count() -> None:
-    sessions = Sessions(1.0, server_id=5)
-    first, second = (sessions.open(10_000, 0.0, NOON) for _ in range(2))
-    assert first.id >> 56 == 5
-    assert second.id == first.id + 1
-    assert first.password != second.password
-    later = Sessions(1.0, server_id=5).open(10_000, 0.0, NOON + 1)
-    assert later.id == first.id + 0x10000
-    assert Sessions(1.0, server_id=255).open(10_000, 0.0, NOON).id < 0
-    assert sessions.alive == (first, second)
-    assert len(sessions) == 2
+    ids = SessionIds(5)
+    first, second = (ids.next(NOON) for _ in range(2))
+    assert first >> 56 == 5
+    assert second == first + 1
+    assert password_of(first) != password_of(second)
+    assert SessionIds(5).next(NOON + 1) == first + 0x10000
+    assert SessionIds(255).next(NOON) < 0
 
 
 @pytest.mark.parametrize(
@@ -39,20 +37,15 @@ def test_ids_begin_with_the_servers_number_and_count() -> None:
         ((None, 5.0), 9_000, 5_000),
     ],
 )
-def test_timeouts_are_negotiated(limits: tuple[float, ...], requested: int, granted: int) -> None:
-    sessions = Sessions(2.0, *limits)
-    assert sessions.negotiated(requested) == granted
-    session = sessions.open(requested, 0.0, NOON)
-    assert session.timeout_ms == granted
-    session.timeout_ms = 1
-    assert sessions.reattach(session.id, session.password, requested, 0.0) is session
-    assert session.timeout_ms == granted
+def test_timeouts_are_negotiated(limits: tuple[float | None, ...], requested: int, granted: int) -> None:
+    names = ("min_session_timeout", "max_session_timeout")
+    assert negotiated(requested, Options(tick=2.0, **dict(zip(names, limits, strict=False)))) == granted
 
 
 @pytest.mark.parametrize("now", [0.0, 0.1, 99.999, 100.0, 100.7])
 def test_a_session_ends_between_its_timeout_and_a_tick_later(now: float) -> None:
     sessions = Sessions(1.0)
-    session = sessions.open(4_000, now, NOON)
+    session = sessions.begin(1, 4_000, now)
     assert now + 4.0 < session.deadline <= now + 5.0
     assert session.deadline == int(session.deadline)
     assert sessions.next_deadline() == session.deadline
@@ -62,26 +55,19 @@ def test_a_session_ends_between_its_timeout_and_a_tick_later(now: float) -> None
 
 def test_a_touched_session_lives_longer_than_one_that_is_not() -> None:
     sessions = Sessions(1.0)
-    silent, heard = (sessions.open(4_000, 0.0, NOON) for _ in range(2))
+    silent, heard = (sessions.begin(number, 4_000, 0.0, owner=7) for number in (1, 2))
+    assert sessions.alive == (silent, heard)
+    assert sessions.get(2) is heard
+    assert heard.owner == 7
     sessions.touch(heard, 3.5)
     assert (silent.deadline, heard.deadline) == (5.0, 8.0)
     assert sessions.next_deadline() == 5.0
     assert sessions.expired(7.9) == [silent]
-    sessions.end(silent)
+    sessions.end(silent.id)
+    sessions.end(silent.id)
+    assert sessions.get(1) is None
+    assert len(sessions) == 1
     assert sessions.next_deadline() == 8.0
-    sessions.end(heard)
+    sessions.end(heard.id)
     assert sessions.next_deadline() is None
     assert sessions.expired(1e9) == []
-
-
-def test_who_may_have_a_session_back() -> None:
-    sessions = Sessions(1.0)
-    session = sessions.open(4_000, 0.0, NOON)
-    assert sessions.reattach(session.id, bytes(16), 4_000, 1.0) is None
-    assert sessions.reattach(session.id, None, 4_000, 1.0) is None
-    assert sessions.reattach(session.id + 1, session.password, 4_000, 1.0) is None
-    assert session.deadline == 5.0
-    assert sessions.reattach(session.id, session.password, 9_000, 1.0) is session
-    assert session.deadline == 11.0
-    sessions.end(session)
-    assert sessions.reattach(session.id, session.password, 4_000, 1.0) is None

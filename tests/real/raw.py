@@ -64,9 +64,11 @@ class Raw:
             await raw.shake_hands(session, read_only=read_only)
             yield raw
 
-    async def shake_hands(self, session: tuple[int, bytes] = (0, bytes(16)), *, read_only: bool = False) -> None:
+    async def shake_hands(
+        self, session: tuple[int, bytes] = (0, bytes(16)), *, read_only: bool = False, timeout_ms: int = 30_000
+    ) -> None:
         session_id, password = session
-        request = ConnectRequest(0, 0, 30_000, session_id, password, read_only)
+        request = ConnectRequest(0, 0, timeout_ms, session_id, password, read_only)
         self._writer.write(frame(encode_connect_request(request)))
         payload = await self._payload()
         response = decode_connect_response(payload, 0, len(payload))

@@ -25,7 +25,7 @@ quotas, SASL, TLS, reconfiguration or read-only mode.
 
 from __future__ import annotations
 
-from everlatch.devserver.core import Options
+from everlatch.devserver.options import Options
 from everlatch.devserver.server import DevServer, serve
 
 __all__ = ["DevServer", "Options", "serve"]

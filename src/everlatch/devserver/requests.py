@@ -1,8 +1,8 @@
 """What each operation does: a body comes in, the reply's body goes out.
 
 A refusal is raised, as the `ServerError` with its code; a body that can't be read is a `ProtocolError`, for which the
-client gets −5. `HANDLERS` has everything that a client may send. Not among it: `check` outside of a multi, which real
-servers refuse too, and what only servers send each other.
+client gets −5. `WRITES` and `READS` have everything that a client may send but closeSession. Not among it: `check`
+outside of a multi, which real servers refuse too, and what only servers send each other.
 
 Rule of this module: a watch is set only when nothing can go wrong any more, so that who is refused watches nothing.
 """
@@ -62,71 +62,55 @@ from everlatch.wire.watch_records import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from everlatch.devserver.core import Connection
+    from everlatch.devserver.connection import Connection
     from everlatch.devserver.tree import Znode
+    from everlatch.devserver.writes import Draft
 
-__all__ = ["HANDLERS", "Request"]
+__all__ = ["READS", "WRITES", "Request"]
 
 _READ_OR_ADMIN: Final = Permission.READ | Permission.ADMIN
 
 
 class Request(NamedTuple):
-    """One request, without its xid."""
+    """One request that its server answers by itself, without its xid."""
 
     op: int
     body: tuple[bytes, int, int]
     """A buffer, and where in it the body begins and ends."""
-    now: float
 
 
 # --- writes -------------------------------------------------------------------------------------------------------
 
 
-def _create(connection: Connection, request: Request) -> bytes:
-    path, data, acls, flags = decode_create_request(*request.body)
-    with connection.core.writing(connection, request.now) as draft:
-        created = draft.create(request.op, path, data, acls, flags)
-    return encode_create_reply(created.path) if request.op == Op.CREATE else encode_create2_reply(*created)
+def _create(draft: Draft, op: int, body: bytes) -> bytes:
+    created = draft.create(op, *decode_create_request(body, 0, len(body)))
+    return encode_create_reply(created.path) if op == Op.CREATE else encode_create2_reply(*created)
 
 
-def _create_ttl(connection: Connection, request: Request) -> bytes:
-    path, data, acls, flags, ttl_ms = decode_create_ttl_request(*request.body)
-    with connection.core.writing(connection, request.now) as draft:
-        created = draft.create(request.op, path, data, acls, flags, ttl_ms)
-    return encode_create2_reply(*created)
+def _create_ttl(draft: Draft, op: int, body: bytes) -> bytes:
+    return encode_create2_reply(*draft.create(op, *decode_create_ttl_request(body, 0, len(body))))
 
 
-def _delete(connection: Connection, request: Request) -> bytes:
-    path, version = decode_delete_request(*request.body)
-    with connection.core.writing(connection, request.now) as draft:
-        draft.delete(path, version)
+def _delete(draft: Draft, _: int, body: bytes) -> bytes:
+    draft.delete(*decode_delete_request(body, 0, len(body)))
     return b""
 
 
-def _set_data(connection: Connection, request: Request) -> bytes:
-    path, data, version = decode_set_data_request(*request.body)
-    with connection.core.writing(connection, request.now) as draft:
-        stat = draft.set_data(path, data, version)
-    return encode_set_data_reply(stat)
+def _set_data(draft: Draft, _: int, body: bytes) -> bytes:
+    return encode_set_data_reply(draft.set_data(*decode_set_data_request(body, 0, len(body))))
 
 
-def _set_acl(connection: Connection, request: Request) -> bytes:
-    path, acls, version = decode_set_acl_request(*request.body)
-    with connection.core.writing(connection, request.now) as draft:
-        stat = draft.set_acl(path, acls, version)
-    return encode_set_acl_reply(stat)
+def _set_acl(draft: Draft, _: int, body: bytes) -> bytes:
+    return encode_set_acl_reply(draft.set_acl(*decode_set_acl_request(body, 0, len(body))))
 
 
-def _multi(connection: Connection, request: Request) -> bytes:
-    parts = decode_multi_request(*request.body)
-    with connection.core.writing(connection, request.now) as draft:
-        results = multi(draft, parts)
-    return encode_multi_reply(results)
+def _multi(draft: Draft, _: int, body: bytes) -> bytes:
+    return encode_multi_reply(multi(draft, decode_multi_request(body, 0, len(body))))
 
 
-def _reconfig(_: Connection, request: Request) -> bytes:
+def _reconfig(_: Draft, __: int, body: bytes) -> bytes:
     # Switched off, as it is on real servers by default.
-    decode_reconfig_request(*request.body)
+    decode_reconfig_request(body, 0, len(body))
     raise ReconfigDisabledError
 
 
@@ -151,7 +135,7 @@ def _watched(connection: Connection, request: Request, table: Table) -> Znode:
 def _exists(connection: Connection, request: Request) -> bytes:
     path, watch = decode_get_data_request(*request.body)
     node = connection.core.tree.nodes.get(path)
-    if node is not None:
+    if node is not None and connection.core.options.features.exists_needs_read:
         demand(node.acl, connection.identities, Permission.READ)
     if watch:
         connection.watches.add(Table.DATA, path)
@@ -199,6 +183,7 @@ def _multi_read(connection: Connection, request: Request) -> bytes:
 
 
 def _sync(_: Connection, request: Request) -> bytes:
+    # Once its turn has come: see `core`.
     return encode_sync_reply(decode_sync_request(*request.body))
 
 
@@ -242,7 +227,8 @@ def _auth(connection: Connection, request: Request) -> bytes:
     scheme, credentials = decode_auth_request(*request.body)
     super_digest = connection.core.options.super_digest
     gained = authenticate(scheme, credentials or b"", connection.host, super_digest)
-    connection.identities.update(dict.fromkeys(gained))
+    # Not updated in place: requests that are on their way to the leader have those that it had.
+    connection.identities = connection.identities | dict.fromkeys(gained)
     return b""
 
 
@@ -260,13 +246,7 @@ def _ping(_: Connection, __: Request) -> bytes:
     return b""
 
 
-def _close_session(connection: Connection, request: Request) -> bytes:
-    assert connection.session is not None
-    connection.core.end_session(connection.session, request.now)
-    return b""
-
-
-HANDLERS: Final[dict[int, Callable[[Connection, Request], bytes]]] = {
+WRITES: Final[dict[int, Callable[[Draft, int, bytes], bytes]]] = {
     Op.CREATE: _create,
     Op.CREATE2: _create,
     Op.CREATE_CONTAINER: _create,
@@ -276,6 +256,10 @@ HANDLERS: Final[dict[int, Callable[[Connection, Request], bytes]]] = {
     Op.SET_ACL: _set_acl,
     Op.MULTI: _multi,
     Op.RECONFIG: _reconfig,
+}
+"""What the leader does, by operation; it also ends sessions."""
+
+READS: Final[dict[int, Callable[[Connection, Request], bytes]]] = {
     Op.EXISTS: _exists,
     Op.GET_DATA: _get_data,
     Op.GET_CHILDREN: _get_children,
@@ -294,6 +278,5 @@ HANDLERS: Final[dict[int, Callable[[Connection, Request], bytes]]] = {
     Op.SASL: _sasl,
     Op.WHO_AM_I: _who_am_i,
     Op.PING: _ping,
-    Op.CLOSE_SESSION: _close_session,
 }
-"""By operation."""
+"""What every server does by itself, by operation."""

@@ -10,12 +10,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from everlatch.devserver.core import Core, Options
-from everlatch.errors import AlreadyStartedError
+from everlatch.devserver.core import Core
+from everlatch.devserver.options import Options
+from everlatch.errors import AlreadyStartedError, NotStartedError
 from everlatch.paths import Endpoint
 
 if TYPE_CHECKING:
-    from everlatch.devserver.core import Connection
+    from everlatch.devserver.connection import Connection
 
 __all__ = ["DevServer", "serve"]
 
@@ -66,8 +67,8 @@ class DevServer:
         now = loop.time()
         if self.core is None:
             self.core = Core(self.options, time.time() - now, now)
-        for session in self.core.sessions.alive:
-            self.core.sessions.touch(session, now)  # nobody could reach it
+        for session in self.core.sessions:
+            self.core.leading.touch(session.id, session.timeout_ms, now)  # nobody could reach it
         core = self.core
         self._listener = await loop.create_server(lambda: _Link(self, core), self.host, self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
@@ -88,6 +89,17 @@ class DevServer:
             self._idle.clear()
             await self._idle.wait()
         await listener.wait_closed()
+
+    def expire_session(self, session_id: int) -> None:
+        """Ends a session, now, as if it had been silent for too long: its connection is closed, its ephemeral nodes go,
+        and its client hears of it when it is back. One that has ended already is left alone.
+
+        Raises `NotStartedError` if the server has never been started.
+        """
+        if self.core is None:
+            raise NotStartedError("the dev server has no sessions: start it first")
+        self.core.expire(session_id, asyncio.get_running_loop().time())
+        self._flush(self.core)
 
     # -- from connections
 

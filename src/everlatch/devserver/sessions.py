@@ -2,19 +2,23 @@
 goes forward.
 
 Rules of this module: a deadline is rounded up to a multiple of the tick, as on real servers, so that a session ends
-between its timeout and a tick later. What a session owns is the tree's business, on which connection it is the
-server's.
+between its timeout and a tick later. What a session owns is the tree's business; on which connection it is, that of
+the server that has the connection.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["Session", "Sessions", "password_of"]
+if TYPE_CHECKING:
+    from everlatch.devserver.options import Options
+
+__all__ = ["Session", "SessionIds", "Sessions", "negotiated", "password_of"]
 
 _SECRET: Final = 0xB3415C00
 _MASK: Final = (1 << 48) - 1
 _MULTIPLIER: Final = 0x5DEECE66D
+_ALL: Final = (1 << 64) - 1
 
 
 def password_of(session_id: int) -> bytes:
@@ -27,30 +31,50 @@ def password_of(session_id: int) -> bytes:
     return password
 
 
+def negotiated(requested_ms: int, options: Options) -> int:
+    """The timeout that a client gets: within the limits, which are 2 and 20 ticks unless set."""
+    tick_ms = round(options.tick * 1000)
+    shortest, longest = options.min_session_timeout, options.max_session_timeout
+    shortest_ms = 2 * tick_ms if shortest is None else round(shortest * 1000)
+    longest_ms = 20 * tick_ms if longest is None else round(longest * 1000)
+    return max(shortest_ms, min(longest_ms, requested_ms))
+
+
+class SessionIds:
+    """Ids of new sessions: the number of the server, 40 bits of the time, and 16 to count with."""
+
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._newest = 0
+
+    def next(self, time_ms: int) -> int:
+        """An id, signed as on the wire. The first one's time, since the epoch, keeps it apart from those of an earlier
+        run."""
+        if not self._newest:
+            self._newest = _signed(self._server << 56 | (time_ms << 24 & _ALL) >> 8)
+        else:
+            self._newest += 1
+        return self._newest
+
+
 class Session:
-    """One session that is alive."""
+    """One session that is alive, as the server knows it that tells when sessions end."""
 
     def __init__(self, session_id: int, timeout_ms: int) -> None:
         self.id = session_id
         """Signed, as on the wire."""
-        self.password = password_of(session_id)
         self.timeout_ms = timeout_ms
         self.deadline = 0.0
         """When it ends unless it is touched before."""
+        self.owner: int | None = None
+        """The server that has its connection; `None` when nobody has said so since the leader's election."""
 
 
 class Sessions:
-    """All sessions that are alive. `tick` is in seconds; the limits of timeouts are 2 and 20 ticks unless given, in
-    seconds too."""
+    """All sessions that are alive. `tick` is in seconds."""
 
-    def __init__(
-        self, tick: float, shortest: float | None = None, longest: float | None = None, *, server_id: int = 1
-    ) -> None:
+    def __init__(self, tick: float) -> None:
         self._tick_ms = max(1, round(tick * 1000))
-        self._shortest_ms = 2 * self._tick_ms if shortest is None else round(shortest * 1000)
-        self._longest_ms = 20 * self._tick_ms if longest is None else round(longest * 1000)
-        self._server_id = server_id
-        self._newest = 0
         self._alive: dict[int, Session] = {}
 
     def __len__(self) -> int:
@@ -61,27 +85,14 @@ class Sessions:
         """Oldest first."""
         return tuple(self._alive.values())
 
-    def negotiated(self, requested_ms: int) -> int:
-        """The timeout that a client gets."""
-        return max(self._shortest_ms, min(self._longest_ms, requested_ms))
+    def get(self, session_id: int) -> Session | None:
+        """The session, unless it has ended."""
+        return self._alive.get(session_id)
 
-    def open(self, requested_ms: int, now: float, time_ms: int) -> Session:
-        """A new session. `time_ms`, since the epoch, makes its id differ from those of an earlier run."""
-        # The server's number, 40 bits of the time, and 16 to count with.
-        self._newest = (
-            self._newest + 1 if self._newest else _signed(self._server_id << 56 | (time_ms << 24 & _ALL) >> 8)
-        )
-        session = Session(self._newest, self.negotiated(requested_ms))
-        self._alive[session.id] = session
-        self.touch(session, now)
-        return session
-
-    def reattach(self, session_id: int, password: bytes | None, requested_ms: int, now: float) -> Session | None:
-        """The session, with its timeout negotiated anew; `None` if it has ended or the password is wrong."""
-        session = self._alive.get(session_id)
-        if session is None or session.password != password:
-            return None
-        session.timeout_ms = self.negotiated(requested_ms)
+    def begin(self, session_id: int, timeout_ms: int, now: float, owner: int | None = None) -> Session:
+        """A session is known from now on."""
+        session = self._alive[session_id] = Session(session_id, timeout_ms)
+        session.owner = owner
         self.touch(session, now)
         return session
 
@@ -89,9 +100,9 @@ class Sessions:
         """It was heard of."""
         session.deadline = (int(now * 1000 + session.timeout_ms) // self._tick_ms + 1) * self._tick_ms / 1000
 
-    def end(self, session: Session) -> None:
-        """It is over."""
-        del self._alive[session.id]
+    def end(self, session_id: int) -> None:
+        """It is over, if it wasn't already."""
+        self._alive.pop(session_id, None)
 
     def next_deadline(self) -> float | None:
         """When the first one ends unless it is touched."""
@@ -100,9 +111,6 @@ class Sessions:
     def expired(self, now: float) -> list[Session]:
         """Those whose time is over; each has to be ended."""
         return [session for session in self._alive.values() if now >= session.deadline]
-
-
-_ALL: Final = (1 << 64) - 1
 
 
 def _signed(number: int) -> int:

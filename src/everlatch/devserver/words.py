@@ -14,10 +14,13 @@ from everlatch.wire.codes import Op
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from everlatch.devserver.core import Connection, Core
+    from everlatch.devserver.connection import Connection
+    from everlatch.devserver.core import Server
 
 __all__ = ["answer_to", "is_word"]
 
+_NOT_SERVING: Final = "This ZooKeeper instance is not currently serving requests\n"
+_ALWAYS: Final = ("ruok", "isro")
 _RELEASES: Final = {"3.8": "3.8.5", "3.9": "3.9.5"}
 """As whose latest release the server introduces itself: clients ask what they may send."""
 _NAMES: Final = {
@@ -39,31 +42,35 @@ def is_word(first: bytes) -> bool:
     return first in _KNOWN
 
 
-def answer_to(word: str, core: Core, now: float) -> str:
+def answer_to(word: str, core: Server, now: float) -> str:
     """The whole answer; the connection is closed behind it."""
     answer = _ANSWERS.get(word)
-    return f"{word} is not executed because it is not in the whitelist.\n" if answer is None else answer(core, now)
+    if answer is None:
+        return f"{word} is not executed because it is not in the whitelist.\n"
+    if core.mode is None and word not in _ALWAYS:
+        return _NOT_SERVING
+    return answer(core, now)
 
 
-def _ruok(_: Core, __: float) -> str:
+def _ruok(_: Server, __: float) -> str:
     return "imok"
 
 
-def _isro(_: Core, __: float) -> str:
-    return "rw"
+def _isro(core: Server, _: float) -> str:
+    return "null" if core.mode is None else "ro" if core.is_read_only else "rw"
 
 
-def _version(core: Core) -> str:
+def _version(core: Server) -> str:
     release = _RELEASES[core.options.version]
     return f"{release}-everlatch-devserver, in memory, for development and tests only"
 
 
-def _counts(core: Core) -> tuple[int, int]:
+def _counts(core: Server) -> tuple[int, int]:
     received = core.received + sum(connection.received for connection in core.connections)
     return received, core.sent + sum(connection.sent for connection in core.connections)
 
 
-def _summary(core: Core) -> str:
+def _summary(core: Server) -> str:
     received, sent = _counts(core)
     return _lines(
         "Latency min/avg/max: 0/0.0/0",
@@ -72,16 +79,16 @@ def _summary(core: Core) -> str:
         f"Connections: {len(core.connections)}",
         "Outstanding: 0",
         f"Zxid: {hex_id(core.tree.zxid)}",
-        "Mode: standalone",
+        f"Mode: {core.mode}",
         f"Node count: {len(core.tree.nodes)}",
     )
 
 
-def _srvr(core: Core, _: float) -> str:
+def _srvr(core: Server, _: float) -> str:
     return f"Zookeeper version: {_version(core)}\n{_summary(core)}"
 
 
-def _stat(core: Core, _: float) -> str:
+def _stat(core: Server, _: float) -> str:
     clients = _lines(*map(_client, core.connections))
     return f"Zookeeper version: {_version(core)}\nClients:\n{clients}\n{_summary(core)}"
 
@@ -90,11 +97,11 @@ def _client(connection: Connection) -> str:
     return f"{_address(connection)}(queued=0,recved={connection.received},sent={connection.sent})"
 
 
-def _cons(core: Core, now: float) -> str:
+def _cons(core: Server, now: float) -> str:
     return _lines(*(_client_with_session(connection, core, now) for connection in core.connections), "")
 
 
-def _client_with_session(connection: Connection, core: Core, now: float) -> str:
+def _client_with_session(connection: Connection, core: Server, now: float) -> str:
     session = connection.session
     if session is None:
         return _client(connection)
@@ -120,9 +127,9 @@ def _operation(op: int | None) -> str:
     return _NAMES.get(Op(op), "UNKN") if op in _OPS else "UNKN"
 
 
-def _dump(core: Core, now: float) -> str:
+def _dump(core: Server, now: float) -> str:
     by_deadline: dict[float, list[str]] = {}
-    for session in core.sessions.alive:
+    for session in core.sessions:
         by_deadline.setdefault(session.deadline, []).append(f"\t{hex_id(session.id)}")
     return _lines(
         "SessionTracker dump:",
@@ -150,19 +157,19 @@ def _dumped_ephemerals(owner: int, paths: Iterable[str]) -> list[str]:
     return [f"{hex_id(owner)}:", *(f"\t{path}" for path in paths)]
 
 
-def _wchs(core: Core, _: float) -> str:
+def _wchs(core: Server, _: float) -> str:
     watching = [connection.watches for connection in core.connections if connection.watches]
     paths = {path for watches in watching for path in watches.paths}
     total = sum(map(len, watching))
     return f"{len(watching)} connections watching {len(paths)} paths\nTotal watches:{total}\n"
 
 
-def _mntr(core: Core, _: float) -> str:
+def _mntr(core: Server, _: float) -> str:
     received, sent = _counts(core)
     tree = core.tree
     metrics = {
         "version": _version(core),
-        "server_state": "standalone",
+        "server_state": core.mode,
         "packets_received": received,
         "packets_sent": sent,
         "num_alive_connections": len(core.connections),
@@ -182,7 +189,7 @@ def _lines(*lines: str) -> str:
 
 
 _OPS: Final = frozenset(Op)
-_ANSWERS: Final[dict[str, Callable[[Core, float], str]]] = {
+_ANSWERS: Final[dict[str, Callable[[Server, float], str]]] = {
     "ruok": _ruok,
     "srvr": _srvr,
     "stat": _stat,
