@@ -200,7 +200,7 @@ def tree() -> Tree:
 def test_what_was_missed_is_told_and_the_rest_is_armed(tree: Tree, relative: int) -> None:
     tables = WatchTables()
     paths = ["/old", "/changed", "/parent", "/gone"]
-    missed = tables.arm_again(SetWatches2Request(relative, paths, paths, paths, ["/gone"], ["/"]), tree.nodes)
+    missed = tables.arm_again(SetWatches2Request(relative, paths, paths, paths, ["/gone"], ["/"]), tree)
     data = [(CHANGED, "/changed")] if relative < 3 else []
     children = [(CHILDREN, "/parent")] if relative < 4 else []
     assert missed == [
@@ -220,5 +220,5 @@ def test_what_was_missed_is_told_and_the_rest_is_armed(tree: Tree, relative: int
 def test_persistent_watches_are_armed_and_told_nothing(tree: Tree) -> None:
     tables = WatchTables()
     request = SetWatches2Request(0, [], [], [], ["/changed"], ["/parent"])
-    assert tables.arm_again(request, tree.nodes) == []
+    assert tables.arm_again(request, tree) == []
     assert heard(tables, (CHANGED, "/changed"), (CHANGED, "/changed"), (CREATED, "/parent/x")) == [0, 1, 2]

@@ -9,18 +9,23 @@ nothing is replicated, and anybody who reaches its port may do as he likes.
 On the command line: `everlatch devserver --port 2181`.
 
     server        TCP, with asyncio
-    core          connections and the rest, without sockets or a clock: bytes and `now` in, bytes out
+    core          one server without sockets or a clock: bytes and `now` in, bytes out
+    connection    one client's connection: requests in their order, answers in theirs
     requests      what each operation does
     words         the four-letter words
-    sessions      ids, passwords, timeouts
     watches       what a connection watches, and what fires
+    identities    who a connection is, and ACLs
+    decider       what only a leader decides: every write, when sessions end
+    entries       what the leader is asked, and the log that he makes of it
+    sessions      ids, passwords, timeouts
     writes        checks what is asked and makes transactions of it
     transactions  multi and multiRead
     tree          the nodes: transactions in, events out
-    identities    who a connection is, and ACLs
+    versions      what differs between 3.5, 3.8 and 3.9
+    ensemble      several servers over one log, for the simulation: see there
 
-It behaves like a standalone ZooKeeper, of 3.9 or of 3.8 (`version="3.8"`), with TTL nodes switched on. It has no
-quotas, SASL, TLS, reconfiguration or read-only mode.
+It behaves like a standalone ZooKeeper 3.9, or an older one (`version="3.8"`), with TTL nodes switched on. It has no
+quotas, SASL, TLS or reconfiguration.
 """
 
 from __future__ import annotations

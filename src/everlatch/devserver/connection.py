@@ -4,7 +4,7 @@ Rules of this module:
 1. Requests are answered in the order in which they came. What only the leader can decide is passed on at once, and
    what comes behind it waits until that is answered: reads, and pings too. So a ping behind a write that can't be
    committed is not answered, as on real servers.
-2. Out of that order come the answer to auth, and the refusal of an unknown operation.
+2. Out of that order come the answers to auth and sasl, and the refusal of an unknown operation.
 3. What comes behind a ConnectRequest waits until the session is there.
 """
 
@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch.devserver.identities import Identity
-from everlatch.devserver.requests import READS, WRITES, Request
+from everlatch.devserver.requests import READS, WRITES, Request, is_readable
 from everlatch.devserver.sessions import password_of
 from everlatch.devserver.watches import WatchTables
 from everlatch.devserver.words import answer_to, is_word
@@ -46,7 +46,7 @@ _LONGEST_WITHOUT_SESSION: Final = 10.0
 """Seconds that a connection may be silent about what it wants."""
 _UNKNOWN_ZXID: Final = -1
 _REQUEST_HEADER_SIZE: Final = 8
-_ANSWERED_HERE: Final = frozenset(READS) - {Op.AUTH, Op.SYNC}
+_ANSWERED_HERE: Final = frozenset(READS) - {Op.AUTH, Op.SASL, Op.SYNC}
 _REFUSED_READ_ONLY: Final = frozenset({*WRITES, Op.SYNC})
 
 
@@ -222,18 +222,22 @@ class Connection:
         self.last_op, self.last_xid = op, xid
         self.core.touch(self.session, now)
         if op in _ANSWERED_HERE and op in self._operations:
-            if op == Op.PING:
-                xid = XID_PING
-            if self._turns:
-                body = buf[pos:end]
-                self._turns.append(_Turn(xid, Request(op, (body, 0, len(body))), is_asked=False))
-            else:
-                self._answer_here(xid, Request(op, (buf, pos, end)))
+            self._answer_in_turn(XID_PING if op == Op.PING else xid, Request(op, (buf, pos, end)))
         else:
             self._serve(xid, op, buf[pos:end], now)
 
+    def _answer_in_turn(self, xid: int, request: Request) -> None:
+        if self._turns:
+            buf, pos, end = request.body
+            body = buf[pos:end]
+            self._turns.append(_Turn(xid, request._replace(body=(body, 0, len(body))), is_asked=False))
+        else:
+            self._answer_here(xid, request)
+
     def _answer_here(self, xid: int, request: Request) -> None:
         try:
+            if request.op not in READS:  # a write that can't be read, which is not for the leader
+                raise MarshallingError
             body = READS[request.op](self, request)
         except ServerError as refused:
             self.reply(xid, refused.code)
@@ -245,14 +249,16 @@ class Connection:
     def _serve(self, xid: int, op: int, body: bytes, now: float) -> None:
         """Everything but the reads."""
         request = Request(op, (body, 0, len(body)))
-        if op == Op.AUTH:
+        if op in (Op.AUTH, Op.SASL):
             self._authenticate(xid, request)
         elif op not in self._operations:
             if op != Op.CHECK or self.core.options.features.answers_check:
-                self.reply(xid, UnimplementedError.code)
+                self.reply(xid, UnimplementedError.code, zxid=_UNKNOWN_ZXID)
                 self.close()
         elif self.core.is_read_only and op in _REFUSED_READ_ONLY:
             self.reply(xid, NotReadOnlyError.code)
+        elif not self.core.options.features.malformed_counted and not is_readable(op, body):
+            self._answer_in_turn(xid, request)
         else:
             self._turns.append(_Turn(xid, request, is_asked=True))
             if op == Op.SYNC:
@@ -269,9 +275,9 @@ class Connection:
     def _authenticate(self, xid: int, request: Request) -> None:
         # A body that can't be read ends the connection (see `receive`).
         try:
-            READS[Op.AUTH](self, request)
+            body = READS[request.op](self, request)
         except AuthFailedError as refused:
             self.reply(xid, refused.code, zxid=0)
             self.close()
         else:
-            self.reply(xid, 0, zxid=0)
+            self.reply(xid, 0, body, zxid=0)

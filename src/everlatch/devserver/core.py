@@ -21,9 +21,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from everlatch.devserver.connection import Attached, Connection
+from everlatch.devserver.decider import Decider
 from everlatch.devserver.entries import CREATE_SESSION, Ask, Origin
 from everlatch.devserver.identities import may
-from everlatch.devserver.leading import Leading
 from everlatch.devserver.sessions import SessionIds, negotiated, password_of
 from everlatch.devserver.tree import Tree
 from everlatch.types import Permission
@@ -87,9 +87,11 @@ class Server(ABC):
     def touch(self, session: Attached, now: float) -> None:
         """It was heard of."""
 
-    @abstractmethod
     def ask(self, connection: Connection, op: int, body: bytes, now: float) -> None:
         """Something that the leader has to decide; `Connection.answer` follows."""
+        assert connection.session is not None
+        origin = self._question_of(connection)
+        self._put(Ask(origin, op, connection.session.id, body, connection.identities), now)
 
     @abstractmethod
     def ask_to_sync(self, connection: Connection, now: float) -> None:
@@ -118,6 +120,8 @@ class Server(ABC):
 
     def disconnect(self, connection: Connection) -> None:
         """The connection is gone. Its session lives on."""
+        if connection not in self.connections:  # forgotten in a crash
+            return
         connection.close()
         del self.connections[connection]
         self._changed.pop(connection, None)
@@ -231,7 +235,7 @@ class Core(Server):
     def __init__(self, options: Options, epoch: float, now: float) -> None:
         super().__init__(_ALONE, options, epoch)
         # One tree for both: what is decided is committed.
-        self.leading = Leading(options, self.tree, epoch, now)
+        self.decider = Decider(options, self.tree, epoch, now)
 
     @property
     def mode(self) -> str:
@@ -241,17 +245,11 @@ class Core(Server):
     @property
     def sessions(self) -> tuple[Session, ...]:
         """All that are alive."""
-        return self.leading.sessions.alive
+        return self.decider.sessions.alive
 
     def touch(self, session: Attached, now: float) -> None:
         """It was heard of."""
-        self.leading.touch(session.id, session.timeout_ms, now)
-
-    def ask(self, connection: Connection, op: int, body: bytes, now: float) -> None:
-        """Decided at once."""
-        assert connection.session is not None
-        origin = self._question_of(connection)
-        self._put(Ask(origin, op, connection.session.id, body, connection.identities), now)
+        self.decider.touch(session.id, session.timeout_ms, now)
 
     def ask_to_sync(self, connection: Connection, now: float) -> None:
         """There is nothing to wait for."""
@@ -259,29 +257,29 @@ class Core(Server):
 
     def next_deadline(self) -> float:
         """When `handle_timer` is next due; it may become earlier with every byte that is received."""
-        return min([self.leading.next_deadline(), *self._connection_deadlines()])
+        return min([self.decider.next_deadline(), *self._connection_deadlines()])
 
     def handle_timer(self, now: float) -> None:
         """Ends sessions that have not been heard of, connections that never said what they want, and nodes that go by
         themselves."""
-        for entry in self.leading.handle_timer(now):
+        for entry in self.decider.handle_timer(now):
             self._apply(entry, now)
         self._close_silent(now)
 
     def expire(self, session_id: int, now: float) -> None:
         """The session ends, now, as if it had been silent for too long."""
-        self._apply(self.leading.expire(session_id, now), now)
+        self._apply(self.decider.expire(session_id, now), now)
 
     def reap(self, now: float) -> None:
         """Containers that have become empty and TTL nodes whose time is over go, now."""
-        for entry in self.leading.reap(now):
+        for entry in self.decider.reap(now):
             self._apply(entry, now)
 
     def _put(self, ask: Ask, now: float) -> None:
-        self._apply(self.leading.decide(ask, now), now)
+        self._apply(self.decider.decide(ask, now), now)
 
     def _ask_whether_alive(self, connection: Connection, session: Attached, now: float) -> None:
-        if self.leading.may_reattach(session.id, session.timeout_ms, self.number, now):
+        if self.decider.may_reattach(session.id, session.timeout_ms, self.number, now):
             self._attach(connection, session, now)
         else:
             connection.refuse()

@@ -37,14 +37,18 @@ class Options:
     sync_limit: int = 5
     """Ticks that a leader and a follower may hear nothing of each other."""
 
+    election_time: float = 0.25
+    """Seconds for which a member sees that it is ahead of a quorum before it leads."""
+
     def __post_init__(self) -> None:
         if self.version not in FEATURES:
             raise InvalidArgumentError(f"the dev server is a {' or a '.join(FEATURES)}, not {self.version!r}")
         if not (self.tick > 0 and self.reap_interval > 0):
             raise InvalidArgumentError(f"tick {self.tick!r} and reap_interval {self.reap_interval!r}: must be over 0")
-        if not (self.init_limit > 0 and self.sync_limit > 0):
+        if not (self.init_limit > 0 and self.sync_limit > 0 and self.election_time >= 0):
             raise InvalidArgumentError(
-                f"init_limit {self.init_limit!r} and sync_limit {self.sync_limit!r}: must be over 0"
+                f"init_limit {self.init_limit!r} and sync_limit {self.sync_limit!r} must be over 0, and election_time "
+                f"{self.election_time!r} not below"
             )
 
     @property

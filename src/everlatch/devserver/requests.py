@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from everlatch.devserver.identities import authenticate, client_info, demand, hide_digests, may
 from everlatch.devserver.transactions import multi, multi_read
 from everlatch.devserver.watches import Table
-from everlatch.errors import NoNodeError, ReconfigDisabledError
+from everlatch.errors import BadArgumentsError, NoNodeError, NoWatcherError, ProtocolError, ReconfigDisabledError
 from everlatch.types import Permission
 from everlatch.wire.auth_records import (
     decode_auth_request,
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from everlatch.devserver.tree import Znode
     from everlatch.devserver.writes import Draft
 
-__all__ = ["READS", "WRITES", "Request"]
+__all__ = ["READS", "WRITES", "Request", "is_readable"]
 
 _READ_OR_ADMIN: Final = Permission.READ | Permission.ADMIN
 
@@ -134,7 +134,9 @@ def _watched(connection: Connection, request: Request, table: Table) -> Znode:
 
 def _exists(connection: Connection, request: Request) -> bytes:
     path, watch = decode_get_data_request(*request.body)
-    node = connection.core.tree.nodes.get(path)
+    if "\0" in path:
+        raise BadArgumentsError
+    node = connection.core.tree.find(path)
     if node is not None and connection.core.options.features.exists_needs_read:
         demand(node.acl, connection.identities, Permission.READ)
     if watch:
@@ -196,7 +198,11 @@ def _add_watch(connection: Connection, request: Request) -> bytes:
 
 
 def _check_watches(connection: Connection, request: Request) -> bytes:
-    connection.watches.check(*decode_check_watches_request(*request.body))
+    path, watcher_type = decode_check_watches_request(*request.body)
+    core = connection.core
+    asked = [connection] if core.options.features.own_watches_checked else core.connections
+    if not any(each.watches.has(path, watcher_type) for each in asked):
+        raise NoWatcherError
     return b""
 
 
@@ -216,7 +222,7 @@ def _set_watches2(connection: Connection, request: Request) -> bytes:
 
 
 def _arm_again(connection: Connection, request: SetWatches2Request) -> None:
-    for event, path in connection.watches.arm_again(request, connection.core.tree.nodes):
+    for event, path in connection.watches.arm_again(request, connection.core.tree):
         connection.notify(event, path)
 
 
@@ -258,6 +264,30 @@ WRITES: Final[dict[int, Callable[[Draft, int, bytes], bytes]]] = {
     Op.RECONFIG: _reconfig,
 }
 """What the leader does, by operation; it also ends sessions."""
+
+_DECODERS: Final[dict[int, Callable[[bytes, int, int], object]]] = {
+    Op.CREATE: decode_create_request,
+    Op.CREATE2: decode_create_request,
+    Op.CREATE_CONTAINER: decode_create_request,
+    Op.CREATE_TTL: decode_create_ttl_request,
+    Op.DELETE: decode_delete_request,
+    Op.SET_DATA: decode_set_data_request,
+    Op.SET_ACL: decode_set_acl_request,
+    Op.RECONFIG: decode_reconfig_request,
+}
+
+
+def is_readable(op: int, body: bytes) -> bool:
+    """Whether servers that don't count malformed writes count this one. All of them count every multi."""
+    decode = _DECODERS.get(op)
+    if decode is None:
+        return True
+    try:
+        decode(body, 0, len(body))
+    except ProtocolError:
+        return False
+    return True
+
 
 READS: Final[dict[int, Callable[[Connection, Request], bytes]]] = {
     Op.EXISTS: _exists,

@@ -68,7 +68,7 @@ class DevServer:
         if self.core is None:
             self.core = Core(self.options, time.time() - now, now)
         for session in self.core.sessions:
-            self.core.leading.touch(session.id, session.timeout_ms, now)  # nobody could reach it
+            self.core.decider.touch(session.id, session.timeout_ms, now)  # nobody could reach it
         core = self.core
         self._listener = await loop.create_server(lambda: _Link(self, core), self.host, self.port)
         self.port = self._listener.sockets[0].getsockname()[1]

@@ -43,7 +43,7 @@ _FLAGS: Final = frozenset(CreateMode)
 
 def multi(draft: Draft, parts: Sequence[Part]) -> list[Result]:
     """Does all parts in this transaction, or none. `MarshallingError` for parts that no multi may have."""
-    if any(isinstance(part, _READS) or (isinstance(part, CreatePart) and part.flags not in _FLAGS) for part in parts):
+    if any(map(_is_read, parts)) or (draft.author.features.flags_checked_first and any(map(_has_bad_flags, parts))):
         raise MarshallingError
     results: list[Result] = []
     for index, part in enumerate(parts):
@@ -53,6 +53,14 @@ def multi(draft: Draft, parts: Sequence[Part]) -> list[Result]:
             draft.roll_back()
             return _refusal(refused.code, index, len(parts))
     return results
+
+
+def _is_read(part: Part) -> bool:
+    return isinstance(part, _READS)
+
+
+def _has_bad_flags(part: Part) -> bool:
+    return isinstance(part, CreatePart) and part.flags not in _FLAGS
 
 
 def _refusal(code: int, index: int, count: int) -> list[Result]:
@@ -65,7 +73,8 @@ def _write(draft: Draft, part: Part) -> Result:
     match part:
         case CreatePart():
             path, stat = draft.create(*part)
-            return CreateResult(path, None if part.op == Op.CREATE else stat)
+            lacks_stat = part.op == Op.CREATE or (part.op == Op.CREATE2 and not draft.author.features.stat_in_multi)
+            return CreateResult(path, None if lacks_stat else stat)
         case DeletePart():
             draft.delete(*part)
             return DeleteResult()

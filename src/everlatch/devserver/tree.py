@@ -9,6 +9,7 @@ here it is done. What comes from the clock comes with the transaction.
 
 from __future__ import annotations
 
+import copy
 import enum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, assert_never
 
@@ -127,6 +128,12 @@ class Znode:
         self.children: dict[str, None] = {}
         """Names, oldest first."""
 
+    def copy(self) -> Znode:
+        """Another one that is the same, for now."""
+        other = copy.copy(self)
+        other.children = dict(self.children)
+        return other
+
     @property
     def stat(self) -> Stat:
         """As a client gets it: `cversion` counts creations and deletions, and only ephemeral nodes have an owner."""
@@ -156,11 +163,24 @@ class Tree:
         self.nodes["/zookeeper/config"].acl = READ_ACL_UNSAFE
         self.nodes["/zookeeper/config"].aversion = -1
 
+    def copy(self) -> Tree:
+        """Another one that is the same, for now."""
+        other = Tree()
+        other.zxid = self.zxid
+        other.nodes = {path: node.copy() for path, node in self.nodes.items()}
+        other.owned = {owner: dict(paths) for owner, paths in self.owned.items()}
+        other.reapable = dict(self.reapable)
+        return other
+
     # -- reads
+
+    def find(self, path: str) -> Znode | None:
+        """The node, if there is one. Servers know the root by the empty path, too."""
+        return self.nodes.get(path or "/")
 
     def node(self, path: str) -> Znode:
         """The node, or `NoNodeError`."""
-        node = self.nodes.get(path)
+        node = self.find(path)
         if node is None:
             raise NoNodeError
         return node

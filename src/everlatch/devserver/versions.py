@@ -46,6 +46,10 @@ class Features:
     """A create2 within a multi is answered as one, with a Stat; else as a create."""
     flags_checked_first: bool
     """Flags of a create that don't exist make a whole multi malformed (−5); else they are that part's fault (−8)."""
+    own_watches_checked: bool
+    """checkWatches asks for the watches of its own connection; else for those of anybody."""
+    malformed_counted: bool
+    """A write that can't be decoded uses up a zxid, as refused ones do. Here newer servers are those that say no."""
     answers_check: bool
     """A check outside of a multi is refused as unknown; else nobody answers it."""
 
@@ -61,6 +65,8 @@ _3_9: Final = Features(
     ipv6_acls=True,
     stat_in_multi=True,
     flags_checked_first=True,
+    own_watches_checked=True,
+    malformed_counted=False,
     answers_check=True,
 )
 _3_8: Final = replace(
@@ -69,9 +75,12 @@ _3_8: Final = replace(
     many_modes=False,
     persistent_watcher_types=False,
     zxid_in_events=False,
+    exists_needs_read=False,
     ipv6_acls=False,
     stat_in_multi=False,
     flags_checked_first=False,
+    own_watches_checked=False,
+    malformed_counted=True,
     answers_check=False,
 )
 _3_5: Final = replace(
@@ -79,7 +88,7 @@ _3_5: Final = replace(
     release="3.5.10",
     operations=_ALL - _SINCE_3_6 - _SINCE_3_7,
     events_need_read=False,
-    exists_needs_read=False,
+    own_watches_checked=True,
 )
 
 FEATURES: Final = {"3.5": _3_5, "3.8": _3_8, "3.9": _3_9}

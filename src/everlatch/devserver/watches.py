@@ -23,9 +23,9 @@ from everlatch.types import EventType
 from everlatch.wire.codes import AddWatchMode, WatcherType
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
-    from everlatch.devserver.tree import Znode
+    from everlatch.devserver.tree import Tree
     from everlatch.wire.watch_records import SetWatches2Request
 
 __all__ = ["Missed", "Table", "WatchTables"]
@@ -96,13 +96,13 @@ class WatchTables:
         if mode == AddWatchMode.PERSISTENT or self._one_mode:
             self._add(Table.CHILDREN, path, mode)
 
-    def arm_again(self, request: SetWatches2Request, nodes: Mapping[str, Znode]) -> list[Missed]:
+    def arm_again(self, request: SetWatches2Request, tree: Tree) -> list[Missed]:
         """setWatches, evaluated against the present nodes: what was missed since its zxid, in order; all else is armed.
         For persistent watches nothing is told."""
         missed = [
-            *self._arm_data(request.data, nodes, request.relative_zxid),
-            *self._arm_exist(request.exist, nodes),
-            *self._arm_children(request.child, nodes, request.relative_zxid),
+            *self._arm_data(request.data, tree, request.relative_zxid),
+            *self._arm_exist(request.exist, tree),
+            *self._arm_children(request.child, tree, request.relative_zxid),
         ]
         for path in request.persistent:
             self.add_persistent(path, AddWatchMode.PERSISTENT)
@@ -110,27 +110,29 @@ class WatchTables:
             self.add_persistent(path, AddWatchMode.PERSISTENT_RECURSIVE)
         return missed
 
-    def _arm_data(self, paths: Collection[str], nodes: Mapping[str, Znode], zxid: int) -> Iterator[Missed]:
+    def _arm_data(self, paths: Collection[str], tree: Tree, zxid: int) -> Iterator[Missed]:
         for path in paths:
-            if path not in nodes:
+            node = tree.find(path)
+            if node is None:
                 yield Missed(EventType.DELETED, path)
-            elif nodes[path].mzxid > zxid:
+            elif node.mzxid > zxid:
                 yield Missed(EventType.DATA_CHANGED, path)
             else:
                 self.add(Table.DATA, path)
 
-    def _arm_exist(self, paths: Collection[str], nodes: Mapping[str, Znode]) -> Iterator[Missed]:
+    def _arm_exist(self, paths: Collection[str], tree: Tree) -> Iterator[Missed]:
         for path in paths:
-            if path in nodes:
+            if tree.find(path) is not None:
                 yield Missed(EventType.CREATED, path)
             else:
                 self.add(Table.DATA, path)
 
-    def _arm_children(self, paths: Collection[str], nodes: Mapping[str, Znode], zxid: int) -> Iterator[Missed]:
+    def _arm_children(self, paths: Collection[str], tree: Tree, zxid: int) -> Iterator[Missed]:
         for path in paths:
-            if path not in nodes:
+            node = tree.find(path)
+            if node is None:
                 yield Missed(EventType.DELETED, path)
-            elif nodes[path].pzxid > zxid:
+            elif node.pzxid > zxid:
                 yield Missed(EventType.CHILDREN_CHANGED, path)
             else:
                 self.add(Table.CHILDREN, path)
@@ -156,20 +158,21 @@ class WatchTables:
                 self._discard(table, path, _ONCE)
         if fired or not self._recursive or event is EventType.CHILDREN_CHANGED:
             return fired
-        data = self._tables[Table.DATA]
-        return any(_RECURSIVE in data.get(above, ()) for above in _above(path))
+        tables = [self._tables[table] for table in _TOLD[event]]
+        return any(_RECURSIVE in table.get(above, ()) for above in _above(path) for table in tables)
 
     # -- asking and removing
 
-    def check(self, path: str, watcher_type: int) -> None:
-        """checkWatches: `NoWatcherError` if there is none of this type, `MarshallingError` if there is no such type."""
-        if not self._found(path, watcher_type):
-            raise NoWatcherError
+    def has(self, path: str, watcher_type: int) -> bool:
+        """Whether there is one of this type; `MarshallingError` if there is no such type."""
+        return bool(self._found(path, watcher_type))
 
     def remove(self, path: str, watcher_type: int) -> None:
-        """removeWatches: those that `check` finds are gone."""
-        self.check(path, watcher_type)
-        for table, mode in self._found(path, watcher_type):
+        """removeWatches: all of this type are gone; `NoWatcherError` if there was none, and else as `has`."""
+        found = self._found(path, watcher_type)
+        if not found:
+            raise NoWatcherError
+        for table, mode in found:
             self._discard(table, path, mode)
 
     def _found(self, path: str, watcher_type: int) -> list[tuple[Table, int]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from everlatch.devserver.identities import Identity, demand, settled_acl
 from everlatch.devserver.tree import SPECIAL_PATHS, Create, Delete, Event, Kind, SetACL, SetData, Transaction
+from everlatch.devserver.versions import FEATURES, Features
 from everlatch.errors import (
     BadArgumentsError,
     BadVersionError,
@@ -50,8 +51,8 @@ class Author(NamedTuple):
 
     session_id: int
     identities: Collection[Identity]
-    ipv6: bool = True
-    """Whether his ACLs may have IPv6 addresses."""
+    features: Features = FEATURES["3.9"]
+    """Of the server that leads."""
 
 
 class Draft:
@@ -96,7 +97,7 @@ class Draft:
         mode = _mode(flags)
         _check_ttl(mode, ttl_ms)
         above_path = _parent_of_new(path)
-        acl = settled_acl(acls, self.author.identities, ipv6=self.author.ipv6)
+        acl = settled_acl(acls, self.author.identities, ipv6=self.author.features.ipv6_acls)
         above = self.tree.node(above_path)
         self._demand(above, Permission.CREATE)
         if mode in _SEQUENTIAL:
@@ -132,7 +133,7 @@ class Draft:
     def set_acl(self, path: str, acls: Collection[ACL], version: int) -> Stat:
         """A new ACL; `version` is that of the present one."""
         _validate(path)
-        acl = settled_acl(acls, self.author.identities, ipv6=self.author.ipv6)
+        acl = settled_acl(acls, self.author.identities, ipv6=self.author.features.ipv6_acls)
         node = self._existing(path, Permission.ADMIN)
         _compare(node.aversion, version)
         self._change(SetACL(path, acl))

@@ -1,6 +1,6 @@
 """The leader's work: decides what becomes of every `Ask`, and when sessions and nodes end by themselves. Pure.
 
-    entry = leading.decide(ask, now)      # append it to the log; apply it when it is committed
+    entry = decider.decide(ask, now)      # append it to the log; apply it when it is committed
 
 Rules of this module:
 1. Its tree is where the log will lead, not where it is: everything that was decided is in it, committed or not. So the
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from everlatch.devserver.options import Options
     from everlatch.devserver.tree import Tree
 
-__all__ = ["Leading"]
+__all__ = ["Decider"]
 
 
-class Leading:
+class Decider:
     """What the present leader knows. `epoch` is what makes milliseconds since 1970 of `now`."""
 
     def __init__(self, options: Options, tree: Tree, epoch: float, now: float) -> None:
@@ -79,7 +79,7 @@ class Leading:
         return True
 
     def _write(self, ask: Ask, now: float) -> Entry:
-        author = Author(ask.session_id, ask.identities, ipv6=self._options.features.ipv6_acls)
+        author = Author(ask.session_id, ask.identities, self._options.features)
         draft = Draft(self.tree, author, self._time_ms(now))
         code, body = 0, b""
         try:
