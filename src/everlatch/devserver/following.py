@@ -90,7 +90,11 @@ class Following(Role):
 
     def receive(self, sender: int, message: Message, now: float) -> None:
         """What belongs to this link counts."""
-        if isinstance(message, Vote) or sender != self.leader or message.link != self._link:
+        if isinstance(message, Vote):
+            return
+        if sender != self.leader or message.link != self._link:
+            if not isinstance(message, Leave | Gone):
+                self.member.send(sender, Gone(message.link))
             return
         limit = self.member.options.sync_limit if self._serves else self.member.options.init_limit
         self._give_up_at = now + limit * self.member.options.tick

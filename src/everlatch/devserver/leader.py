@@ -181,7 +181,7 @@ class Leader(Role):
                 self._tell_whether_alive(sender, follower, message, now)
             case AskSync():
                 self._sync(sender, message.number)
-            case Leave():
+            case Leave() | Gone():
                 del self._followers[sender]
 
     def _hear_vote(self, sender: int, vote: Vote, now: float) -> None:

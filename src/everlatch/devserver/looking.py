@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from everlatch.devserver.messages import Vote
+from everlatch.devserver.messages import Gone, Leave, Vote
 from everlatch.devserver.roles import Role
 from everlatch.devserver.sessions import Sessions
 
@@ -92,10 +92,11 @@ class Looking(Role):
             member.lead(now)
 
     def receive(self, sender: int, message: Message, now: float) -> None:
-        """Votes count; all else belongs to what is over."""
+        """Votes count; all else belongs to what is over, and who doesn't know that is told."""
         if not isinstance(message, Vote):
-            return
-        if not message.leads:
+            if not isinstance(message, Leave | Gone):
+                self.member.send(sender, Gone(message.link))
+        elif not message.leads:
             self._votes[sender] = now, message
         elif message.epoch >= self.member.accepted_epoch:  # rule 1
             self.member.follow(sender, now)

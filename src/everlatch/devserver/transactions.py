@@ -1,7 +1,8 @@
 """multi and multiRead: parts to results.
 
 Rules of this module: a multi is all or nothing, and one that is refused says so in its results: 0 before the culprit,
-its code, −2 behind it. The parts of a multi-read are each for itself. Reads and writes are never mixed (−5).
+its code, −2 behind it. The parts of a multi-read are each for itself. Reads and writes are never mixed (−5). Unlike
+alone, a create whose flags say that it makes a container makes one, and flags of a TTL node need its operation (−5).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ __all__ = ["multi", "multi_read"]
 
 _READS: Final = (GetDataPart, GetChildrenPart)
 _FLAGS: Final = frozenset(CreateMode)
+_TTL_FLAGS: Final = (CreateMode.PERSISTENT_WITH_TTL, CreateMode.PERSISTENT_SEQUENTIAL_WITH_TTL)
 
 
 def multi(draft: Draft, parts: Sequence[Part]) -> list[Result]:
@@ -47,6 +49,8 @@ def multi(draft: Draft, parts: Sequence[Part]) -> list[Result]:
         raise MarshallingError
     results: list[Result] = []
     for index, part in enumerate(parts):
+        if _is_no_create(part):
+            raise MarshallingError
         try:
             results.append(_write(draft, part))
         except ServerError as refused:
@@ -60,7 +64,11 @@ def _is_read(part: Part) -> bool:
 
 
 def _has_bad_flags(part: Part) -> bool:
-    return isinstance(part, CreatePart) and part.flags not in _FLAGS
+    return isinstance(part, CreatePart) and (part.flags not in _FLAGS or _is_no_create(part))
+
+
+def _is_no_create(part: Part) -> bool:
+    return isinstance(part, CreatePart) and part.flags in _TTL_FLAGS and part.op != Op.CREATE_TTL
 
 
 def _refusal(code: int, index: int, count: int) -> list[Result]:
@@ -72,9 +80,9 @@ def _refusal(code: int, index: int, count: int) -> list[Result]:
 def _write(draft: Draft, part: Part) -> Result:
     match part:
         case CreatePart():
-            path, stat = draft.create(*part)
-            lacks_stat = part.op == Op.CREATE or (part.op == Op.CREATE2 and not draft.author.features.stat_in_multi)
-            return CreateResult(path, None if lacks_stat else stat)
+            op = _operation(draft, part)
+            path, stat = draft.create(op, *part[1:])
+            return CreateResult(path, None if op == Op.CREATE else stat)
         case DeletePart():
             draft.delete(*part)
             return DeleteResult()
@@ -84,6 +92,15 @@ def _write(draft: Draft, part: Part) -> Result:
             draft.check(*part)
             return CheckResult()
     raise AssertionError(part)
+
+
+def _operation(draft: Draft, part: CreatePart) -> Op:
+    """What is made."""
+    if part.op == Op.CREATE_TTL:
+        return part.op
+    if part.flags == CreateMode.CONTAINER:
+        return Op.CREATE_CONTAINER
+    return part.op if draft.author.features.operations_in_multi else Op.CREATE
 
 
 def multi_read(tree: Tree, identities: Collection[Identity], parts: Sequence[Part]) -> list[Result]:

@@ -42,8 +42,8 @@ class Features:
     """exists asks for the permission to read, as other reads do."""
     ipv6_acls: bool
     """ACLs may name IPv6 addresses."""
-    stat_in_multi: bool
-    """A create2 within a multi is answered as one, with a Stat; else as a create."""
+    operations_in_multi: bool
+    """A create within a multi is the operation that it says; else its flags decide, and create2 is answered as create."""
     flags_checked_first: bool
     """Flags of a create that don't exist make a whole multi malformed (−5); else they are that part's fault (−8)."""
     own_watches_checked: bool
@@ -63,7 +63,7 @@ _3_9: Final = Features(
     events_need_read=True,
     exists_needs_read=True,
     ipv6_acls=True,
-    stat_in_multi=True,
+    operations_in_multi=True,
     flags_checked_first=True,
     own_watches_checked=True,
     malformed_counted=False,
@@ -77,7 +77,7 @@ _3_8: Final = replace(
     zxid_in_events=False,
     exists_needs_read=False,
     ipv6_acls=False,
-    stat_in_multi=False,
+    operations_in_multi=False,
     flags_checked_first=False,
     own_watches_checked=False,
     malformed_counted=True,
