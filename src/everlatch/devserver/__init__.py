@@ -8,7 +8,8 @@ nothing is replicated, and anybody who reaches its port may do as he likes.
 
 On the command line: `everlatch devserver --port 2181`.
 
-    server        TCP, with asyncio
+    server        on TCP, with asyncio: one that is alone, or several that are an ensemble
+    listener      one server on one port
     core          one server without sockets or a clock: bytes and `now` in, bytes out
     connection    one client's connection: requests in their order, answers in theirs
     requests      what each operation does
@@ -22,7 +23,7 @@ On the command line: `everlatch devserver --port 2181`.
     transactions  multi and multiRead
     tree          the nodes: transactions in, events out
     versions      what differs between 3.5, 3.8 and 3.9
-    ensemble      several servers over one log, for the simulation: see there
+    ensemble      one server among several over one log: see there
 
 It behaves like a standalone ZooKeeper 3.9, or an older one (`version="3.8"`), with TTL nodes switched on. It has no
 quotas, SASL, TLS or reconfiguration.
@@ -31,6 +32,6 @@ quotas, SASL, TLS or reconfiguration.
 from __future__ import annotations
 
 from everlatch.devserver.options import Options
-from everlatch.devserver.server import DevServer, serve
+from everlatch.devserver.server import DevEnsemble, DevMember, DevServer, serve
 
-__all__ = ["DevServer", "Options", "serve"]
+__all__ = ["DevEnsemble", "DevMember", "DevServer", "Options", "serve"]

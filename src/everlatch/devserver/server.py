@@ -1,28 +1,30 @@
-"""The dev server on TCP, with asyncio.
+"""Dev servers on TCP: one that is alone, and several that are an ensemble.
 
-Rules of this module: everything happens on the loop that started it; nothing is left behind after `stop`: no socket, no
-timer, no task. A client that doesn't read isn't read from either. One timer serves all deadlines.
+Rules of this module: everything happens on the loop that started it, in this process. What members of an ensemble tell
+each other goes from hand to hand, in order, a turn of the loop later; faults of a network are for the simulation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from everlatch.devserver.core import Core
+from everlatch.devserver.ensemble import Member
+from everlatch.devserver.listener import Listener
 from everlatch.devserver.options import Options
-from everlatch.errors import AlreadyStartedError, NotStartedError
+from everlatch.errors import AlreadyStartedError, InvalidArgumentError, NotStartedError
 from everlatch.paths import Endpoint
 
 if TYPE_CHECKING:
-    from everlatch.devserver.connection import Connection
+    from collections.abc import Callable
 
-__all__ = ["DevServer", "serve"]
+    from everlatch.devserver.messages import Message
+
+__all__ = ["DevEnsemble", "DevMember", "DevServer", "serve"]
 
 _LOOPBACK: Final = "127.0.0.1"
-_NOWHERE: Final = ("0.0.0.0", 0)  # noqa: S104
-"""Where a client was that has gone already."""
 
 
 class DevServer:
@@ -42,10 +44,7 @@ class DevServer:
         self.options = Options(**options)
         self.core: Core | None = None
         """What the server knows, from `start` on. Tests may look, and change only what they have read the rules of."""
-        self._listener: asyncio.Server | None = None
-        self._links: dict[Connection, _Link] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
+        self._listener: Listener | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -63,32 +62,20 @@ class DevServer:
         """Listens. Raises `AlreadyStartedError`, or the `OSError` for a port that is taken."""
         if self._listener is not None:
             raise AlreadyStartedError(f"the dev server already listens on {self.address}: one start, then stop")
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = asyncio.get_running_loop().time()
         if self.core is None:
             self.core = Core(self.options, time.time() - now, now)
         for session in self.core.sessions:
             self.core.decider.touch(session.id, session.timeout_ms, now)  # nobody could reach it
-        core = self.core
-        self._listener = await loop.create_server(lambda: _Link(self, core), self.host, self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
-        self._arm()
+        listener = Listener(self.core, self.host, self.port, _nothing)
+        await listener.start()
+        self._listener, self.port = listener, listener.port
 
     async def stop(self) -> None:
         """Breaks all connections and listens no more. Does nothing if it doesn't listen."""
         listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        listener.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for link in self._links.values():
-            link.abort()
-        while self._links:
-            self._idle.clear()
-            await self._idle.wait()
-        await listener.wait_closed()
+        if listener is not None:
+            await listener.stop()
 
     def expire_session(self, session_id: int) -> None:
         """Ends a session, now, as if it had been silent for too long: its connection is closed, its ephemeral nodes go,
@@ -99,85 +86,156 @@ class DevServer:
         if self.core is None:
             raise NotStartedError("the dev server has no sessions: start it first")
         self.core.expire(session_id, asyncio.get_running_loop().time())
-        self._flush(self.core)
-
-    # -- from connections
-
-    def _joined(self, connection: Connection, link: _Link) -> None:
-        self._links[connection] = link
-        if self._listener is None:  # accepted while `stop` was at work
-            link.abort()
-        else:
-            self._arm()
-
-    def _left(self, connection: Connection) -> None:
-        del self._links[connection]
-        self._idle.set()
-
-    def _flush(self, core: Core) -> None:
-        for connection in core.take_changed():
-            self._links[connection].flush(connection)
-
-    # -- time
-
-    def _arm(self) -> None:
-        """Sets the timer if something is due earlier than it."""
-        assert self.core is not None
-        due = self.core.next_deadline()
-        if self._timer is not None:
-            if self._timer.when() <= due:
-                return
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(due, self._on_timer, self.core)
-
-    def _on_timer(self, core: Core) -> None:
-        self._timer = None
-        core.handle_timer(asyncio.get_running_loop().time())
-        self._flush(core)
-        self._arm()
+        if self._listener is not None:
+            self._listener.acted()
 
 
-class _Link(asyncio.Protocol):
-    """One connection's socket."""
+def _nothing() -> None:
+    """A server that is alone has nobody to tell."""
 
-    def __init__(self, server: DevServer, core: Core) -> None:
-        self._server, self._core = server, core
-        self._loop = asyncio.get_running_loop()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        host, port = (transport.get_extra_info("peername") or _NOWHERE)[:2]
-        self._connection = self._core.connect(host, port, self._loop.time())
-        self._server._joined(self._connection, self)
+class DevMember:
+    """One server of a `DevEnsemble`. `stop` is a crash of the server and of nothing else; `start` brings it back with
+    what it had on its disk."""
 
-    def data_received(self, data: bytes) -> None:
-        had_session = self._connection.session is not None
-        self._connection.receive(data, self._loop.time())
-        self._server._flush(self._core)
-        if not had_session and self._server._timer is not None:
-            self._server._arm()
+    def __init__(self, core: Member, host: str, has_acted: Callable[[], None], has_stopped: Callable[[], None]) -> None:
+        self.core = core
+        """What the server knows. Tests may look, and change only what they have read the rules of."""
+        self._host = host
+        self._port = 0
+        self._has_acted, self._has_stopped = has_acted, has_stopped
+        self._listener: Listener | None = None
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._core.disconnect(self._connection)
-        self._server._left(self._connection)
+    @property
+    def address(self) -> str:
+        """`host:port`, the same after a restart."""
+        return str(Endpoint(self._host, self._port))
 
-    def pause_writing(self) -> None:
-        self._transport.pause_reading()
+    @property
+    def is_running(self) -> bool:
+        """Between `start` and `stop`."""
+        return self._listener is not None
 
-    def resume_writing(self) -> None:
-        self._transport.resume_reading()
+    @property
+    def is_leader(self) -> bool:
+        """Whether it runs and leads."""
+        return self.is_running and self.core.is_leading
 
-    def flush(self, connection: Connection) -> None:
-        """Writes what there is to write."""
-        output = connection.take_output()
-        if output:
-            self._transport.write(output)
-        if connection.is_closing:
-            self._transport.close()
+    async def start(self) -> None:
+        """Raises `AlreadyStartedError`, or an `OSError` if its port has been taken meanwhile."""
+        if self._listener is not None:
+            raise AlreadyStartedError(f"the dev server already listens on {self.address}: one start, then stop")
+        self.core.restart(asyncio.get_running_loop().time())
+        listener = Listener(self.core, self._host, self._port, self._has_acted)
+        await listener.start()
+        self._listener, self._port = listener, listener.port
 
-    def abort(self) -> None:
-        """Breaks the connection."""
-        self._transport.abort()
+    async def stop(self) -> None:
+        """The others notice at once. Does nothing if it doesn't run."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.stop()
+            self._has_stopped()
+
+    def deliver(self, sender: int, message: Message) -> None:
+        """From another member."""
+        if self._listener is not None:
+            self.core.deliver(sender, message, asyncio.get_running_loop().time())
+
+    def lose(self, peer: int) -> None:
+        """That member has gone."""
+        if self._listener is not None:
+            self.core.peer_lost(peer, asyncio.get_running_loop().time())
+
+    def settle(self) -> None:
+        """Sends what there is to send, and sets the timer."""
+        if self._listener is not None:
+            self._listener.acted()
+            self._listener.arm()
+
+
+class DevEnsemble:
+    """Several dev servers that are one ensemble, each on a port of its own.
+
+        async with DevEnsemble(3) as ensemble, Client(ensemble.address) as client:
+            former = ensemble.leader
+            await former.stop()         # the client moves, another server leads
+            await former.start()        # it comes back as a follower
+
+    `options` are the fields of `Options`; `tick` is short unless given, so that elections are quick.
+    """
+
+    def __init__(self, size: int = 3, host: str = _LOOPBACK, **options: Any) -> None:
+        if size < 1:
+            raise InvalidArgumentError(f"an ensemble of {size!r} servers: it takes one at least")
+        self._size, self._host = size, host
+        self.options = Options(**({"tick": 0.5} | options))
+        self.members: tuple[DevMember, ...] = ()
+        """From `start` on."""
+        self._delivering = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Starts all servers that don't run. Clients wait until they have a leader. Raises the `OSError` for a port
+        that has been taken since."""
+        if not self.members:
+            now = asyncio.get_running_loop().time()
+            epoch = time.time() - now
+            numbers = range(1, self._size + 1)
+            self.members = tuple(self._member(Member(each, numbers, self.options, epoch, now)) for each in numbers)
+        for member in self.members:
+            if not member.is_running:
+                await member.start()
+
+    async def stop(self) -> None:
+        """Stops all servers that run."""
+        for member in self.members:
+            await member.stop()
+
+    @property
+    def address(self) -> str:
+        """A connect string with all servers."""
+        return ",".join(member.address for member in self.members)
+
+    @property
+    def leader(self) -> DevMember | None:
+        """Who leads; `None` while there is an election."""
+        return next((member for member in self.members if member.is_leader), None)
+
+    def expire_session(self, session_id: int) -> bool:
+        """Ends a session, now, as if it had been silent for too long; whether there was a leader to do so."""
+        leader = self.leader
+        done = leader is not None and leader.core.expire(session_id, asyncio.get_running_loop().time())
+        if leader is not None:
+            leader.settle()
+        return done
+
+    def _member(self, core: Member) -> DevMember:
+        return DevMember(core, self._host, self._schedule, lambda: self._lose(core.number))
+
+    def _lose(self, number: int) -> None:
+        for member in self.members:
+            member.lose(number)
+            member.settle()
+
+    def _schedule(self) -> None:
+        if not self._delivering:
+            self._delivering = True
+            asyncio.get_running_loop().call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        self._delivering = False
+        for member in self.members:
+            for to, message in member.core.take_messages():
+                receiver = self.members[to - 1]
+                receiver.deliver(member.core.number, message)
+                receiver.settle()
 
 
 async def serve(port: int = 2181, host: str = _LOOPBACK, **options: Any) -> None:
