@@ -49,7 +49,12 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("thorough", pytest, {"EVERLATCH_HYPOTHESIS": "thorough"}, seed),
         Step("3.13", ["scripts/test", "--on-3.13"]),
         Step("fuzz", ["scripts/fuzz", "--seconds", "600", "--inputs", "10000000", "--json", "reports/fuzz.json"]),
+        Step("conformance", ["scripts/conformance", "--operations", "200000", "--seed", str(seed)]),
+        Step("sim", ["scripts/sim", "--seeds", "1000", "--seed", str(seed)]),
+        Step("torture", ["scripts/torture", "--seconds", "300", "--seed", str(seed)]),
+        Step("real torture", ["scripts/torture", "--real", "--seconds", "300", "--seed", str(seed)]),
         *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
+        Step("real demo", ["scripts/demo", "--real"]),
         Step("bench", ["scripts/bench", "throughput", "--json", str(THROUGHPUT.relative_to(ROOT))]),
     ]
 
