@@ -21,12 +21,11 @@ from everlatch.testing.misbehaviour import (
     swallow,
     without_read_only_byte,
 )
-from everlatch.testing.znodes import RefusedError, Znodes
+from everlatch.testing.znodes import Znodes
 
 __all__ = [
     "Connection",
     "Received",
-    "RefusedError",
     "ScriptedServer",
     "Znodes",
     "accept",

@@ -38,6 +38,7 @@ from everlatch import (
     StateChange,
     WrongLoopError,
 )
+from everlatch.devserver.tree import SPECIAL_PATHS
 from everlatch.wire.codes import Op
 from scripted_server import (
     ScriptedServer,
@@ -340,8 +341,8 @@ async def test_the_block_starts_and_closes():
             assert client.state is State.CONNECTED
             await client.create("/a", ephemeral=True)
         assert client.state is State.CLOSED
-        assert list(server.znodes.nodes) == ["/"]
-        assert server.znodes.sessions == {}
+        assert set(server.znodes.nodes) == SPECIAL_PATHS
+        assert server.znodes.session_ids == []
 
 
 @simulated
@@ -393,7 +394,7 @@ async def test_close_when_connected_answers_what_was_called_before():
         await assert_closed(client, within=4)
         assert [(await call).path for call in calls] == [f"/{number}" for number in range(10)]
         assert server.requests[-1].op == Op.CLOSE_SESSION
-        assert server.znodes.sessions == {}
+        assert server.znodes.session_ids == []
 
 
 @simulated
@@ -575,7 +576,7 @@ async def test_close_goes_on_when_it_is_cancelled():
             await closing
         server.connection.release()
         await client.close()
-        assert server.znodes.sessions == {}
+        assert server.znodes.session_ids == []
 
 
 @simulated
@@ -742,7 +743,7 @@ async def test_a_session_handed_out_unasked_is_a_new_one():
         renewed = next(change for change in changes if change.state is State.RENEWED)
         assert (renewed.previous_session_id, renewed.session_id) == (old, client.session_id)
         assert client.session_id != old
-        assert client.session_id in server.znodes.sessions
+        assert client.session_id in server.znodes.session_ids
 
 
 @simulated
@@ -912,7 +913,7 @@ async def test_repr_is_a_status_line():
             calls = [client.sync(), client.sync()]
             await server.wait_for_requests(3)
             assert repr(client) == (
-                f"<Client CONNECTED, session 0x100000001 (number 1), server {server.address}, "
+                f"<Client CONNECTED, session 0x{client.session_id:x} (number 1), server {server.address}, "
                 "2 in flight, 0 queued, 1 watches>"
             )
             server.connection.release()
@@ -965,7 +966,6 @@ async def test_secrets_are_in_no_log_line_no_repr_and_no_error(caplog):
         client.add_listener(lambda change: told.append(repr(change)))
         async with client:
             password = client.session_password
-            assert password.startswith(b"secret-")
             call = client.add_auth("digest", b"bob:credential-2")
             told.append(repr(call))
             await call
@@ -985,7 +985,7 @@ async def test_secrets_are_in_no_log_line_no_repr_and_no_error(caplog):
             told.append(repr(refused.value) + str(refused.value))
     everything = caplog.text + "".join(told)
     assert "AUTH_FAILED" in everything
-    assert "secret-" not in everything
+    assert repr(password)[2:-1] not in everything
     assert "credential-" not in everything
     assert password.hex() not in everything
 

@@ -42,6 +42,7 @@ from everlatch import (
     UnsupportedByServerError,
     WatchEvent,
 )
+from everlatch.devserver.tree import SPECIAL_PATHS
 from everlatch.operations import Operations
 from everlatch.wire.codes import CreateMode, Op
 from everlatch.wire.records import (
@@ -57,6 +58,8 @@ from srvr_answers import SrvrAnswers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
+BOB = [("digest", b"bob:secret")]
+ACLS = [*OPEN_ACL_UNSAFE, *READ_ACL_UNSAFE]
 CHROOTS = pytest.mark.parametrize("chroot", ["", "/app", "/deep/er"])
 
 
@@ -67,6 +70,11 @@ async def with_chroot(server: ScriptedServer, chroot: str) -> AsyncIterator[Clie
         await client.ensure_path("/")
         server.requests.clear()
         yield client
+
+
+def own_nodes(chroot: str) -> list[str]:
+    """What ZooKeeper itself has below the client's root."""
+    return [] if chroot else ["zookeeper"]
 
 
 # --- reads --------------------------------------------------------------------------------------------------------
@@ -90,7 +98,7 @@ async def test_reads(chroot):
         assert await client.get_acl("/a") == (list(OPEN_ACL_UNSAFE), node.stat)
         assert await client.sync("/a") is None
         assert await client.sync() is None
-        assert await client.children("/") == ["a"]
+        assert await client.children("/") == [*own_nodes(chroot), "a"]
         assert {request.path for request in server.requests} == {
             chroot + path for path in ("/a", "/a/b", "/none", "" if chroot else "/")
         }
@@ -156,7 +164,8 @@ async def test_create_returns_path_and_stat(chroot):
 )
 @simulated
 async def test_create_modes(options, op, mode):
-    async with ScriptedServer() as server, server.client(acl=READ_ACL_UNSAFE) as client:
+    async with ScriptedServer() as server, server.client(acl=READ_ACL_UNSAFE, auth=BOB) as client:
+        server.requests.clear()
         await client.create("/a", b"x", **options)
         await client.create("/b", b"x", acl=CREATOR_ALL_ACL, **options)
         first, second = server.requests
@@ -214,9 +223,9 @@ async def test_delete_never_deletes_the_chroot(chroot):
 async def test_acls():
     async with ScriptedServer() as server, server.client() as client:
         await client.create("/a")
-        stat = await client.set_acl("/a", [ACL(1, "world", "anyone")], version=0)
+        stat = await client.set_acl("/a", [ACL(1 | 16, "world", "anyone")], version=0)
         assert stat.aversion == 1
-        assert (await client.get_acl("/a"))[0] == [ACL(1, "world", "anyone")]
+        assert (await client.get_acl("/a"))[0] == [ACL(1 | 16, "world", "anyone")]
         with pytest.raises(BadVersionError):
             await client.set_acl("/a", OPEN_ACL_UNSAFE, version=0)
 
@@ -227,7 +236,7 @@ async def test_acls():
 @CHROOTS
 @on_every_loop
 async def test_watches_fire_once_with_the_callers_path(chroot):
-    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
+    async with ScriptedServer(version="3.8") as server, with_chroot(server, chroot) as client:
         await client.create("/a")
         events: list[tuple[str, WatchEvent]] = []
 
@@ -299,11 +308,11 @@ async def test_who_am_i(monkeypatch):
 async def test_add_auth_now_and_on_every_later_connection():
     async with ScriptedServer() as server, server.client(auth=[("digest", b"first:1")]) as client:
         assert await client.add_auth("digest", b"second:2") is None
-        assert server.connection.identities == [("digest", b"first:1"), ("digest", b"second:2")]
+        both = [("ip", "127.0.0.1"), ("digest", "first"), ("digest", "second")]
+        assert await client.who_am_i() == both
         server.connection.reset()
         await server.wait_for_connections(2)
-        await client.sync()
-        assert server.connection.identities == [("digest", b"first:1"), ("digest", b"second:2")]
+        assert await client.who_am_i() == both
 
 
 @simulated
@@ -366,8 +375,8 @@ async def test_a_server_of_unknown_version_is_sent_the_request(monkeypatch, name
 @simulated
 async def test_a_server_that_turns_out_to_be_too_old(monkeypatch, name):
     SrvrAnswers(monkeypatch, None)
-    since, _, op, call = NEWER[name]
-    async with ScriptedServer(unknown_ops=[op]) as server, server.client() as client:
+    since, _, _, call = NEWER[name]
+    async with ScriptedServer(version="3.5") as server, server.client() as client:
         with pytest.raises(UnsupportedByServerError) as raised:
             await call(client)
         error = raised.value
@@ -477,7 +486,7 @@ async def test_count_descendants(monkeypatch, chroot):
             await client.create(path)
         assert await client.count_descendants("/a") == 2
         assert await client.count_descendants("/ab") == 0
-        assert await client.count_descendants("/") == 4
+        assert await client.count_descendants("/") == (4 if chroot else 4 + 3)  # ZooKeeper's own
         with pytest.raises(NoNodeError, match="count_descendants '/none'"):
             await client.count_descendants("/none")
 
@@ -491,15 +500,15 @@ CONFIG = "/zookeeper/config"
 @simulated
 async def test_get_config_knows_no_chroot(chroot):
     async with ScriptedServer() as server, with_chroot(server, chroot) as client, server.client() as outside:
+        server.next(fail_with(-101))
         with pytest.raises(NoNodeError, match="get_config '/zookeeper/config'"):
             await client.get_config()
-        await outside.ensure_path(CONFIG)
-        await outside.set(CONFIG, b"server.1=h:1:2:participant;3\nversion=0")
+        server.znodes.set(CONFIG, b"server.1=h:1:2:participant;3\nversion=0")
         events: list[WatchEvent] = []
         node = await client.get_config(watch=events.append)
         assert node == await outside.get(CONFIG)
         assert node.data.endswith(b"version=0")
-        await outside.set(CONFIG, b"new")
+        server.znodes.set(CONFIG, b"new")
         await client.sync()
         assert [(event.type, event.path) for event in events] == [(EventType.DATA_CHANGED, CONFIG)]
         assert client.statistics().watches == 0
@@ -508,12 +517,11 @@ async def test_get_config_knows_no_chroot(chroot):
 @CHROOTS
 @simulated
 async def test_the_watch_of_get_config_survives_a_connection(chroot):
-    async with ScriptedServer() as server, with_chroot(server, chroot) as client, server.client() as outside:
-        await outside.ensure_path(CONFIG)
+    async with ScriptedServer() as server, with_chroot(server, chroot) as client:
         events: list[WatchEvent] = []
         await client.get_config(watch=events.append)
         server.connections[0].reset()
-        await outside.set(CONFIG, b"new")
+        server.znodes.set(CONFIG, b"new")
         await server.until(lambda: events)
         assert [(event.type, event.path) for event in events] == [(EventType.DATA_CHANGED, CONFIG)]
 
@@ -675,9 +683,9 @@ async def test_a_write_that_was_sent_times_out_as_unknown():
 @simulated
 async def test_ensure_path(chroot):
     async with ScriptedServer() as server, server.client(chroot) as client:
-        await client.ensure_path("/a/b/c", acl=READ_ACL_UNSAFE)
-        assert list(server.znodes.nodes["/"].children) == [(chroot + "/a").split("/")[1]]
-        assert (await client.get_acl("/a/b/c"))[0] == list(READ_ACL_UNSAFE)
+        await client.ensure_path("/a/b/c", acl=ACLS)
+        assert server.znodes.applied[0] == ("create", "/" + (chroot + "/a").split("/")[1])
+        assert (await client.get_acl("/a/b/c"))[0] == ACLS
         applied = list(server.znodes.applied)
         await client.ensure_path("/a/b/c")
         await client.ensure_path("/")
@@ -691,7 +699,7 @@ async def test_ensure_path_of_any_depth():
         await client.ensure_path(path)
         assert path in server.znodes.nodes
         await client.delete_tree("/x")
-        assert list(server.znodes.nodes) == ["/"]
+        assert set(server.znodes.nodes) == SPECIAL_PATHS
 
 
 @simulated
@@ -722,7 +730,7 @@ async def test_delete_tree(chroot):
         for path in ("/a", "/a/b", "/a/b/c", "/a/d", "/ab"):
             await client.create(path)
         await client.delete_tree("/a")
-        assert await client.children("/") == ["ab"]
+        assert await client.children("/") == [*own_nodes(chroot), "ab"]
         with pytest.raises(NoNodeError):
             await client.delete_tree("/a")
         assert await client.delete_tree("/a", missing_ok=True) is None
@@ -734,7 +742,7 @@ async def test_delete_tree_of_many_nodes():
         await client.create("/a")
         await asyncio.gather(*[client.create(f"/a/{number}") for number in range(1200)])
         await client.delete_tree("/a")
-        assert list(server.znodes.nodes) == ["/"]
+        assert set(server.znodes.nodes) == SPECIAL_PATHS
 
 
 @simulated
@@ -743,7 +751,7 @@ async def test_delete_tree_while_others_create_and_delete():
         await client.ensure_path("/a/b")
         server.on(Op.DELETE, lambda connection, request: late_child(server, connection, request))
         await client.delete_tree("/a")
-        assert list(server.znodes.nodes) == ["/"]
+        assert set(server.znodes.nodes) == SPECIAL_PATHS
         # What is said to be gone and is not is looked at again.
         await client.ensure_path("/a/b")
         server.on(Op.DELETE, fail_with(-101))
@@ -753,7 +761,7 @@ async def test_delete_tree_while_others_create_and_delete():
 
 def late_child(server: ScriptedServer, connection: Any, request: Any) -> None:
     """Somebody is faster than the delete."""
-    server.znodes.create(0, request.path + "/late", b"", OPEN_ACL_UNSAFE, 0)
+    server.znodes.create(request.path + "/late")
     connection.reply(request.xid, -111)
 
 

@@ -52,7 +52,9 @@ async def test_leaving_the_block_commits(chroot):
         assert created.result == "/new"
         assert numbered.result == "/new/n-0000000000"
         assert changed.result.version == 1
-        assert await client.children("/") == ["new"]
+        assert server.znodes.applied[-4:] == [("create", chroot + path) for path in ("/new", numbered.result)] + [
+            (change, chroot + "/old") for change in ("set", "delete")
+        ]
 
 
 @CHROOTS

@@ -442,7 +442,8 @@ async def test_a_session_that_has_ended_is_replaced(action):
         assert [change.state for change in changes] == states
         assert isinstance(changes[1].reason, SessionExpiredError)
         assert (changes[2].previous_session_id, changes[2].session_id) == (old, client.session_id)
-        assert list(server.znodes.sessions)[-1] == client.session_id != old
+        assert server.znodes.session_ids[-1] == client.session_id != old
+        assert old not in server.znodes.session_ids
         assert client.generation == 2
         await client.set("/a", b"3")
 

@@ -140,7 +140,7 @@ async def test_listeners_hear_of_every_end():
             drop_after_answer(connection, request)
 
         server.on(Op.GET_CHILDREN, answer_and_close)
-        server.znodes.set(latch.node, b"touched", -1)
+        server.znodes.set(latch.node, b"touched")
 
     told = await _told_while_the_link_goes(meddle)
     assert told == [True, False, True, False]

@@ -72,7 +72,7 @@ async def test_a_call_that_finds_nothing_in_flight_goes_at_once():
 
 @simulated
 async def test_pings_every_sixth_of_the_session_timeout():
-    async with ScriptedServer(session_timeout_ms=6000) as server, server.client():
+    async with ScriptedServer(max_session_timeout=6) as server, server.client():
         await server.until(lambda: len(server.pings) == 6)
         gaps = [later - sooner for sooner, later in zip(server.pings, server.pings[1:], strict=False)]
         assert gaps == pytest.approx([1.0] * 5)
@@ -468,7 +468,7 @@ async def test_after_a_failed_round_the_next_attempt_comes_within_the_back_off()
                 raise ConnectionRefusedError("not yet")
             await super().dial(address, make_link)
 
-    async with ScriptedServer(session_timeout_ms=60_000) as server, server.client() as client:
+    async with ScriptedServer(min_session_timeout=60) as server, server.client() as client:
         await client.exists("/")
         client._engine._dialer = dialer = Refusing()
         client._engine._link.abort()

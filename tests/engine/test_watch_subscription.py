@@ -25,7 +25,7 @@ from everlatch import (
     WrongLoopError,
 )
 from everlatch.wire.codes import Op
-from scripted_server import ScriptedServer, expire, fail_with, hold, swallow
+from scripted_server import ScriptedServer, answer, drop_before, expire, fail_with, hold, swallow
 from skipping_loop import on_every_loop, simulated
 from srvr_answers import SrvrAnswers
 
@@ -140,7 +140,7 @@ async def test_many_on_one_path_share_a_watch_and_the_last_one_removes_it():
 
 @simulated
 async def test_on_servers_before_3_9_a_one_shot_watch_costs_no_event():
-    async with ScriptedServer(old_watches=True) as server, server.client() as client:
+    async with ScriptedServer(version="3.8") as server, server.client() as client:
         await client.create("/a")
         fired = list[EventType]()
         async with client.add_watch("/a", recursive=True) as events:
@@ -220,7 +220,8 @@ async def test_a_server_known_to_be_too_old_is_not_asked(monkeypatch: pytest.Mon
 
 @simulated
 async def test_a_server_that_turns_out_to_be_too_old_refuses_it():
-    async with ScriptedServer(unknown_ops={Op.ADD_WATCH}) as server, server.client() as client:
+    async with ScriptedServer(version="3.5") as server, server.client() as client:
+        server.word = drop_before
         events = client.add_watch("/a")
         with pytest.raises(UnsupportedByServerError):
             await events.__aenter__()
@@ -298,7 +299,8 @@ async def test_refused_credentials_are_its_end_and_the_reason():
 @simulated
 async def test_a_server_without_set_watches_2_ends_it_and_nothing_else():
     async with ScriptedServer() as server, server.client() as client, client.add_watch("/a") as events:
-        server.unknown_ops = {Op.SET_WATCHES2, Op.ADD_WATCH}
+        for op in (Op.SET_WATCHES2, Op.ADD_WATCH):
+            server.on(op, lambda connection, request: answer(connection, request._replace(op=999)))
         cut(server)
         assert await take(events, 2) == [(MISSED, "/a"), (REMOVED, "/a")]
         assert [event async for event in events] == []

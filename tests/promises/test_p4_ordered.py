@@ -153,7 +153,6 @@ async def test_transactions_keep_their_place():
 async def test_a_server_whose_data_is_older_is_passed_over():
     fresh, stale = Znodes(), Znodes()
     async with ScriptedServer(fresh) as first, ScriptedServer(stale) as second:
-        stale.sessions = fresh.sessions
         client = Client([first.address, second.address], shuffle=False)
         async with client:
             await client.create("/a", b"1")
@@ -187,7 +186,7 @@ async def test_an_answer_from_the_past_is_not_believed():
 )
 def test_whatever_breaks_writes_are_applied_in_order_and_once(breaks, window, pauses):
     async def main() -> None:
-        async with ScriptedServer(session_timeout_ms=3000) as server, server.client(max_in_flight=window) as client:
+        async with ScriptedServer(max_session_timeout=3) as server, server.client(max_in_flight=window) as client:
             for number, action in breaks.items():
                 server.at(number, action if action is not hold else silent)
             writes: dict[str, Call[Created]] = {}

@@ -181,7 +181,7 @@ def block(seconds: float) -> Callable[[object], None]:
 async def test_a_blocked_loop_is_reported_and_the_link_survives(seconds, caplog, monkeypatch):
     """The silence budget is 2 s here, the pings are 1 s apart."""
     monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=this_loop().time))
-    async with ScriptedServer(session_timeout_ms=6000) as server, server.client() as client:
+    async with ScriptedServer(max_session_timeout=6) as server, server.client() as client:
         changes: list[StateChange] = []
         client.add_listener(changes.append)
         for _ in range(3):
@@ -202,7 +202,7 @@ async def test_a_blocked_loop_is_reported_and_the_link_survives(seconds, caplog,
 @simulated
 async def test_a_loop_that_is_blocked_while_an_answer_is_on_its_way():
     """The request is sent, the answer waits in the socket, and the loop stands still for longer than the budget."""
-    async with ScriptedServer(session_timeout_ms=6000) as server, server.client() as client:
+    async with ScriptedServer(max_session_timeout=6) as server, server.client() as client:
         for seconds in (2.5, 5.0):
             call = client.exists("/")
             this_loop().skip(seconds)
@@ -219,7 +219,7 @@ async def connections_after_silence(client: Client, server: ScriptedServer) -> i
 
 @simulated
 async def test_a_link_that_is_silent_is_left_all_the_same():
-    async with ScriptedServer(session_timeout_ms=6000) as server, server.client() as client:
+    async with ScriptedServer(max_session_timeout=6) as server, server.client() as client:
         this_loop().skip(3)
         assert await connections_after_silence(client, server) == 2
 

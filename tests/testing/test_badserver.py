@@ -1,80 +1,40 @@
-"""The part of a bad server that behaves, driven with raw frames, and what scripts can do with it. What a client makes
-of its misbehaviour is in tests/attacks/test_bad_server.py."""
+"""What a bad server adds to the dev server, driven with raw frames: scripts, and what actions can do. What the dev
+server does by itself is in tests/devserver; what a client makes of misbehaviour in tests/attacks/test_bad_server.py."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from engine.links import open_sockets, until
-from everlatch import Client, ClientInfo, admin
-from everlatch.testing import BadServer, BadServerTimeoutError, Connection, Received, Znodes, misbehaviour
-from everlatch.testing.answers import accept, answer
-from everlatch.testing.watch_tables import ONCE, Table, WatchTables
+from everlatch import Client, InvalidArgumentError, NodeExistsError, NoNodeError, NotEmptyError, admin
+from everlatch.testing import BadServer, BadServerTimeoutError, Connection, Received, Reply, Znodes, misbehaviour
+from everlatch.testing.answers import accept, answer, apply
 from everlatch.types import OPEN_ACL_UNSAFE
-from everlatch.wire.auth_records import decode_who_am_i_reply, encode_auth_request
-from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, AddWatchMode, CreateMode, Op, WatcherType
+from everlatch.wire.auth_records import encode_auth_request
+from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, AddWatchMode, CreateMode, Op
 from everlatch.wire.framing import frame
 from everlatch.wire.handshake import ConnectRequest, ConnectResponse, decode_connect_response, encode_connect_request
 from everlatch.wire.headers import REPLY_HEADER, frame_request
-from everlatch.wire.multi import (
-    CheckPart,
-    CreatePart,
-    DeletePart,
-    ErrorResult,
-    GetChildrenPart,
-    GetChildrenResult,
-    GetDataPart,
-    GetDataResult,
-    SetDataPart,
-    decode_multi_reply,
-    encode_multi_request,
-)
+from everlatch.wire.multi import CheckPart, CreatePart, DeletePart, SetDataPart, encode_multi_request
 from everlatch.wire.records import (
-    decode_create2_reply,
-    decode_create_reply,
-    decode_get_all_children_number_reply,
-    decode_get_children_reply,
-    decode_get_data_reply,
-    decode_get_ephemerals_reply,
     encode_create_request,
     encode_delete_request,
-    encode_get_all_children_number_request,
     encode_get_data_request,
-    encode_get_ephemerals_request,
-    encode_reconfig_request,
     encode_set_data_request,
+    encode_sync_request,
 )
-from everlatch.wire.watch_records import (
-    decode_add_watch_reply,
-    decode_watcher_event,
-    encode_add_watch_request,
-    encode_remove_watches_request,
-    encode_set_watches2_request,
-    encode_set_watches_request,
-)
+from everlatch.wire.watch_records import decode_watcher_event, encode_add_watch_request
 from skipping_loop import on_every_loop, simulated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-CREATED, DELETED, CHANGED, CHILDREN = 1, 2, 3, 4
-PERSISTENT, RECURSIVE = AddWatchMode.PERSISTENT, AddWatchMode.PERSISTENT_RECURSIVE
+CREATED, DELETED, CHANGED = 1, 2, 3
 NEW_SESSION = ConnectRequest(0, 0, 10_000, 0, bytes(16), False)
-
-
-class Reply(NamedTuple):
-    xid: int
-    zxid: int
-    err: int
-    body: bytes
-
-    def decoded(self, decode):
-        assert self.err == 0
-        return decode(self.body, 0, len(self.body))
 
 
 class Raw:
@@ -137,11 +97,11 @@ class Raw:
 
     # -- in short
 
-    async def create(self, path: str, flags: int = CreateMode.PERSISTENT, op: int = Op.CREATE2) -> Reply:
-        return await self.call(op, encode_create_request(path, b"data", OPEN_ACL_UNSAFE, flags))
+    async def create(self, path: str, flags: int = CreateMode.PERSISTENT) -> Reply:
+        return await self.call(Op.CREATE2, encode_create_request(path, b"data", OPEN_ACL_UNSAFE, flags))
 
-    async def get(self, path: str, *, watch: bool = False, op: int = Op.GET_DATA) -> Reply:
-        return await self.call(op, encode_get_data_request(path, watch))
+    async def get(self, path: str, *, op: int = Op.GET_DATA) -> Reply:
+        return await self.call(op, encode_get_data_request(path, False))
 
     async def set(self, path: str) -> Reply:
         return await self.call(Op.SET_DATA, encode_set_data_request(path, b"more", -1))
@@ -149,11 +109,8 @@ class Raw:
     async def delete(self, path: str) -> Reply:
         return await self.call(Op.DELETE, encode_delete_request(path, -1))
 
-    async def add_watch(self, path: str, mode: int) -> Reply:
-        return await self.call(Op.ADD_WATCH, encode_add_watch_request(path, mode))
-
-    async def watches(self, op: Op, path: str, watcher_type: int) -> int:
-        return (await self.call(op, encode_remove_watches_request(path, watcher_type))).err
+    async def add_watch(self, path: str) -> Reply:
+        return await self.call(Op.ADD_WATCH, encode_add_watch_request(path, AddWatchMode.PERSISTENT_RECURSIVE))
 
 
 @contextlib.asynccontextmanager
@@ -168,359 +125,65 @@ async def clients(server: BadServer, number: int = 2):
                 await raw.close()
 
 
-async def change_everything(raw: Raw, path: str) -> None:
-    """Creates a node and a child with a child, changes, and deletes them all."""
-    for below in (path, f"{path}/b", f"{path}/b/c"):
-        assert (await raw.create(below)).err == 0
-    assert (await raw.set(path)).err == 0
-    assert (await raw.set(f"{path}/b")).err == 0
-    for below in (f"{path}/b/c", f"{path}/b", path):
-        assert (await raw.delete(below)).err == 0
+# --- a dev server -------------------------------------------------------------------------------------------------
 
 
-# --- persistent watches -------------------------------------------------------------------------------------------
-
-
+@pytest.mark.parametrize("version", ["3.8", "3.9"])
 @simulated
-async def test_a_persistent_watch_sees_the_node_and_its_list_of_children_for_ever():
-    async with clients(BadServer()) as (looks, does):
-        assert (await looks.add_watch("/a", PERSISTENT)).decoded(decode_add_watch_reply) == 0
-        for _ in range(2):
-            await change_everything(does, "/a")
-            assert await looks.seen() == [
-                (CREATED, "/a"),
-                (CHILDREN, "/a"),
-                (CHANGED, "/a"),
-                (CHILDREN, "/a"),
-                (DELETED, "/a"),
-            ]
-
-
-@simulated
-async def test_a_recursive_watch_sees_all_nodes_and_no_lists():
-    async with clients(BadServer()) as (looks, does):
-        assert (await looks.add_watch("/a", RECURSIVE)).err == 0
-        await does.create("/ab")
-        for _ in range(2):
-            await change_everything(does, "/a")
-            assert await looks.seen() == [
-                (CREATED, "/a"),
-                (CREATED, "/a/b"),
-                (CREATED, "/a/b/c"),
-                (CHANGED, "/a"),
-                (CHANGED, "/a/b"),
-                (DELETED, "/a/b/c"),
-                (DELETED, "/a/b"),
-                (DELETED, "/a"),
-            ]
-
-
-@simulated
-async def test_a_recursive_watch_of_the_root():
-    async with clients(BadServer()) as (looks, does):
-        await looks.add_watch("/", RECURSIVE)
-        await does.create("/a")
-        assert await looks.seen() == [(CREATED, "/a")]
-
-
-@simulated
-async def test_a_path_may_have_all_modes_at_once_and_an_event_comes_once():
-    async with clients(BadServer()) as (looks, does):
-        await does.create("/a")
-        await looks.add_watch("/a", PERSISTENT)
-        await looks.add_watch("/a", RECURSIVE)
-        await looks.get("/a", watch=True)
-        for _ in range(2):
-            await does.set("/a")
-            assert await looks.seen() == [(CHANGED, "/a")]
-
-
-@simulated
-async def test_before_3_9_a_standard_watch_takes_the_place_of_a_persistent_one():
-    async with clients(BadServer(old_watches=True)) as (looks, does):
-        await does.create("/a")
-        await looks.add_watch("/a", PERSISTENT)
-        await looks.get("/a", watch=True)
-        await does.set("/a")
-        assert await looks.seen() == [(CHANGED, "/a")]
-        await does.set("/a")
-        assert await looks.seen() == []
-        await does.create("/a/b")  # the half in the other table is still there
-        assert await looks.seen() == [(CHILDREN, "/a")]
-
-
-@simulated
-async def test_before_3_9_a_persistent_watch_set_last_stays():
-    async with clients(BadServer(old_watches=True)) as (looks, does):
-        await does.create("/a")
-        await looks.get("/a", watch=True)
-        await looks.add_watch("/a", PERSISTENT)
-        for _ in range(2):
-            await does.set("/a")
-            assert await looks.seen() == [(CHANGED, "/a")]
-
-
-@pytest.mark.parametrize("event_zxids", [False, True])
-@simulated
-async def test_the_zxid_of_an_event(event_zxids):
-    server = BadServer(event_zxids=event_zxids)
+async def test_it_is_a_dev_server_of_the_version_that_is_asked_for(version):
+    """Watches, and the order of events and replies, on the connection that does it and on another one."""
+    server = BadServer(version=version)
     async with clients(server) as (looks, does):
-        await looks.add_watch("/a", PERSISTENT)
-        await does.create("/a")
-        await looks.seen()
-        assert looks.zxids == [server.znodes.zxid if event_zxids else -1]
+        await looks.add_watch("/a")
+        await does.add_watch("/a")
+        for change in (does.create("/a"), does.set("/a"), does.delete("/a")):
+            assert (await change).err == 0
+            zxid = server.znodes.zxid if version == "3.9" else -1
+            assert does.events == await looks.seen()
+            assert (does.zxids.pop(), looks.zxids.pop()) == (zxid, zxid)
+            does.events.clear()
 
 
 @simulated
-async def test_unknown_modes_are_refused():
-    async with clients(BadServer(), 1) as (raw,):
-        assert (await raw.add_watch("/a", 2)).err == -5
-
-
-# --- arming again -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("op", [Op.SET_WATCHES, Op.SET_WATCHES2])
-@simulated
-async def test_standard_watches_that_have_missed_something_fire_and_the_others_are_armed(op):
-    server = BadServer(event_zxids=True)
-    async with clients(server) as (looks, does):
-        for path in ("/same", "/changed", "/there"):
-            await does.create(path)
-        zxid = server.znodes.zxid
-        await does.set("/changed")
-        await does.create("/changed/b")
-        paths = ["/same", "/changed", "/gone"]
-        if op == Op.SET_WATCHES:
-            body = encode_set_watches_request(zxid, paths, ["/there", "/not"], paths)
-        else:
-            body = encode_set_watches2_request(zxid, paths, ["/there", "/not"], paths, [], [])
-        assert (await looks.call(op, body)).err == 0
-        missed = [(CHANGED, "/changed"), (DELETED, "/gone"), (CHILDREN, "/changed"), (DELETED, "/gone")]
-        assert sorted(looks.events) == sorted([*missed, (CREATED, "/there")])
-        assert set(looks.zxids) == {-1}
-        looks.events.clear()
-        for path in ("/changed", "/gone", "/there", "/not", "/same"):
-            await does.create(path)
-            await does.set(path)
-        assert await looks.seen() == [(CREATED, "/not"), (CHANGED, "/same")]
-
-
-@simulated
-async def test_persistent_watches_are_armed_and_nothing_is_replayed():
-    async with clients(BadServer()) as (looks, does):
-        await does.create("/a")
-        await does.set("/a")
-        body = encode_set_watches2_request(0, [], [], [], ["/a", "/gone"], ["/r"])
-        assert (await looks.call(Op.SET_WATCHES2, body)).err == 0
-        assert await looks.seen() == []
-        await change_everything(does, "/r")
-        assert len(await looks.seen()) == 8
-        await does.set("/a")
-        await does.create("/gone")
-        assert await looks.seen() == [(CHANGED, "/a"), (CREATED, "/gone")]
-
-
-@simulated
-async def test_watches_end_with_their_connection():
-    server = BadServer()
-    async with clients(server) as (looks, does):
-        await looks.add_watch("/a", PERSISTENT)
-        await looks.close()
-        await server.until(lambda: len(server.open_connections) == 1)
-        await does.create("/a")
-        assert await does.seen() == []
-
-
-# --- removing and checking ----------------------------------------------------------------------------------------
-
-
-async def set_all(raw: Raw) -> None:
-    await raw.get("/a", watch=True)
-    await raw.get("/a", watch=True, op=Op.GET_CHILDREN2)
-    await raw.add_watch("/a", PERSISTENT)
-    await raw.add_watch("/a", RECURSIVE)
-
-
-@pytest.mark.parametrize("watcher_type", list(WatcherType))
-@simulated
-async def test_watches_of_a_type_are_found_and_removed(watcher_type):
-    async with clients(BadServer()) as (looks, does):
-        await does.create("/a")
-        for op in (Op.CHECK_WATCHES, Op.REMOVE_WATCHES):
-            assert await looks.watches(op, "/a", watcher_type) == -121
-        await set_all(looks)
-        assert await looks.watches(Op.CHECK_WATCHES, "/a", watcher_type) == 0
-        assert await looks.watches(Op.CHECK_WATCHES, "/b", watcher_type) == -121
-        assert await looks.watches(Op.REMOVE_WATCHES, "/a", watcher_type) == 0
-        left = [other for other in WatcherType if await looks.watches(Op.CHECK_WATCHES, "/a", other) == 0]
-        gone = set(WatcherType) if watcher_type == WatcherType.ANY else {watcher_type}
-        assert set(left) == set(WatcherType) - gone
-        assert await looks.watches(Op.REMOVE_WATCHES, "/a", watcher_type) == -121
-        await does.set("/a")
-        assert await looks.seen() == ([] if watcher_type == WatcherType.ANY else [(CHANGED, "/a")])
-
-
-@pytest.mark.parametrize("watcher_type", [0, 6, -1, 4, 5])
-@pytest.mark.parametrize("op", [Op.CHECK_WATCHES, Op.REMOVE_WATCHES])
-@simulated
-async def test_types_that_a_server_does_not_know(op, watcher_type):
-    async with clients(BadServer(old_watches=True), 1) as (raw,):
-        await raw.add_watch("/a", PERSISTENT)
-        assert await raw.watches(op, "/a", watcher_type) == -5
-        assert await raw.watches(Op.CHECK_WATCHES, "/a", WatcherType.ANY) == 0
-
-
-@simulated
-async def test_before_3_9_type_3_removes_all_kinds():
-    async with clients(BadServer(old_watches=True)) as (looks, does):
-        await does.create("/a")
-        await set_all(looks)
-        assert await looks.watches(Op.REMOVE_WATCHES, "/a", WatcherType.ANY) == 0
-        await does.set("/a")
-        await does.create("/a/b")
-        assert await looks.seen() == []
-
-
-def test_watch_tables_of_two_paths_are_apart():
-    tables = WatchTables()
-    tables.add(Table.DATA, "/a")
-    tables.add_persistent("/a", PERSISTENT)
-    assert tables.modes(Table.DATA, "/a") == {ONCE, PERSISTENT}
-    assert tables.modes(Table.CHILDREN, "/a") == {PERSISTENT}
-    assert not tables.fire(Table.DATA, "/a/b")
-    assert not tables.fire(Table.DATA, "/")
-    assert tables.modes(Table.DATA, "/a") == {ONCE, PERSISTENT}
-
-
-# --- the other operations -----------------------------------------------------------------------------------------
-
-
-@simulated
-async def test_who_am_i_tells_users_without_passwords_once():
-    async with clients(BadServer(), 1) as (raw,):
-        for credentials in (b"bob:secret", b"bob:secret", b"\xff:x"):
-            raw.writer.write(frame_request(XID_AUTH, Op.AUTH, encode_auth_request("digest", credentials)))
-            assert await raw.reply() == Reply(XID_AUTH, 0, 0, b"")
-        assert (await raw.call(Op.WHO_AM_I)).decoded(decode_who_am_i_reply) == [
-            ClientInfo("ip", "127.0.0.1"),
-            ClientInfo("digest", "bob"),
-            ClientInfo("digest", "\ufffd"),
-        ]
-
-
-@pytest.mark.parametrize(("prefix", "found"), [(None, 2), ("", 2), ("/", 2), ("/a", 1), ("/a/e", 1), ("/x", 0)])
-@simulated
-async def test_ephemerals_are_those_of_the_session(prefix, found):
-    async with clients(BadServer()) as (raw, other):
-        await raw.create("/a")
-        await raw.create("/a/e", CreateMode.EPHEMERAL)
-        await raw.create("/e", CreateMode.EPHEMERAL)
-        await other.create("/a/other", CreateMode.EPHEMERAL)
-        reply = await raw.call(Op.GET_EPHEMERALS, encode_get_ephemerals_request(prefix))
-        assert sorted(reply.decoded(decode_get_ephemerals_reply)) == ["/a/e", "/e"][:found]
-
-
-@simulated
-async def test_descendants_are_counted():
-    async with clients(BadServer(), 1) as (raw,):
-        for path in ("/a", "/a/b", "/a/b/c", "/ab"):
-            await raw.create(path)
-        counted = {}
-        for path in ("/", "/a", "/a/b/c"):
-            reply = await raw.call(Op.GET_ALL_CHILDREN_NUMBER, encode_get_all_children_number_request(path))
-            counted[path] = reply.decoded(decode_get_all_children_number_reply)
-        assert counted == {"/": 4, "/a": 2, "/a/b/c": 0}
-        missing = await raw.call(Op.GET_ALL_CHILDREN_NUMBER, encode_get_all_children_number_request("/no"))
-        assert missing.err == -101
-
-
-@simulated
-async def test_the_parts_of_a_multi_read_fail_one_by_one():
-    async with clients(BadServer(), 1) as (raw,):
-        await raw.create("/a")
-        await raw.create("/a/b")
-        parts = [GetDataPart("/a"), GetChildrenPart("/no"), GetChildrenPart("/a")]
-        data, missing, names = (await raw.call(Op.MULTI_READ, encode_multi_request(parts))).decoded(decode_multi_reply)
-        assert isinstance(data, GetDataResult)
-        assert data.node.data == b"data"
-        assert missing == ErrorResult(-101)
-        assert names == GetChildrenResult(["b"])
-
-
-@pytest.mark.parametrize(
-    ("op", "part"), [(Op.MULTI, GetDataPart("/")), (Op.MULTI_READ, DeletePart("/a", -1)), (Op.MULTI_READ, None)]
-)
-@simulated
-async def test_reads_and_writes_do_not_mix(op, part):
-    async with clients(BadServer(), 1) as (raw,):
-        await raw.create("/a")
-        reply = await raw.call(op, encode_multi_request([part]) if part else b"\0\0")
-        assert reply.err == -5
-        assert (await raw.get("/a")).err == 0
-
-
-def transaction(*behind: CheckPart) -> bytes:
-    create = CreatePart(Op.CREATE, "/a/b", b"", OPEN_ACL_UNSAFE, 0)
-    return encode_multi_request([SetDataPart("/a", b"new", -1), create, *behind])
-
-
-@simulated
-async def test_a_transaction_that_is_refused_tells_nobody():
-    async with clients(BadServer()) as (looks, does):
-        await does.create("/a")
-        await looks.add_watch("/a", PERSISTENT)
-        refused = (await does.call(Op.MULTI, transaction(CheckPart("/a", 7)))).decoded(decode_multi_reply)
-        assert refused == [ErrorResult(0), ErrorResult(0), ErrorResult(-103)]
-        assert await looks.seen() == []
-        assert (await does.get("/a")).decoded(decode_get_data_reply).data == b"data"
-        assert (await does.call(Op.MULTI, transaction())).err == 0
-        assert await looks.seen() == [(CHANGED, "/a"), (CHILDREN, "/a")]
-
-
-@simulated
-async def test_creates_with_and_without_a_stat():
-    async with clients(BadServer(), 1) as (raw,):
-        assert (await raw.create("/a", op=Op.CREATE)).decoded(decode_create_reply) == "/a"
-        assert (await raw.create("/b", op=Op.CREATE2)).decoded(decode_create2_reply).stat.version == 0
-        assert (await raw.get("/", op=Op.GET_CHILDREN)).decoded(decode_get_children_reply) == ["a", "b"]
+async def test_options_belong_to_the_znodes():
+    with pytest.raises(InvalidArgumentError, match="tick"):
+        BadServer(Znodes(), tick=1.0)
+    with pytest.raises(InvalidArgumentError, match=r"not '3\.4'"):
+        BadServer(version="3.4")
 
 
 @pytest.mark.parametrize("op", [Op.WHO_AM_I, Op.CHECK, 999])
 @simulated
 async def test_an_operation_that_is_not_known_costs_the_connection(op):
-    server = BadServer(unknown_ops={Op.WHO_AM_I})
+    server = BadServer(version="3.5" if op == Op.WHO_AM_I else "3.9")
     async with clients(server, 1) as (raw,):
         assert (await raw.call(op)).err == -6
         with pytest.raises(asyncio.IncompleteReadError):
             await raw.reply()
-        assert list(server.znodes.sessions) == [server.connections[0].session_id]
+        assert server.znodes.session_ids == [server.connections[0].session_id]
 
 
 @simulated
 async def test_not_known_overtakes_what_is_held():
-    server = BadServer(unknown_ops={Op.WHO_AM_I})
+    server = BadServer()
     async with clients(server, 1) as (raw,):
         server.next(misbehaviour.hold)
         raw.writer.write(frame_request(1, Op.EXISTS, encode_get_data_request("/", False)))
-        raw.writer.write(frame_request(2, Op.WHO_AM_I, b""))
+        raw.writer.write(frame_request(2, 999, b""))
         reply = await raw.reply()
         assert (reply.xid, reply.err) == (2, -6)
+        # The connection is as good as closed, but what was to be told first is.
+        server.connection.release()
+        assert (await raw.reply()).xid == 1
+        with pytest.raises(asyncio.IncompleteReadError):
+            await raw.reply()
 
 
 @simulated
-async def test_reconfig_is_disabled_as_by_default():
+async def test_a_body_that_can_not_be_read_is_an_error():
     async with clients(BadServer(), 1) as (raw,):
-        assert (await raw.call(Op.RECONFIG, encode_reconfig_request(None, None, "", -1))).err == -123
-        assert await raw.seen() == []
-
-
-@pytest.mark.parametrize("op", sorted(set(Op) - {Op.ERROR, Op.PING, Op.CHECK, Op.SASL, Op.WHO_AM_I, Op.AUTH}))
-@simulated
-async def test_a_body_that_can_not_be_read_is_an_error(op):
-    async with clients(BadServer(), 1) as (raw,):
-        expected = 0 if op == Op.CLOSE_SESSION else -5
-        assert (await raw.call(op, b"\0\0")).err == expected
+        assert (await raw.call(Op.GET_DATA, b"\0\0")).err == -5
+        assert (await raw.get("/")).err == 0
 
 
 @simulated
@@ -528,6 +191,78 @@ async def test_credentials_that_can_not_be_read_cost_the_connection():
     async with clients(BadServer(), 1) as (raw,):
         with pytest.raises(asyncio.IncompleteReadError):
             await raw.call(Op.AUTH, b"\0\0")
+
+
+@simulated
+async def test_credentials_are_answered_without_a_zxid():
+    async with clients(BadServer(), 1) as (raw,):
+        raw.writer.write(frame_request(XID_AUTH, Op.AUTH, encode_auth_request("digest", b"bob:secret")))
+        assert await raw.reply() == Reply(XID_AUTH, 0, 0)
+
+
+@simulated
+async def test_nothing_happens_by_itself():
+    """Not in an hour of silence, though the session's timeout is ten seconds."""
+    async with clients(server := BadServer(), 1) as (raw,):
+        await raw.create("/e", CreateMode.EPHEMERAL)
+        await asyncio.sleep(3000)
+        assert (await raw.get("/e")).err == 0
+        assert server.znodes.session_ids == [server.connection.session_id]
+
+
+# --- znodes -------------------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_what_was_applied_is_noted_in_its_order():
+    async with clients(server := BadServer(), 1) as (raw,):
+        await raw.create("/a")
+        assert (await raw.create("/a")).err == -110
+        parts = [CreatePart(Op.CREATE, "/a/e", b"", OPEN_ACL_UNSAFE, CreateMode.EPHEMERAL), SetDataPart("/a", b"2", -1)]
+        await raw.call(Op.MULTI, encode_multi_request([*parts, CheckPart("/a", 7)]))
+        await raw.call(Op.MULTI, encode_multi_request([*parts, CheckPart("/a", 1)]))
+        await raw.call(Op.MULTI, encode_multi_request([DeletePart("/none", -1)]))
+        await raw.call(Op.CLOSE_SESSION)
+        assert server.znodes.applied == [("create", "/a"), ("create", "/a/e"), ("set", "/a"), ("delete", "/a/e")]
+
+
+@simulated
+async def test_tests_may_change_nodes_and_watchers_hear_of_it():
+    async with clients(server := BadServer(), 1) as (raw,):
+        await raw.add_watch("/a")
+        znodes = server.znodes
+        znodes.create("/a", b"1")
+        znodes.create("/a/b")
+        znodes.set("/a", b"2")
+        with pytest.raises(NodeExistsError):
+            znodes.create("/a")
+        with pytest.raises(NoNodeError):
+            znodes.set("/none", b"")
+        with pytest.raises(NotEmptyError):
+            znodes.delete("/a")
+        assert (await raw.get("/a")).zxid == znodes.zxid == 2 + 6
+        znodes.delete("/a/b")
+        assert await raw.seen() == [(CREATED, "/a"), (CREATED, "/a/b"), (CHANGED, "/a"), (DELETED, "/a/b")]
+        assert znodes.nodes["/a"].data == b"2"
+
+
+@simulated
+async def test_tests_may_end_sessions():
+    async with clients(server := BadServer()) as (raw, other):
+        znodes = server.znodes
+        await raw.create("/e", CreateMode.EPHEMERAL)
+        await other.add_watch("/e")
+        unseen, _ = znodes.new_session()
+        first, second = (connection.session_id for connection in server.connections)
+        assert znodes.session_ids == [first, second, unseen]
+        zxid = znodes.zxid
+        znodes.end_session(first)
+        with pytest.raises(asyncio.IncompleteReadError):
+            await raw.reply()
+        assert await other.seen() == [(DELETED, "/e")]
+        znodes.end_session(unseen)
+        znodes.end_session(unseen)
+        assert (znodes.session_ids, znodes.zxid) == ([second], zxid + 2)
 
 
 # --- sessions -----------------------------------------------------------------------------------------------------
@@ -540,13 +275,21 @@ async def greeted(server: BadServer, request: ConnectRequest) -> ConnectResponse
 
 
 @simulated
+async def test_a_session_timeout_is_granted_as_it_is_asked_for():
+    async with BadServer() as server:
+        for timeout_ms in (1, 2**31 - 1):
+            assert (await greeted(server, NEW_SESSION._replace(timeout_ms=timeout_ms))).timeout_ms == timeout_ms
+
+
+@simulated
 async def test_a_session_is_taken_up_again_with_its_password():
-    async with BadServer(session_timeout_ms=7000) as server:
+    async with BadServer(max_session_timeout=7) as server:
         first = await greeted(server, NEW_SESSION)
         assert first.timeout_ms == 7000
         again = NEW_SESSION._replace(session_id=first.session_id, password=first.password)
         assert await greeted(server, again) == first
         assert (await greeted(server, again._replace(password=b"wrong"))).timeout_ms == 0
+        assert server.znodes.session_ids == [first.session_id]
 
 
 @simulated
@@ -566,7 +309,7 @@ async def test_thirty_six_bytes_are_a_session_too(known):
         response = await greeted(server, request)
         assert response.read_only is None
         assert (response.session_id == first.session_id) == known
-        assert server.znodes.sessions[response.session_id] == response.password
+        assert server.znodes.session_ids[-1] == response.session_id
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", frame(b""), frame(b"short")])
@@ -612,11 +355,144 @@ async def test_an_action_of_ones_own():
 
 
 @simulated
+async def test_an_action_on_the_way_in():
+    def elsewhere(connection: Connection, request: Received) -> None:
+        answer(connection, request._replace(body=request.body.replace(b"/a", b"/b")))
+
+    async with clients(server := BadServer(), 1) as (raw,):
+        server.next(elsewhere)
+        assert (await raw.create("/a")).err == 0
+        assert server.paths(Op.CREATE2) == ["/a"]
+        assert server.znodes.applied == [("create", "/b")]
+
+
+@simulated
+async def test_an_action_on_the_way_out():
+    def be_slow_and_lie(connection: Connection, request: Received) -> None:
+        for reply in apply(connection, request):
+            asyncio.get_running_loop().call_later(5, connection.send, reply._replace(err=-101, body=b""))
+
+    async with clients(server := BadServer()) as (looks, does):
+        await looks.add_watch("/a")
+        await does.add_watch("/a")
+        server.next(be_slow_and_lie)
+        began = asyncio.get_running_loop().time()
+        told = asyncio.create_task(does.create("/a"))
+        await server.wait_for_requests(3)
+        assert await looks.seen() == [(CREATED, "/a")]
+        assert asyncio.get_running_loop().time() - began < 1
+        assert (await told).err == -101
+        assert asyncio.get_running_loop().time() - began == pytest.approx(5, abs=0.1)
+        assert does.events == [(CREATED, "/a")]
+
+
+@simulated
+async def test_an_answer_that_comes_late_ends_what_it_has_to_end():
+    def later(connection: Connection, request: Received) -> None:
+        asyncio.get_running_loop().call_later(5, answer, connection, request)
+
+    async with clients(server := BadServer()) as (raw, gone):
+        server.next(later, later)
+        assert (await raw.call(Op.CLOSE_SESSION)).err == 0
+        with pytest.raises(asyncio.IncompleteReadError):
+            await raw.reply()
+        gone.writer.write(frame_request(1, Op.CLOSE_SESSION, b""))
+        await server.wait_for_requests(2)
+        await gone.close()
+        await server.until(lambda: not server.open_connections)
+        session_ids = server.znodes.session_ids
+        await asyncio.sleep(6)
+        assert server.znodes.session_ids == session_ids == [server.connections[1].session_id]
+
+
+LIES: dict[Callable[..., Any], tuple[Callable[[Reply], object], object]] = {
+    misbehaviour.answer_with_unknown_xid: (lambda reply: reply.xid, 1_000_002),
+    misbehaviour.answer_with_zxid_gone_back: (lambda reply: reply.zxid, 1),
+    misbehaviour.answer_with_truncated_body: (lambda reply: len(reply.body), 4 + 4 + 68 - 1),
+    misbehaviour.answer_with_trailing_bytes: (lambda reply: reply.body[-4:], b"more"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)
+@simulated
+async def test_lies_are_the_dev_servers_answer_but_for_one_thing(lie):
+    part, expected = LIES[lie]
+    async with clients(server := BadServer(), 1) as (raw,):
+        await raw.create("/a")
+        server.next(lie)
+        raw.writer.write(frame_request(2, Op.GET_DATA, encode_get_data_request("/a", False)))
+        reply = await raw.reply()
+        assert part(reply) == expected
+        assert reply.body.startswith(b"\0\0\0\4data")
+        truth = await raw.get("/a")
+        assert sum(mine != its for mine, its in zip(reply[1:], truth[1:], strict=True)) == (reply.xid == 2)
+
+
+@simulated
+async def test_an_answer_that_comes_twice():
+    async with clients(server := BadServer(), 1) as (raw,):
+        server.next(misbehaviour.answer_twice)
+        first, second, third = await raw.get("/"), await raw.reply(), await raw.get("/")
+        assert first == second == third._replace(xid=1)
+
+
+@simulated
+async def test_the_end_of_a_session_waits_for_its_answer():
+    async with clients(server := BadServer(), 1) as (raw,):
+        server.next(misbehaviour.hold)
+        raw.writer.write(frame_request(1, Op.CLOSE_SESSION, b""))
+        await server.wait_for_requests(1)
+        assert server.znodes.session_ids == []
+        assert server.connection.is_open
+        server.connection.release()
+        assert (await raw.reply()).xid == 1
+        with pytest.raises(asyncio.IncompleteReadError):
+            await raw.reply()
+
+
+@simulated
+async def test_the_end_of_a_session_is_that_of_the_connection_whatever_the_answer():
+    async with clients(server := BadServer(), 1) as (raw,):
+        server.next(misbehaviour.answer_with_trailing_bytes)
+        assert (await raw.call(Op.CLOSE_SESSION)).body == b"more"
+        with pytest.raises(asyncio.IncompleteReadError):
+            await raw.reply()
+
+
+@pytest.mark.parametrize("end", [misbehaviour.go_silent, misbehaviour.drop_before, misbehaviour.reset])
+@simulated
+async def test_what_came_behind_the_end_does_not_count(end):
+    async with clients(server := BadServer(), 1) as (raw,):
+        server.next(end)
+        request = frame_request(1, Op.SYNC, encode_sync_request("/"))
+        raw.writer.write(request + request)
+        await server.wait_for_requests(1)
+        await asyncio.sleep(1)
+        assert len(server.requests) == 1
+
+
+@simulated
+async def test_who_is_silent_is_silent_to_the_end():
+    def do_it_silently(connection: Connection, request: Received) -> None:
+        connection.silent = True
+        apply(connection, request)
+
+    async with clients(server := BadServer(), 1) as (raw,):
+        server.next(do_it_silently)
+        raw.writer.write(frame_request(1, Op.CLOSE_SESSION, b""))
+        await server.wait_for_requests(1)
+        assert server.znodes.session_ids == []
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(raw.reply(), 60)
+        assert server.connection.is_open
+
+
+@simulated
 async def test_what_is_held_is_released_in_any_order():
     async with clients(server := BadServer(), 1) as (raw,):
         server.next(misbehaviour.hold)
         for xid in (1, 2, 3):
-            raw.writer.write(frame_request(xid, Op.SYNC, encode_get_all_children_number_request("/")))
+            raw.writer.write(frame_request(xid, Op.SYNC, encode_sync_request("/")))
         await server.wait_for_requests(3)
         server.connection.release([2, 0, 1])
         assert [(await raw.reply()).xid for _ in range(3)] == [3, 1, 2]
@@ -652,25 +528,25 @@ async def test_what_happens_now():
 @simulated
 async def test_the_version_is_told_to_who_asks():
     """And the connection that asks is none of the clients'."""
-    async with clients(server := BadServer(version="3.8.4"), 1):
-        server.znodes.create(0, "/a", b"", OPEN_ACL_UNSAFE, 0)
+    async with clients(server := BadServer(version="3.8"), 1):
+        server.znodes.create("/a")
         first = server.connection
         status = await admin.srvr(server.address)
-        assert (status.version.numbers, status.connections) == ((3, 8, 4), 2)
-        assert (status.mode, status.node_count, status.zxid) == ("standalone", 2, server.znodes.zxid)
+        assert (status.version.numbers[:2], status.connections) == ((3, 8), 2)
+        assert (status.mode, status.zxid) == ("standalone", server.znodes.zxid)
         assert server.words == ["srvr"]
         assert server.connections == [first]
 
 
-@pytest.mark.parametrize("word", ["srvr", "ruok"])
 @simulated
-async def test_words_that_are_not_answered(word):
-    async with BadServer(version=None if word == "srvr" else "3.9.5") as server:
+async def test_words_that_are_not_answered():
+    async with BadServer() as server:
+        server.word = misbehaviour.drop_before
         raw = Raw(*await asyncio.open_connection("127.0.0.1", server.port))
-        raw.writer.write(word.encode())
+        raw.writer.write(b"srvr")
         assert await raw.reader.read() == b""
         await raw.close()
-        assert (server.words, server.connections) == ([word], [])
+        assert (server.words, server.connections) == (["srvr"], [])
 
 
 @simulated
@@ -703,7 +579,7 @@ async def test_it_starts_again_where_it_was():
     await raw.close()
     async with server:
         assert server.port == port
-        assert list(server.znodes.sessions) == [response.session_id]
+        assert server.znodes.session_ids == [response.session_id]
         assert "/a" in server.znodes.nodes
 
 
@@ -730,6 +606,7 @@ async def test_nothing_stays_behind():
         await client.start()
         await client.create("/a")
         await client.close()
+    assert server.znodes._links == server.znodes.connections == {}
     await quiet.close()
     await until(lambda: open_sockets() == sockets)
     assert asyncio.all_tasks() == tasks

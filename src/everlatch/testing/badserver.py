@@ -8,9 +8,10 @@
             await deposit(client, "/accounts/7/0001", b"100")   # your code
             assert [path for _, path in server.znodes.applied] == ["/accounts/7/0001"]
 
-Left alone it serves: a small tree, sessions, watches of all kinds, transactions, identities; `znodes` is what it
-knows, and tests may look there, or change it. Servers that share one `Znodes` are an ensemble. What it does otherwise
-is said in advance, with actions from `everlatch.testing.misbehaviour` or of your own:
+Left alone it is a dev server (`everlatch.devserver`), but one on which nothing happens by itself: sessions end when
+they are told to. `znodes` is what it knows, and tests may look there, or change it. Servers that share one `Znodes`
+are an ensemble. What it does otherwise is said in advance, with actions from `everlatch.testing.misbehaviour` or of
+your own:
 
     server.next(swallow, answer_twice)     # the requests that come next
     server.at(7, drop_before)              # the seventh request
@@ -18,59 +19,52 @@ is said in advance, with actions from `everlatch.testing.misbehaviour` or of you
     server.handshakes.append(expire)       # the next connection
     server.arrivals.append(reset)          # the next connection, before its handshake
     server.ping = go_silent
+    server.word = drop_before              # four-letter words go unanswered, as behind a proxy
     server.connection.reset()              # now
 
 `requests` has everything that arrived after the handshakes but pings, in order, whatever was done with it; `until`
 waits for what happens here. For faults of a real server, and of the way to it, take `Proxy`.
 
 Rules of this module: it listens on 127.0.0.1 only, belongs to one event loop, blocks nothing, and leaves no task or
-socket behind. What is in order is in `answers`, what is not in `misbehaviour`; here is who is told what.
+socket behind. The dev server gets what an action passes on, byte for byte, and the client what an action makes of the
+answer; nothing else is done to either.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias, cast
 
 from everlatch.client import Client
-from everlatch.errors import EverlatchError, ProtocolError
-from everlatch.testing.answers import accept, answer
-from everlatch.testing.watch_tables import WatchTables
+from everlatch.devserver.words import is_word
+from everlatch.errors import EverlatchError, InvalidArgumentError, ProtocolError
+from everlatch.testing.answers import accept, answer, answer_word
 from everlatch.testing.znodes import Znodes
 from everlatch.wire.codes import KEEPER_STATE_SYNC_CONNECTED, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import decode_connect_request
-from everlatch.wire.headers import decode_request_header, encode_reply
+from everlatch.wire.headers import REPLY_HEADER, decode_reply_header, decode_request_header, encode_reply
 from everlatch.wire.jute import decode_text
 from everlatch.wire.watch_records import encode_watcher_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from everlatch.wire.handshake import ConnectRequest
 
-__all__ = ["BadServer", "BadServerTimeoutError", "Connection", "Received"]
+__all__ = ["BadServer", "BadServerTimeoutError", "Connection", "Received", "Reply"]
 
 _PATIENCE: Final = 120.0
 _MAX_FRAME: Final = 1 << 26
 _REQUEST_HEADER_SIZE: Final = 8
-_WORD: Final = re.compile(rb"[a-z]{4}")
-_SRVR: Final = """\
-Zookeeper version: {version}-0, built on 2025-01-01 00:00 UTC
-Latency min/avg/max: 0/0.0/0
-Received: {received}
-Sent: {received}
-Connections: {connections}
-Outstanding: 0
-Zxid: 0x{zxid:x}
-Mode: standalone
-Node count: {nodes}
-"""
+_WORD_SIZE: Final = 4
+_NOWHERE: Final = ("127.0.0.1", 0)
+"""Where a client was that has gone already."""
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -93,16 +87,25 @@ class Received(NamedTuple):
         return decode_text(self.body, 0, len(self.body))[0]
 
 
+class Reply(NamedTuple):
+    """One reply or event, as it is sent."""
+
+    xid: int
+    zxid: int
+    err: int
+    body: bytes = b""
+
+    def framed(self) -> bytes:
+        """On the wire."""
+        return frame(encode_reply(*self))
+
+
 class Connection(asyncio.Protocol):
-    """One connection, as the server sees it. `send_raw`, `reply`, `notify`, `close` and `reset` are for actions; when
-    the connection is gone, or silent, they do nothing."""
+    """One connection, as the server sees it. `ask`, `tell`, `send`, `send_raw`, `reply`, `notify`, `close` and `reset`
+    are for actions; when the connection is gone, or silent, nothing is sent."""
 
     def __init__(self, server: BadServer) -> None:
         self.server = server
-        self.session_id = 0
-        self.identities: list[tuple[str, bytes | None]] = []
-        """Scheme and credentials of every auth request."""
-        self.watches = WatchTables(one_mode=server.old_watches)
         self.silent = False
         """It neither answers nor reacts any more; the client can't tell."""
         self.holding = False
@@ -118,7 +121,37 @@ class Connection(asyncio.Protocol):
         """Whether it has been neither closed here nor by the client."""
         return self.transport is not None and not self.transport.is_closing()
 
+    @property
+    def session_id(self) -> int:
+        """Of the session that the dev server has granted; 0 if it hasn't."""
+        return 0 if self._honest.session is None else self._honest.session.id
+
     # -- what actions use
+
+    def ask(self, data: bytes) -> bytes:
+        """Gives these bytes to the dev server, as if they came from the client. Everybody else is told at once what
+        they change; what it says to this client is returned, and for the caller to send."""
+        self._honest.receive(data, time.time())
+        self.server.znodes.flush(but=self._honest)
+        return self._honest.take_output()
+
+    def tell(self, said: bytes) -> list[Reply]:
+        """Sends the events of what the dev server has said; returns the replies: one at most."""
+        replies = []
+        for buf, start, end in FrameReader(_MAX_FRAME).feed(said):
+            reply = Reply(*decode_reply_header(buf, start, end), buf[start + REPLY_HEADER.size : end])
+            if reply.xid == XID_NOTIFICATION:
+                self.send_raw(reply.framed())
+            else:
+                replies.append(reply)
+        return replies
+
+    def send(self, reply: Reply) -> None:
+        """A reply, kept if replies are held."""
+        if self.holding:
+            self.held.append(reply.framed())
+        else:
+            self.send_raw(reply.framed())
 
     def send_raw(self, data: bytes) -> None:
         """Any bytes."""
@@ -128,21 +161,18 @@ class Connection(asyncio.Protocol):
 
     def reply(self, xid: int, err: int = 0, body: bytes = b"", *, zxid: int | None = None) -> None:
         """A reply with the present zxid, unless told otherwise; kept if replies are held."""
-        data = frame(encode_reply(xid, self.server.znodes.zxid if zxid is None else zxid, err, body))
-        if self.holding:
-            self.held.append(data)
-        else:
-            self.send_raw(data)
+        self.send(Reply(xid, self.server.znodes.zxid if zxid is None else zxid, err, body))
 
     def notify(self, event: int, path: str, *, zxid: int = -1) -> None:
         """A watch event (the number of an `EventType`), whether anybody watches or not."""
         body = encode_watcher_event(event, KEEPER_STATE_SYNC_CONNECTED, path)
-        self.send_raw(frame(encode_reply(XID_NOTIFICATION, zxid, 0, body)))
+        self.send_raw(Reply(XID_NOTIFICATION, zxid, 0, body).framed())
 
     def release(self, order: Sequence[int] | None = None) -> None:
         """Sends what was held, in this order of their numbers, in one write, and goes on answering."""
         held, self.held, self.holding = self.held, [], False
         self.send_raw(b"".join(held if order is None else [held[index] for index in order]))
+        self.flush()
 
     def close(self) -> None:
         """Sends what was written, then closes."""
@@ -155,56 +185,47 @@ class Connection(asyncio.Protocol):
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self.transport.abort()
 
-    # -- from the tree
+    # -- from the dev server
 
-    def fired(self, event: int, path: str, zxid: int) -> None:
-        """A watch of this connection has fired."""
-        self.notify(event, path, zxid=zxid if self.server.event_zxids else -1)
+    def flush(self) -> None:
+        """Sends events of what others did, and closes if the dev server wants it, as soon as nothing is held."""
+        self.send_raw(self._honest.take_output())
+        if self._honest.is_closing and not (self.silent or self.held):
+            self.close()
 
     # -- from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's call."""
         self.transport = cast("asyncio.Transport", transport)
+        self._honest = self.server.znodes.join(self, *(transport.get_extra_info("peername") or _NOWHERE)[:2])
         self.server._accepted(self)
 
     def connection_lost(self, _: Exception | None) -> None:
         """asyncio's call."""
         self.transport = None
+        self.server.znodes.leave(self._honest)
         self.server._lost(self)
 
     def data_received(self, data: bytes) -> None:
         """asyncio's call. What can't be read ends the connection, as on real servers."""
-        if not self._greeted and _WORD.match(data):
-            self.server._asked(self, data[:4].decode())
+        if not self._greeted and is_word(data[:_WORD_SIZE]):
+            self.server._asked(self, data[:_WORD_SIZE].decode())
             return
-        payloads = self._payloads(data)
-        while (payload := self._next(payloads)) is not None:
-            if self.is_open and not self.silent:  # if not, the rest is still to be taken out of the reader
-                self._take(payload)
+        for received in self._read(data):
+            if isinstance(received, Received):
+                self.server._received(received)
+            else:
+                self._greeted = True
+                self.server._greeted(self, received)
 
-    def _payloads(self, data: bytes) -> Iterator[bytes]:
-        for buf, start, end in self._reader.feed(data):
-            yield buf[start:end]
-
-    def _next(self, payloads: Iterator[bytes]) -> bytes | None:
+    def _read(self, data: bytes) -> Iterator[Received | ConnectRequest]:
         try:
-            return next(payloads, None)
-        except ProtocolError:
+            for buf, start, end in self._reader.feed(data):
+                if self.is_open and not self.silent:  # if not, the rest is still to be taken out of the reader
+                    yield self._decoded(buf[start:end])
+        except ProtocolError:  # only what is wrong with the bytes: actions are none of this generator's
             self.close()
-            return None
-
-    def _take(self, payload: bytes) -> None:
-        try:
-            received = self._decoded(payload)
-        except ProtocolError:
-            self.close()
-            return
-        if isinstance(received, Received):
-            self.server._received(received)
-        else:
-            self._greeted = True
-            self.server._greeted(self, received)
 
     def _decoded(self, payload: bytes) -> Received | ConnectRequest:
         if not self._greeted:
@@ -216,6 +237,7 @@ class Connection(asyncio.Protocol):
 _OnRequest: TypeAlias = "Callable[[Connection, Received], None]"
 _OnHandshake: TypeAlias = "Callable[[Connection, ConnectRequest], None]"
 _OnConnection: TypeAlias = "Callable[[Connection], None]"
+_OnWord: TypeAlias = "Callable[[Connection, str], None]"
 
 
 def _pong(connection: Connection) -> None:
@@ -225,31 +247,16 @@ def _pong(connection: Connection) -> None:
 class BadServer:
     """One server on 127.0.0.1: `async with BadServer() as server, server.client() as client`.
 
-    `znodes`: what it knows; share one for an ensemble. `session_timeout_ms`: what is granted; `None` grants what is
-    asked for. `unknown_ops`: operations that are answered with −6 and the end of the connection, as by a server that
-    is too old to know them. `old_watches`: watches as in 3.6 to 3.8, with one mode a path, and no types 4 and 5 to
-    check and remove. `event_zxids`: events tell the zxid of their transaction, as since 3.9. `version`: what `srvr`
-    says, such as `"3.9.5"`; `None`: four-letter words go unanswered, as behind a proxy.
-
-    All of these, and what follows, may be changed at any time; `old_watches` counts for new connections.
+    `znodes`: what it knows; share one for an ensemble. Otherwise `options` are those of `Znodes`, such as
+    `version="3.8"` for a server that is older than 3.9. Raises `InvalidArgumentError` for options that make no sense.
     """
 
-    def __init__(
-        self,
-        znodes: Znodes | None = None,
-        *,
-        session_timeout_ms: int | None = None,
-        unknown_ops: Collection[int] = (),
-        old_watches: bool = False,
-        event_zxids: bool = False,
-        version: str | None = None,
-    ) -> None:
-        self.znodes = znodes if znodes is not None else Znodes()
-        self.session_timeout_ms = session_timeout_ms
-        self.unknown_ops = set(unknown_ops)
-        self.old_watches = old_watches
-        self.event_zxids = event_zxids
-        self.version = version
+    def __init__(self, znodes: Znodes | None = None, **options: Any) -> None:
+        if znodes is not None and options:
+            raise InvalidArgumentError(
+                f"{', '.join(options)}: options are those of the znodes; say so where they are made"
+            )
+        self.znodes = Znodes(**options) if znodes is None else znodes
         self.port = 0
         """0 before the first `start`."""
         # What happened.
@@ -272,6 +279,7 @@ class BadServer:
         """What to do with the next handshakes; `handshake` when empty."""
         self.handshake: _OnHandshake = accept
         self.ping: _OnConnection = _pong
+        self.word: _OnWord = answer_word
         self._numbered: dict[int, _OnRequest] = {}
         self._by_op: list[tuple[int, _OnRequest]] = []
         self._listener: asyncio.Server | None = None
@@ -378,7 +386,6 @@ class BadServer:
 
     def _accepted(self, connection: Connection) -> None:
         self.connections.append(connection)
-        self.znodes.connections.append(connection)
         if self.refusing:
             connection.close()
         elif self.arrivals:
@@ -389,24 +396,10 @@ class BadServer:
         self.words.append(word)
         self._asking.append(connection)
         self.connections.remove(connection)
-        if word == "srvr" and self.version is not None:
-            connection.send_raw(self._srvr(self.version).encode())
-        if not connection.silent:
-            connection.close()
+        self.word(connection, word)
         self._notify()
 
-    def _srvr(self, version: str) -> str:
-        znodes, received = self.znodes, len(self.requests) + len(self.pings)
-        return _SRVR.format(
-            version=version,
-            received=received,
-            connections=len(self.open_connections) + len(self._asking),
-            zxid=znodes.zxid,
-            nodes=len(znodes.nodes),
-        )
-
     def _lost(self, connection: Connection) -> None:
-        self.znodes.connections.remove(connection)
         if connection in self._asking:
             self._asking.remove(connection)
         self._notify()
@@ -424,6 +417,7 @@ class BadServer:
         else:
             self.requests.append(request)
             self._action(request)(request.connection, request)
+        request.connection.flush()
         self._notify()
 
     def _action(self, request: Received) -> _OnRequest:

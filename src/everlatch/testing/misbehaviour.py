@@ -8,7 +8,7 @@ Three kinds of actions, all of them functions:
                                                      and to be called out of the blue: `garbage(server.connection)`
 
 Functions that return an action say so. An action of yours is a function too, made from `Connection.reply`, `notify`,
-`send_raw` and from `answers.accept` and `answer`.
+`send_raw` and from `accept`, `answer` and `apply` of `everlatch.testing.answers`.
 
 Each docstring says when the real world does the same; *robustness only*: no known server does, and a client has to
 survive it all the same.
@@ -16,13 +16,10 @@ survive it all the same.
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from typing import TYPE_CHECKING, Final
 
-from everlatch.errors import ProtocolError
-from everlatch.testing.answers import answer, apply, expire, respond
-from everlatch.testing.znodes import RefusedError
+from everlatch.testing.answers import accept, answer, apply, expire, respond
 from everlatch.wire.codes import KEEPER_STATE_SYNC_CONNECTED, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import frame
 from everlatch.wire.handshake import ConnectResponse
@@ -163,21 +160,14 @@ def never(_: Connection, __: ConnectRequest) -> None:
 def other_session(connection: Connection, request: ConnectRequest) -> None:
     """The session asked for is dead, and another one handed out unasked. Look-alikes of ZooKeeper do so, and servers
     whose sessions have got mixed up."""
-    znodes = connection.server.znodes
-    znodes.end_session(request.session_id)
-    connection.session_id, password = znodes.new_session()
-    respond(connection, ConnectResponse(0, request.timeout_ms, connection.session_id, password, False))
+    connection.server.znodes.end_session(request.session_id)
+    accept(connection, request._replace(session_id=0, password=bytes(16)))
 
 
 def without_read_only_byte(connection: Connection, request: ConnectRequest) -> None:
     """The session that is asked for, or a new one, in 36 bytes, without the read-only byte: in order, and how servers
     before 3.4 did it."""
-    znodes = connection.server.znodes
-    session_id, password = request.session_id, request.password
-    if znodes.sessions.get(session_id) != password:
-        session_id, password = znodes.new_session()
-    connection.session_id = session_id
-    respond(connection, ConnectResponse(0, request.timeout_ms, session_id, password or b"", None))
+    accept(connection, request._replace(read_only=None))
 
 
 def read_only(connection: Connection, request: ConnectRequest) -> None:
@@ -196,8 +186,7 @@ def deny_sessions(connection: Connection, _: ConnectRequest) -> None:
 
 def drop_after(connection: Connection, request: Received) -> None:
     """Applied; the connection is closed instead of an answer. Any server that dies at the wrong moment."""
-    with contextlib.suppress(RefusedError):
-        apply(connection, request)
+    apply(connection, request)
     connection.close()
 
 
@@ -233,14 +222,14 @@ def unknown_error(connection: Connection, request: Received) -> None:
 
 def answer_with_unknown_xid(connection: Connection, request: Received) -> None:
     """Applied; the answer is to a request that was never made. Robustness only, as all that follows on xids."""
-    connection.reply(request.xid + _FAR, 0, _applied(connection, request))
+    for reply in apply(connection, request):
+        connection.send(reply._replace(xid=request.xid + _FAR))
 
 
 def answer_twice(connection: Connection, request: Received) -> None:
     """One request, the same answer two times."""
-    body = _applied(connection, request)
-    connection.reply(request.xid, 0, body)
-    connection.reply(request.xid, 0, body)
+    for reply in apply(connection, request) * 2:
+        connection.send(reply)
 
 
 def answer_nobody(connection: Connection, request: Received) -> None:
@@ -263,18 +252,21 @@ def answer_after_next(connection: Connection, request: Received) -> None:
 def answer_with_zxid_gone_back(connection: Connection, request: Received) -> None:
     """Applied; the answer is older than what was answered before. A server whose data was restored from a backup, or
     a look-alike that serves from several replicas; real servers turn away clients that have seen more than they."""
-    connection.reply(request.xid, 0, _applied(connection, request), zxid=1)
+    for reply in apply(connection, request):
+        connection.send(reply._replace(zxid=1))
 
 
 def answer_with_truncated_body(connection: Connection, request: Received) -> None:
     """Applied; the frame is whole, but the last field of what is in it is not. Robustness only."""
-    connection.reply(request.xid, 0, _applied(connection, request)[:-1])
+    for reply in apply(connection, request):
+        connection.send(reply._replace(body=reply.body[:-1]))
 
 
 def answer_with_trailing_bytes(connection: Connection, request: Received) -> None:
     """Applied; behind the answer are bytes that nobody knows. A server that is newer than the client: this is how the
     protocol was extended before. A client takes no notice."""
-    connection.reply(request.xid, 0, _applied(connection, request) + b"more")
+    for reply in apply(connection, request):
+        connection.send(reply._replace(body=reply.body + b"more"))
 
 
 # --- at pings -----------------------------------------------------------------------------------------------------
@@ -287,13 +279,6 @@ def fail_ping(code: int) -> Callable[[Connection], None]:
 
 
 # --- made from ----------------------------------------------------------------------------------------------------
-
-
-def _applied(connection: Connection, request: Received) -> bytes:
-    """The body of the answer; empty if it was refused."""
-    with contextlib.suppress(RefusedError, ProtocolError):
-        return apply(connection, request)
-    return b""
 
 
 def _answer_if_any(connection: Connection, request: Received | None) -> None:

@@ -1,274 +1,138 @@
-"""What an ensemble knows, as far as tests need it: a tree of nodes, sessions, the last zxid, who is to be told.
+"""What bad servers know: nodes and sessions, as a dev server keeps them.
 
-Rules of this module: no bytes and no sockets; what a server would refuse raises `RefusedError` with ZooKeeper's code.
-There are no ACL checks, no quotas, no times: what needs them is tested on a real server.
+Rules of this module: nothing happens by itself. There is no timer, so that no session ends, however long nothing is
+heard of it, and no container or TTL node goes, until somebody says so.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from everlatch.paths import parent
-from everlatch.testing.watch_tables import Table
-from everlatch.types import OPEN_ACL_UNSAFE, EventType, Node, Stat
-from everlatch.wire.codes import CreateMode
-from everlatch.wire.multi import (
-    CheckPart,
-    CheckResult,
-    CreatePart,
-    CreateResult,
-    DeletePart,
-    DeleteResult,
-    ErrorResult,
-    GetChildrenPart,
-    GetChildrenResult,
-    GetDataPart,
-    GetDataResult,
-    SetDataPart,
-    SetDataResult,
-)
+from everlatch.devserver.core import Core
+from everlatch.devserver.entries import CREATE_SESSION, Ask, Entry, Origin
+from everlatch.devserver.identities import Identity
+from everlatch.devserver.options import Options
+from everlatch.devserver.sessions import password_of
+from everlatch.devserver.tree import Create, Delete, SetACL, SetData
+from everlatch.devserver.writes import Author, Draft
+from everlatch.types import OPEN_ACL_UNSAFE
+from everlatch.wire.codes import CreateMode, Op
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-    from everlatch.testing.watch_tables import WatchTables
-    from everlatch.types import ACL
-    from everlatch.wire.multi import Part, Result
+    from everlatch.devserver.connection import Connection
+    from everlatch.devserver.tree import Znode
 
-__all__ = ["RefusedError", "Watcher", "Znode", "Znodes"]
+__all__ = ["Link", "Znodes"]
 
-_READS = (GetDataPart, GetChildrenPart)
-_SEQUENTIAL = frozenset(
-    {CreateMode.PERSISTENT_SEQUENTIAL, CreateMode.EPHEMERAL_SEQUENTIAL, CreateMode.PERSISTENT_SEQUENTIAL_WITH_TTL}
-)
-_EPHEMERAL = frozenset({CreateMode.EPHEMERAL, CreateMode.EPHEMERAL_SEQUENTIAL})
-
-
-class RefusedError(Exception):
-    """An error code, by ZooKeeper's number, that a client is to get."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-        super().__init__(f"refused with error {code}")
+_ANY_TIMEOUT: Final = {"min_session_timeout": 0.0, "max_session_timeout": (2**31 - 1) / 1000}
+_SOMEBODY: Final = Author(0, (Identity("super", ""),))
+_NAMES: Final = {Create: "create", Delete: "delete", SetData: "set", SetACL: "set_acl"}
+_NEW_SESSION_MS: Final = 10_000
+_NOBODY: Final = 0
+"""No question has this number."""
 
 
-class Watcher(Protocol):
-    """Who has watches: a connection."""
+class Link(Protocol):
+    """What brings a connection's bytes to a client."""
 
-    @property
-    def watches(self) -> WatchTables:
-        """What it watches."""
-        ...
-
-    def fired(self, event: int, path: str, zxid: int) -> None:
-        """It is told what happened, and in which transaction."""
+    def flush(self) -> None:
+        """There is something to send, or the connection is to be closed."""
         ...
 
 
-class Znode:
-    """One node."""
+class Znodes(Core):
+    """Nodes and sessions. Bad servers that share one are an ensemble in which everybody knows everything at once.
 
-    def __init__(self, data: bytes, acl: Sequence[ACL], owner: int, zxid: int) -> None:
-        self.data, self.acl, self.owner = data, acl, owner
-        self.czxid = self.mzxid = self.pzxid = zxid
-        self.version = self.cversion = self.aversion = self.creations = 0
-        self.children: dict[str, None] = {}
-        """Names, in the order of their creation."""
+    `options` are those of the dev server (`everlatch.devserver.Options`): `version`, limits for session timeouts.
+    Unless they say otherwise, every session timeout is granted as it is asked for. Tests may look at everything, and
+    change it with `create`, `set`, `delete` and `end_session`.
+    """
 
-    @property
-    def stat(self) -> Stat:
-        """As a client gets it; the times are 0."""
-        sizes = (len(self.data), len(self.children))
-        versions = (self.version, self.cversion, self.aversion)
-        return Stat(self.czxid, self.mzxid, 0, 0, *versions, self.owner, *sizes, self.pzxid)
-
-
-class _Event(NamedTuple):
-    type: EventType
-    path: str
-    tables: tuple[Table, ...]
-
-
-class Znodes:
-    """Nodes and sessions. Servers that share one are an ensemble; tests may read and change it directly."""
-
-    def __init__(self) -> None:
-        self.zxid = 1
-        """Of the last transaction."""
-        self.nodes: dict[str, Znode] = {"/": Znode(b"", OPEN_ACL_UNSAFE, 0, 0)}
-        self.sessions: dict[int, bytes] = {}
-        """Passwords by id."""
-        self.connections: list[Watcher] = []
+    def __init__(self, **options: Any) -> None:
+        super().__init__(Options(**(_ANY_TIMEOUT | options)), epoch=0.0, now=time.time())
+        self.tree.zxid = 1  # a past, for servers that go back in time
         self.applied: list[tuple[str, str]] = []
-        """Operation and path of every write, in the order in which they took effect."""
-        self._next_session = 0x1_0000_0001
-        self._unfired: list[_Event] | None = None
-        """The events of a transaction that may yet be refused."""
+        """`create`, `set`, `set_acl` or `delete`, and the path, of every change in the order in which they took effect;
+        also of those that nobody asked for, such as at the end of a session."""
+        self._links: dict[Connection, Link] = {}
 
-    # -- sessions
+    @property
+    def nodes(self) -> dict[str, Znode]:
+        """By path, ZooKeeper's own among them."""
+        return self.tree.nodes
+
+    @property
+    def zxid(self) -> int:
+        """Of the last transaction."""
+        return self.tree.zxid
+
+    @property
+    def session_ids(self) -> list[int]:
+        """Of all that are alive, oldest first."""
+        return [session.id for session in self.sessions]
+
+    # -- what tests may do
+
+    def create(self, path: str, data: bytes = b"") -> None:
+        """Somebody creates a node that is open to all. Raises `NodeExistsError`, `NoNodeError`, and so on."""
+        with self._transaction() as draft:
+            draft.create(Op.CREATE2, path, data, OPEN_ACL_UNSAFE, CreateMode.PERSISTENT)
+
+    def set(self, path: str, data: bytes) -> None:
+        """Somebody writes new data. Raises `NoNodeError`."""
+        with self._transaction() as draft:
+            draft.set_data(path, data, -1)
+
+    def delete(self, path: str) -> None:
+        """Somebody deletes a node. Raises `NoNodeError`, `NotEmptyError`."""
+        with self._transaction() as draft:
+            draft.delete(path, -1)
 
     def new_session(self) -> tuple[int, bytes]:
-        """Id and password."""
-        self.zxid += 1
-        session_id = self._next_session
-        self._next_session += 1
-        password = b"secret-%09d" % (session_id & 0xFFFF)
-        self.sessions[session_id] = password
-        return session_id, password
+        """Id and password of a session that has no connection."""
+        now = time.time()
+        session_id = self._ids.next(self.time_ms(now))
+        origin = Origin(self.number, _NOBODY)
+        self._put(Ask(origin, CREATE_SESSION, session_id, timeout_ms=_NEW_SESSION_MS), now)
+        return session_id, password_of(session_id)
 
     def end_session(self, session_id: int) -> None:
-        """It is over, and its ephemeral nodes with it. Nothing happens if there is no such session."""
-        if self.sessions.pop(session_id, None) is None:
-            return
-        self.zxid += 1
-        for path in self.ephemerals(session_id):
-            self._remove(path)
+        """It is over, and its ephemeral nodes with it; its connection is closed. Nothing happens if there is none."""
+        if self.decider.sessions.get(session_id) is not None:
+            self.expire(session_id, time.time())
+            self.flush()
 
-    # -- reads
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Draft]:
+        now = time.time()
+        with Draft(self.tree, _SOMEBODY, self.time_ms(now)) as draft:
+            yield draft
+        self._apply(Entry(draft.transaction, tuple(draft.events)), now)
+        self.flush()
 
-    def node(self, path: str) -> Znode:
-        """The node, or −101."""
-        if path not in self.nodes:
-            raise RefusedError(-101)
-        return self.nodes[path]
+    # -- for bad servers
 
-    def checked(self, path: str, version: int) -> Znode:
-        """The node if it has this version (−1: any), or −103, −101."""
-        node = self.node(path)
-        if version not in (-1, node.version):
-            raise RefusedError(-103)
-        return node
+    def join(self, link: Link, host: str, port: int) -> Connection:
+        """A client has come, from there."""
+        connection = self.connect(host, port, time.time())
+        self._links[connection] = link
+        return connection
 
-    def ephemerals(self, session_id: int, prefix: str = "") -> list[str]:
-        """The paths of a session's ephemeral nodes; the prefix is one of text."""
-        return [path for path, node in self.nodes.items() if node.owner == session_id and path.startswith(prefix)]
+    def leave(self, connection: Connection) -> None:
+        """It has gone."""
+        self.disconnect(connection)
+        del self._links[connection]
 
-    def descendants(self, path: str) -> list[str]:
-        """The paths of all nodes below one, or −101."""
-        self.node(path)
-        below = path.rstrip("/") + "/"
-        return [other for other in self.nodes if other.startswith(below) and other != path]
+    def flush(self, but: Connection | None = None) -> None:
+        """Whoever has something to hear hears it, but one."""
+        for connection in self.take_changed():
+            if connection is not but:
+                self._links[connection].flush()
 
-    def multi_read(self, parts: list[Part]) -> list[Result]:
-        """Each part has its own result; −5 for anything that is no read."""
-        if not all(isinstance(part, _READS) for part in parts):
-            raise RefusedError(-5)
-        return [self._read(part) for part in parts]
-
-    # -- writes
-
-    def create(self, session_id: int, path: str, data: bytes | None, acl: Sequence[ACL], flags: int) -> str:
-        """The new node's path, with its number if the flags (`CreateMode`) say so."""
-        if path == "/":
-            raise RefusedError(-110)
-        above = self.node(parent(path))
-        if above.owner:
-            raise RefusedError(-108)
-        if flags in _SEQUENTIAL:
-            path += f"{above.creations:010d}"
-        if path in self.nodes:
-            raise RefusedError(-110)
-        self.zxid += 1
-        self.nodes[path] = Znode(data or b"", acl, session_id if flags in _EPHEMERAL else 0, self.zxid)
-        above.children[path.rpartition("/")[2]] = None
-        above.creations += 1
-        above.cversion += 1
-        above.pzxid = self.zxid
-        self.applied.append(("create", path))
-        self._fire(EventType.CREATED, path, Table.DATA)
-        self._fire(EventType.CHILDREN_CHANGED, parent(path), Table.CHILDREN)
-        return path
-
-    def set(self, path: str, data: bytes | None, version: int) -> Stat:
-        """New data."""
-        node = self.checked(path, version)
-        self.zxid += 1
-        node.data = data or b""
-        node.version += 1
-        node.mzxid = self.zxid
-        self.applied.append(("set", path))
-        self._fire(EventType.DATA_CHANGED, path, Table.DATA)
-        return node.stat
-
-    def delete(self, path: str, version: int) -> None:
-        """A node without children."""
-        if path == "/":
-            raise RefusedError(-8)
-        if self.checked(path, version).children:
-            raise RefusedError(-111)
-        self.zxid += 1
-        self._remove(path)
-
-    def set_acl(self, path: str, acl: Sequence[ACL], version: int) -> Stat:
-        """A new ACL, which is remembered and never asked."""
-        node = self.node(path)
-        if version not in (-1, node.aversion):
-            raise RefusedError(-103)
-        self.zxid += 1
-        node.acl = acl
-        node.aversion += 1
-        return node.stat
-
-    def multi(self, session_id: int, parts: list[Part]) -> list[Result]:
-        """All parts or none. Watches fire when all are done. Creates have no Stat, as before 3.8.2."""
-        if any(isinstance(part, _READS) for part in parts):
-            raise RefusedError(-5)
-        before = copy.deepcopy(self.nodes), self.zxid, len(self.applied)
-        self._unfired = []
-        results: list[Result] = []
-        for index, part in enumerate(parts):
-            try:
-                results.append(self._write(session_id, part))
-            except RefusedError as refused:
-                self.nodes, self.zxid = before[:2]
-                del self.applied[before[2] :]
-                self._unfired = None
-                behind = len(parts) - index - 1
-                return [*[ErrorResult(0)] * index, ErrorResult(refused.code), *[ErrorResult(-2)] * behind]
-        unfired, self._unfired = self._unfired, None
-        for event, path, tables in unfired:
-            self._fire(event, path, *tables)
-        return results
-
-    def _write(self, session_id: int, part: Part) -> Result:
-        match part:
-            case CheckPart(path, version):
-                self.checked(path, version)
-                return CheckResult()
-            case CreatePart(_, path, data, acls, flags):
-                return CreateResult(self.create(session_id, path, data, acls, flags), None)
-            case SetDataPart(path, data, version):
-                return SetDataResult(self.set(path, data, version))
-            case DeletePart(path, version):
-                self.delete(path, version)
-                return DeleteResult()
-        raise AssertionError(part)
-
-    def _read(self, part: Part) -> Result:
-        try:
-            node = self.node(part.path)
-        except RefusedError as refused:
-            return ErrorResult(refused.code)
-        if isinstance(part, GetDataPart):
-            return GetDataResult(Node(node.data, node.stat))
-        return GetChildrenResult(list(node.children))
-
-    def _remove(self, path: str) -> None:
-        del self.nodes[path]
-        above = self.nodes[parent(path)]
-        del above.children[path.rpartition("/")[2]]
-        above.cversion += 1
-        above.pzxid = self.zxid
-        self.applied.append(("delete", path))
-        self._fire(EventType.DELETED, path, Table.DATA, Table.CHILDREN)
-        self._fire(EventType.CHILDREN_CHANGED, parent(path), Table.CHILDREN)
-
-    def _fire(self, event: EventType, path: str, *tables: Table) -> None:
-        if self._unfired is not None:
-            self._unfired.append(_Event(event, path, tables))
-            return
-        for connection in self.connections:
-            fired = [connection.watches.fire(table, path) for table in tables]
-            if any(fired):  # one event, whatever the number of tables
-                connection.fired(event.value, path, self.zxid)
+    def _apply(self, entry: Entry, now: float) -> None:
+        self.applied += [(_NAMES[type(change)], change.path) for change in entry.transaction.changes]
+        super()._apply(entry, now)
