@@ -1,8 +1,8 @@
-"""Installs the ZooKeeper builds that `everlatch.testing.builds` finds; run by `scripts/get-zookeeper`.
+"""Installs the ZooKeeper builds that `everlatch.testing.builds` finds, and `ip`; run by `scripts/get-zookeeper`.
 
-3.8 comes from Debian: libzookeeper-java, and a Java to run it. 3.9 comes out of the source distribution of pyspark,
-which is the one package of a registry that holds its jars; only those that a server (with TLS and a log) and
-Curator's recipes need are kept, in the user's cache.
+3.8 comes from Debian: libzookeeper-java, and a Java to run it. So does iproute2, for servers on a network of their own.
+3.9 comes out of the source distribution of pyspark, which is the one package of a registry that holds its jars; only
+those that a server (with TLS and a log) and Curator's recipes need are kept, in the user's cache.
 
 Rules: nothing is done that is done already; one run at a time (a lock in the cache); a build appears in the cache
 complete or not at all; when something can't be installed, the message is the command that would.
@@ -27,12 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from everlatch.testing.builds import VERSIONS, Build, ZooKeeperNotFoundError, cache_directory, find_build, find_java
+from everlatch.testing.namespaces import find_ip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 JAVA_PACKAGE = "openjdk-17-jre-headless"
 ZOOKEEPER_PACKAGE = "libzookeeper-java"
+NETWORK_PACKAGE = "iproute2"
 
 PYSPARK = "pyspark==4.3.0"
 PYSPARK_SHA256 = "e8c517948eff7088a7aa07449aa8eafa4a15a8d50319de2525a6fd26622476c6"
@@ -61,6 +63,7 @@ def main() -> int:
     try:
         for version in VERSIONS if asked == "all" else [asked]:
             say_what_is_used(provide(version))
+        provide_ip()
     except (InstallError, ZooKeeperNotFoundError) as error:
         print(f"get-zookeeper: {error}", file=sys.stderr)
         return 1
@@ -81,6 +84,14 @@ def provide(version: str) -> Build:
             return find_build(version)
         install(version)
     return find_build(version)
+
+
+def provide_ip() -> None:
+    """The command `ip`, which `NetworkEnsemble` needs. There is none, and no such ensemble, but on Linux."""
+    if find_ip() is None and sys.platform.startswith("linux"):
+        with cache_lock():
+            if find_ip() is None:
+                install_debian([NETWORK_PACKAGE])
 
 
 @contextlib.contextmanager
@@ -108,7 +119,7 @@ def install_debian(packages: list[str]) -> None:
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     by_hand = f"sudo apt-get update && sudo {' '.join(command)}"
     if shutil.which("apt-get") is None:
-        raise InstallError(f"no apt-get here; ZooKeeper 3.8 comes from Debian: {by_hand}")
+        raise InstallError(f"no apt-get here; what is missing comes from Debian: {by_hand}")
     # The lists of a fresh machine may be empty or old: then they are fetched, and it is tried again.
     if not (as_root(command) or (as_root(["apt-get", "update"]) and as_root(command))):
         raise InstallError(f"could not install {' '.join(packages)}; run: {by_hand}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from everlatch.errors import InvalidArgumentError
-from everlatch.testing import Ensemble, EnsembleError, Server
+from everlatch.testing import Ensemble, EnsembleError, NetworkEnsemble, Server
 from everlatch.testing import ensemble as ensemble_module
 
 if TYPE_CHECKING:
@@ -237,6 +237,23 @@ def test_it_works_on_uvloop() -> None:
         async with Ensemble() as ensemble:
             assert await ensemble.servers[0].mode() == "standalone"
             await ensemble.servers[0].restart()
+
+    uvloop.run(main())
+
+
+def test_a_network_of_its_own_works_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        async with NetworkEnsemble(1) as network:
+            (server,) = network.servers
+            client = await network.start_client("c1", ["cat", "/proc/net/route"])
+            assert await client.wait(20) == 0
+            assert client.output.splitlines()[1].startswith("clients")
+            await network.link_down(server)
+            assert await server.mode() is None
+            await network.link_up(server)
+            await server.wait_serving()
 
     uvloop.run(main())
 

@@ -6,6 +6,12 @@
         proxy.lose_reply(Op.SET_DATA)
         …
 
+    from everlatch.testing import NetworkEnsemble
+
+    async with NetworkEnsemble(3) as network, Client(network.connect_string) as client:       # as root, on Linux
+        await network.link_down(await network.server_of(client.session_id))
+        …
+
     from everlatch.testing import BadServer, misbehaviour
 
     async with BadServer() as server, server.client() as client:      # no Java, any server's bad day
@@ -18,13 +24,18 @@ Only names are gathered here; each module says what it promises.
 from __future__ import annotations
 
 from everlatch.testing import misbehaviour
-from everlatch.testing.badserver import BadServer, BadServerTimeoutError, Connection, Received
+from everlatch.testing.badserver import BadServer, BadServerTimeoutError, Connection, Received, Reply
 from everlatch.testing.builds import Build, ZooKeeperNotFoundError, find_build
-from everlatch.testing.ensemble import Ensemble, EnsembleError, Server
-from everlatch.testing.faults import HANDSHAKE, Fault, Held, ProxyTimeoutError, Request, RequestFault
+from everlatch.testing.ensemble import Ensemble
+from everlatch.testing.faults import Fault, Held, RequestFault
+from everlatch.testing.network import NetworkEnsemble, NetworkUnavailableError
+from everlatch.testing.process import ClientProcess, EnsembleError
 from everlatch.testing.proxy import Proxy
 from everlatch.testing.relay import ProxyConnection
+from everlatch.testing.server import Server
 from everlatch.testing.sessions import SessionNotEndedError, expire_session
+from everlatch.testing.traffic import HANDSHAKE, Request, Whose
+from everlatch.testing.waiting import ProxyTimeoutError
 from everlatch.testing.znodes import Znodes
 from everlatch.wire.codes import Op
 
@@ -33,20 +44,25 @@ __all__ = [
     "BadServer",
     "BadServerTimeoutError",
     "Build",
+    "ClientProcess",
     "Connection",
     "Ensemble",
     "EnsembleError",
     "Fault",
     "Held",
+    "NetworkEnsemble",
+    "NetworkUnavailableError",
     "Op",
     "Proxy",
     "ProxyConnection",
     "ProxyTimeoutError",
     "Received",
+    "Reply",
     "Request",
     "RequestFault",
     "Server",
     "SessionNotEndedError",
+    "Whose",
     "Znodes",
     "ZooKeeperNotFoundError",
     "expire_session",

@@ -7,33 +7,29 @@
         await leader.kill()          # kill -9
         await leader.start()         # back, with its data
 
-Rules of this module: servers listen on 127.0.0.1 only and live in a temporary directory of their own; a process is
-ended by its pid and always waited for; nothing here blocks the event loop; when a server doesn't come up, the error
-has the end of its log. Where `setpriv` exists (every Debian), the kernel ends the servers together with the thread
-that started them, so that not even a killed test run leaves one behind.
-
-The settings are made for tests (short ticks, no fsync), not for data that matters.
+Rules of this module: servers listen on 127.0.0.1 only (a `NetworkEnsemble` has addresses of its own) and live in a
+temporary directory of their own; nothing here blocks the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import shutil
-import signal
 import socket
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
-from everlatch.admin import MalformedAnswerError, cons, four_letter, srvr
-from everlatch.errors import EverlatchError, InvalidArgumentError, hex_id
+from everlatch.admin import MalformedAnswerError
+from everlatch.errors import InvalidArgumentError, hex_id
 from everlatch.testing.builds import find_build
+from everlatch.testing.process import POLL, EnsembleError
+from everlatch.testing.server import Place, Server, server_command, server_settings, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -42,181 +38,10 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble", "EnsembleError", "Server"]
 
 _HOST: Final = "127.0.0.1"
-_MAIN_CLASS: Final = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 # Below the range that the kernel takes for outgoing connections (Linux: 32768 and up). A port from that range could be
 # taken while its server is down, and a client that dials it then may even connect to itself.
 _PORTS: Final = range(15_000, 32_000)
-_OWN_QUESTION: Final = "Processing srvr command from"
-_PORT_TAKEN: Final = "Address already in use"
 _START_ATTEMPTS: Final = 5
-_POLL: Final = 0.02
-# A server that is only just starting may take a question and never answer it: ask again soon, then more patiently,
-# for an answer may really take that long on a busy machine.
-_FIRST_PROBE: Final = 0.1
-_PROBE_TIMEOUT: Final = 2.0
-_STOP_TIMEOUT: Final = 10.0
-
-_SMALL_JVM: Final = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
-_SMALL_GC: Final = "-XX:+UseSerialGC"
-_LOGGING: Final = (
-    "-Dorg.slf4j.simpleLogger.showDateTime=true",
-    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
-    "-Dorg.apache.logging.log4j.level=INFO",
-)
-
-
-class EnsembleError(EverlatchError):
-    """A server did not do what it was told to; the message has the end of its log."""
-
-
-class Server:
-    """One server of an `Ensemble`, which makes it. Its data and its address outlive its process."""
-
-    def __init__(
-        self, server_id: int, port: int, directory: Path, command: Sequence[str], *, start_timeout: float
-    ) -> None:
-        self.id = server_id
-        """Its number in the ensemble, from 1."""
-        self.host = _HOST
-        self.port = port
-        """Where it listens for clients."""
-        self.data_dir = directory / "data"
-        self.log_path = directory / "server.log"
-        self._command = command
-        self._start_timeout = start_timeout
-        self._process: asyncio.subprocess.Process | None = None
-        self._paused = False
-
-    def __repr__(self) -> str:
-        state = "paused" if self.paused else f"pid {self.pid}" if self.running else "down"
-        return f"<Server {self.id} {self.address} {state}>"
-
-    @property
-    def address(self) -> str:
-        """`127.0.0.1:port`."""
-        return f"{self.host}:{self.port}"
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of the server, `None` while it is down."""
-        return self._process.pid if self._process is not None and self.running else None
-
-    @property
-    def running(self) -> bool:
-        """Whether there is a process; a paused one counts."""
-        return self._process is not None and self._process.returncode is None
-
-    @property
-    def paused(self) -> bool:
-        """Whether the process is frozen by `pause()`."""
-        return self._paused and self.running
-
-    async def start(self, *, wait: bool = True) -> None:
-        """Starts the server with the data that it has; returns when it serves, or at once without `wait`."""
-        if self.running:
-            raise EnsembleError(f"{self!r} runs already")
-        self._paused = False
-        with _append_to(self.log_path) as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=asyncio.subprocess.STDOUT
-            )
-        if wait:
-            await self.wait_serving()
-
-    async def wait_serving(self, timeout: float | None = None) -> None:
-        """Waits until the server serves clients; raises `EnsembleError` when it ends instead, or takes too long."""
-        limit = self._start_timeout if timeout is None else timeout
-        probe_timeout = _FIRST_PROBE
-        try:
-            async with asyncio.timeout(limit):
-                while await self._probe(probe_timeout) is None:
-                    probe_timeout = min(probe_timeout * 2, _PROBE_TIMEOUT)
-                    if not self.running:
-                        raise self._error("is not running")
-                    await asyncio.sleep(_POLL)
-        except TimeoutError:
-            raise self._error(f"does not serve after {limit:g} s") from None
-
-    async def stop(self) -> None:
-        """Ends the process as an administrator would (SIGTERM); does nothing if it is down."""
-        if self._process is None or not self.running:
-            return
-        self._send(signal.SIGTERM)
-        # A frozen process takes the signal only when it goes on.
-        self.resume()
-        try:
-            async with asyncio.timeout(_STOP_TIMEOUT):
-                await self._process.wait()
-        except TimeoutError:
-            await self.kill()
-
-    async def kill(self) -> None:
-        """Ends the process without warning (SIGKILL) and waits for its death; does nothing if it is down."""
-        # No SIGCONT: a frozen process dies all the same, and must not work off what it has received meanwhile.
-        self._send(signal.SIGKILL)
-        if self._process is not None:
-            await self._process.wait()
-
-    async def restart(self) -> None:
-        """Stops the server and starts it again with its data; returns when it serves."""
-        await self.stop()
-        await self.start()
-
-    def pause(self) -> None:
-        """Freezes the process (SIGSTOP): its connections stay open and nothing is answered. Not to be awaited.
-
-        Threads that are running at this moment stop within microseconds, not before the call returns.
-        """
-        self._send(signal.SIGSTOP)
-        self._paused = self.running
-
-    def resume(self) -> None:
-        """Lets a frozen process go on (SIGCONT)."""
-        self._send(signal.SIGCONT)
-        self._paused = False
-
-    async def four_letter(self, command: str, timeout: float = 5.0) -> str:
-        """The server's answer to a four-letter word; raises an `AdminError` of `everlatch.admin`."""
-        return await four_letter(self.address, command, timeout=timeout)
-
-    async def mode(self) -> str | None:
-        """`leader`, `follower`, `observer`, `standalone` or `read-only`; `None` while it doesn't serve."""
-        return await self._probe(_PROBE_TIMEOUT)
-
-    async def _probe(self, timeout: float) -> str | None:
-        if not self.running or self.paused:
-            return None
-        try:
-            return (await srvr(self.address, timeout=timeout)).mode
-        except (OSError, MalformedAnswerError):
-            # Malformed: a server that is only just starting may close the connection without an answer.
-            return None
-
-    async def connections(self) -> list[int]:
-        """The ids of the sessions that are connected to this server."""
-        return [connection.session_id for connection in await cons(self.address) if connection.session_id]
-
-    def log_tail(self, lines: int = 40) -> str:
-        """The last lines of the server's log, without those that only tell of our own questions."""
-        told = [line for line in _read(self.log_path).splitlines() if _OWN_QUESTION not in line]
-        return "\n".join(told[-lines:])
-
-    def _send(self, number: signal.Signals) -> None:
-        if self._process is not None and self.running:
-            # The process may have died a moment ago; there is nothing left to signal then.
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
-
-    def _error(self, problem: str) -> EnsembleError:
-        code = None if self._process is None else self._process.returncode
-        ended = "" if code is None else f" (exit code {code})"
-        return EnsembleError(
-            f"ZooKeeper server {self.id} at {self.address} {problem}{ended}; its log:\n{self.log_tail()}"
-        )
-
-    @property
-    def _lost_a_port(self) -> bool:
-        return _PORT_TAKEN in _read(self.log_path)
 
 
 class Ensemble:
@@ -240,7 +65,7 @@ class Ensemble:
             raise InvalidArgumentError(f"an ensemble has at least one server, not {size}")
         self.size = size
         self.version = version
-        self._settings = _settings(size, tick_time) | dict(config or {})
+        self._settings = server_settings(size, tick_time) | dict(config or {})
         self._java_options = tuple(java_options)
         self._start_timeout = start_timeout
         self._directory: Path | None = None
@@ -278,15 +103,18 @@ class Ensemble:
             except EnsembleError:
                 # Somebody took one of the ports between our choice and the server's start: choose others.
                 retry = attempt < _START_ATTEMPTS and any(server._lost_a_port for server in self._servers)
-                await self.close()
+                await self._end_servers()
                 if not retry:
                     raise
             except BaseException:
-                await self.close()
+                await self._end_servers()
                 raise
 
     async def close(self) -> None:
         """Ends all processes and deletes all data. Does nothing the second time."""
+        await self._end_servers()
+
+    async def _end_servers(self) -> None:
         servers, directory = self._servers, self._directory
         self._servers, self._directory = (), None
         try:
@@ -308,14 +136,14 @@ class Ensemble:
             raise failures.exceptions[0] from None
 
     async def leader(self, timeout: float = 30.0) -> Server:
-        """The server that leads (of one: the only one), waiting for an election that goes on."""
+        """The server that says that it leads (of one: the only one), waiting for an election that goes on."""
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    leaders = await self._with_mode("leader", "standalone")
-                    if leaders:
-                        return leaders[0]
-                    await asyncio.sleep(_POLL)
+                    leader = await self._first(_leads)
+                    if leader is not None:
+                        return leader
+                    await asyncio.sleep(POLL)
         except TimeoutError:
             raise EnsembleError(f"no server leads after {timeout:g} s: {list(self._servers)}") from None
 
@@ -325,17 +153,30 @@ class Ensemble:
 
     async def server_of(self, session_id: int) -> Server:
         """The server that a session is connected to; raises `EnsembleError` if it is to none that answers."""
-        for server in self._servers:
-            if server.running and not server.paused and session_id in await self._connections(server):
-                return server
-        raise EnsembleError(f"session {hex_id(session_id)} is connected to no server that answers")
 
-    @staticmethod
-    async def _connections(server: Server) -> list[int]:
+        async def has_session(server: Server) -> bool:
+            return session_id in await _connections(server)
+
+        found = await self._first(has_session)
+        if found is None:
+            raise EnsembleError(f"session {hex_id(session_id)} is connected to no server that answers")
+        return found
+
+    async def _first(self, is_it: Callable[[Server], Awaitable[bool]]) -> Server | None:
+        """The first that answers yes. One that doesn't answer at all costs no time, unless nobody says yes."""
+        asked = {asyncio.ensure_future(is_it(server)): server for server in self._servers}
+        pending = set(asked)
         try:
-            return await server.connections()
-        except (OSError, MalformedAnswerError):
-            return []
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for answer in done:
+                    if answer.result():
+                        return asked[answer]
+            return None
+        finally:
+            for question in pending:
+                question.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
 
     async def _with_mode(self, *modes: str) -> list[Server]:
         found = await asyncio.gather(*(server.mode() for server in self._servers))
@@ -346,65 +187,38 @@ class Ensemble:
             await server.start(wait=False)
         await self.wait_serving()
 
-    def _lay_out(self, build: Build) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="everlatch-zookeeper-"))
+    def _places(self) -> list[Place]:
+        """Where the servers live, in the order of their ids."""
         ports = _free_ports(3 * self.size)
         clients, quorum, election = (ports[start::3] for start in range(3))
-        members = [
-            f"server.{number}={_HOST}:{quorum[number - 1]}:{election[number - 1]}:participant;"
-            f"{_HOST}:{clients[number - 1]}"
-            for number in range(1, self.size + 1)
+        return [
+            Place(_HOST, port, _HOST, quorum_port, election_port)
+            for port, quorum_port, election_port in zip(clients, quorum, election, strict=True)
         ]
-        self._servers = tuple(
-            self._make_server(build, number, clients[number - 1], members) for number in range(1, self.size + 1)
-        )
 
-    def _make_server(self, build: Build, number: int, port: int, members: Sequence[str]) -> Server:
-        assert self._directory is not None
-        directory = self._directory / f"server-{number}"
-        config = directory / "zoo.cfg"
-        server = Server(number, port, directory, self._command(build, config), start_timeout=self._start_timeout)
-        server.data_dir.mkdir(parents=True)
-        settings = self._settings | {"dataDir": str(server.data_dir)}
-        if self.size == 1:
-            settings = {"clientPort": str(port), "clientPortAddress": _HOST} | settings
-        else:
-            # The server rewrites both files when the membership changes, so each has its own.
-            dynamic = directory / "zoo.cfg.dynamic"
-            dynamic.write_text("\n".join(members) + "\n")
-            (server.data_dir / "myid").write_text(f"{number}\n")
-            settings["dynamicConfigFile"] = str(dynamic)
-        config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        return server
-
-    def _command(self, build: Build, config: Path) -> list[str]:
-        # The kernel's own leash: the JVM is killed when the thread that started it ends, however it ends.
-        setpriv = shutil.which("setpriv")
-        leash = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
-        collector = [] if any(_chooses_collector(option) for option in self._java_options) else [_SMALL_GC]
-        scratch = f"-Djava.io.tmpdir={config.parent}"
-        options = [*_SMALL_JVM, *collector, *_LOGGING, scratch, *self._java_options]
-        return [*leash, build.java, *options, "-cp", build.classpath, _MAIN_CLASS, str(config)]
+    def _lay_out(self, build: Build) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="everlatch-zookeeper-"))
+        places = self._places()
+        servers = []
+        for number, place in enumerate(places, 1):
+            directory = self._directory / f"server-{number}"
+            config = write_files(directory, number, places, self._settings)
+            command = server_command(build, config, self._java_options)
+            servers.append(Server(number, place, directory, command, start_timeout=self._start_timeout))
+        self._servers = tuple(servers)
 
 
-def _settings(size: int, tick_time: float) -> dict[str, str]:
-    settings = {
-        "tickTime": str(round(tick_time * 1000)),
-        "minSessionTimeout": "1000",
-        "maxSessionTimeout": "60000",
-        "maxClientCnxns": "0",
-        "admin.enableServer": "false",
-        "4lw.commands.whitelist": "*",
-        "extendedTypesEnabled": "true",
-        "forceSync": "no",
-    }
-    if size > 1:
-        settings |= {"initLimit": "20", "syncLimit": "10", "standaloneEnabled": "false", "reconfigEnabled": "true"}
-    return settings
+async def _leads(server: Server) -> bool:
+    return await server.mode() in ("leader", "standalone")
 
 
-def _chooses_collector(option: str) -> bool:
-    return option.startswith("-XX:+Use") and option.endswith("GC")
+async def _connections(server: Server) -> list[int]:
+    if not server.running or server.paused:
+        return []
+    try:
+        return await server.connections()
+    except (OSError, MalformedAnswerError):
+        return []
 
 
 def _free_ports(count: int) -> list[int]:
@@ -429,17 +243,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _append_to(path: Path) -> IO[bytes]:
-    return path.open("ab")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except FileNotFoundError:
-        return "(no log yet)"
 
 
 def _delete(directory: Path) -> None:

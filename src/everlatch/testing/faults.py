@@ -1,163 +1,76 @@
-"""What goes wrong at a proxy on demand: which requests a fault is meant for, and how a test waits until it has struck.
+"""What goes wrong at a proxy on demand, and how a test waits until it has.
+
+    Fault           strikes, and tells how often
+    ├── LinkFault       of connections, for as long as it lasts: a black hole, a delay, a slow link
+    └── RequestFault    of chosen requests, or of their replies: they are late, slow, cut off, or don't come
+        └── Held            they come when the test lets them
 
 Rules of this module:
 
-- A fault only counts, matches and announces. Who holds the bytes does what it says: `relay` for one connection,
-  `proxy` for all of them.
+- A fault counts, matches and announces, and has what is to be done to the bytes: `relay` and `pipe` do it.
 - A request belongs to one fault. One that misses its request (an older fault was first, or the connection ended by
   itself) wants the next that fits.
-- Handshakes and pings are meant only by those who name them.
-- Whoever waits is woken by a change, never by the clock, and is told what did come when the time is over.
 - Names with an underscore on `Fault` and those derived from it are for this package: to users they only report.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
-from everlatch.errors import EverlatchError, InvalidArgumentError, InvalidTypeError
-from everlatch.wire.codes import Op
+from everlatch.errors import InvalidArgumentError
+from everlatch.testing.traffic import client_name
+from everlatch.testing.waiting import PATIENCE, Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
-    from everlatch.testing.relay import Pipe, ProxyConnection
+    from everlatch.testing.pipe import Pipe
+    from everlatch.testing.traffic import Request, Wanted, Whose
 
 __all__ = [
-    "HANDSHAKE",
-    "OPS",
-    "PATIENCE",
-    "Changes",
     "Direction",
     "Fault",
     "Held",
     "How",
-    "ProxyTimeoutError",
-    "Request",
+    "LinkFault",
+    "LinkFaults",
+    "OneWay",
+    "Pace",
     "RequestFault",
-    "Wanted",
     "check_choice",
-    "op_name",
+    "ways",
 ]
 
+OneWay: TypeAlias = Literal["to_server", "to_client"]
+"""Requests and what else a client says, or replies and events."""
 Direction: TypeAlias = Literal["to_server", "to_client", "both"]
 """Which way bytes go."""
 How: TypeAlias = Literal["rst", "fin"]
 """How a connection ends: `rst` breaks it, as a dying machine or a firewall does; `fin` closes it, as a dying process
 does."""
 
-HANDSHAKE: Final = -10
-"""The operation of a connection's first frame, which has none on the wire: asks for a session, or takes it up again.
-(The number is that of createSession, which only servers send each other.)"""
 
-OPS: Final = {int(op): op for op in Op}
-"""The operations that have a name, by number."""
-PATIENCE: Final = 30.0
-"""For how many seconds a test waits if it doesn't say."""
+class Pace(NamedTuple):
+    """How fast bytes pass, and how many at a time."""
 
-
-class ProxyTimeoutError(EverlatchError, TimeoutError):
-    """What a test waited for at a proxy didn't come; the message says what did."""
-
-
-# --- what came, and what is looked for ----------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One request as it arrived at the proxy, and what the server said to it; whether it went on, and whether the
-    client heard of the answer, is up to the faults."""
-
-    connection: ProxyConnection
-    xid: int
-    op: int
-    """An `Op`, `HANDSHAKE`, or a number that has no name."""
-    path: str
-    """As on the wire: with the chroot, sequential ones without their number. That of the first part, of a multi; `""`
-    for operations that have none."""
-    size: int
-    """Bytes on the wire, the length in front included."""
-    code: int | None = None
-    """The server's answer as it came to the proxy: 0 if it was done (a transaction says 0 even if a part of it failed),
-    else the number of an error (`ServerError.code`; a session that isn't granted counts as expired). `None`: there is
-    none yet, or there never will be."""
-
-    @property
-    def answered(self) -> bool:
-        """Whether the server has executed or refused it, as far as the proxy knows."""
-        return self.code is not None
-
-
-class Wanted(NamedTuple):
-    """Which requests are meant."""
-
-    ops: frozenset[int] | None
-    path: str | re.Pattern[str] | None
+    rate: float
+    """Bytes a second."""
+    piece: int
+    """Bytes in one write, at most."""
 
     @classmethod
-    def checked(cls, op: int | Collection[int] | None, path: str | re.Pattern[str] | None) -> Wanted:
-        """From the arguments of a method of `Proxy`. Raises `InvalidTypeError`: what matches nothing would never
-        strike, and a test that waits for it would prove nothing."""
-        if path is not None and not isinstance(path, (str, re.Pattern)):
-            raise InvalidTypeError(f"a path is str or a compiled pattern, not {path!r}")
-        if op is None:
-            return cls(None, path)
-        ops = (op,) if isinstance(op, int) else tuple(op)
-        if not ops or not all(isinstance(one, int) for one in ops):
-            raise InvalidTypeError(f"an operation is everlatch.testing.Op or HANDSHAKE, or several of them, not {op!r}")
-        return cls(frozenset(ops), path)
+    def checked(cls, bytes_per_second: float, piece: int | None = None) -> Pace:
+        """From the arguments of a method of `Proxy`. A piece, if it isn't said, is what passes in a fiftieth of a
+        second. Raises `InvalidArgumentError`."""
+        if not 0 < bytes_per_second < float("inf"):
+            raise InvalidArgumentError(f"a rate is a number of bytes a second, above 0, not {bytes_per_second!r}")
+        return cls(bytes_per_second, piece or max(1, round(bytes_per_second / 50)))
 
-    def fits(self, request: Request) -> bool:
-        """Whether this one is meant."""
-        # Pings come by the clock, and handshakes when the client likes: nobody who counts requests means them.
-        if request.op in (HANDSHAKE, Op.PING) if self.ops is None else request.op not in self.ops:
-            return False
-        if isinstance(self.path, re.Pattern):
-            return self.path.fullmatch(request.path) is not None
-        return self.path is None or self.path == request.path
-
-    def __str__(self) -> str:
-        ops = "any request" if self.ops is None else " or ".join(sorted(op_name(op) for op in self.ops))
-        path = self.path.pattern if isinstance(self.path, re.Pattern) else self.path
-        return ops if path is None else f"{ops} {path!r}"
-
-
-class Changes:
-    """Lets tasks wait for conditions, which are looked at whenever something has changed."""
-
-    def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def notify(self) -> None:
-        """Something has changed."""
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def until(
-        self, condition: Callable[[], object], timeout: float | None = None, problem: Callable[[], str] = str
-    ) -> None:
-        """Returns when the condition holds. Raises `ProxyTimeoutError` with the problem."""
-        try:
-            async with asyncio.timeout(timeout):
-                while not condition():
-                    await self._next()
-        except TimeoutError:
-            raise ProxyTimeoutError(f"{problem()} (waited {timeout:g} s)") from None
-
-    async def _next(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiting.discard(waiter)
-
-
-# --- faults -------------------------------------------------------------------------------------------------------
+    @classmethod
+    def slowest(cls, *paces: Pace | None) -> Pace | None:
+        """That of a way on which all of these hold; `None` if there is none."""
+        slow = [pace for pace in paces if pace is not None]
+        return cls(min(pace.rate for pace in slow), min(pace.piece for pace in slow)) if slow else None
 
 
 class Fault:
@@ -168,6 +81,9 @@ class Fault:
         """How often it has struck."""
         self._name = name
         self._changes = Changes()
+        self._cancelled = False
+        self._on_cancel: Callable[[], object] | None = None
+        """What goes on when it is no more."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name}: struck {self.times} times>"
@@ -178,19 +94,95 @@ class Fault:
             lambda: self.times >= times, timeout, lambda: f"{self!r}, {times} were waited for: {self._state()}"
         )
 
+    def cancel(self) -> None:
+        """Takes it back: it doesn't strike any more, and what nothing else holds up goes on."""
+        self._cancelled = True
+        if self._on_cancel is not None:
+            self._on_cancel()
+
     def _state(self) -> str:
-        return "nothing came that it concerns"
+        return "cancelled" if self._cancelled else "nothing came that it concerns"
 
     def _strike(self) -> None:
         self.times += 1
         self._changes.notify()
 
 
+# --- of links -----------------------------------------------------------------------------------------------------
+
+
+class LinkFault(Fault):
+    """What is wrong with connections, all or one client's, until it is cancelled: see `Proxy.black_hole`."""
+
+    def __init__(
+        self,
+        kind: str,
+        direction: Direction,
+        client: Whose | None,
+        *,
+        detail: str = "",
+        hole: bool = False,
+        delay: float = 0.0,
+        pace: Pace | None = None,
+    ) -> None:
+        super().__init__(f"{kind}{detail} {direction}{client_name(client)}")
+        self._kind = kind
+        self._client = client
+        self._hole = hole
+        self._delay = delay
+        self._pace = pace
+
+
+class LinkFaults:
+    """The link faults of a proxy that hold at this moment, each way."""
+
+    def __init__(self) -> None:
+        self._faults: dict[OneWay, list[LinkFault]] = {"to_server": [], "to_client": []}
+
+    def add(self, fault: LinkFault, direction: Direction) -> None:
+        """In place of one of the same kind for the same client."""
+        self.end(direction, fault._kind, fault._client)
+        for way in ways(direction):
+            self._faults[way].append(fault)
+
+    def end(self, direction: Direction, kind: str, client: Whose | None) -> None:
+        """One of this kind for this client holds no more."""
+        for way in ways(direction):
+            kept = [one for one in self._faults[way] if one._kind != kind or one._client != client]
+            self._faults[way] = [one for one in kept if not one._cancelled]
+
+    def end_all(self) -> None:
+        """None holds any more."""
+        for way in self._faults:
+            self._faults[way] = []
+
+    def of(self, way: OneWay, belongs_to: Callable[[Whose], bool]) -> list[LinkFault]:
+        """Those that hold this way for one connection."""
+        faults = self._faults[way]
+        if not faults:
+            return faults
+        active = (fault for fault in faults if not fault._cancelled)
+        return [fault for fault in active if fault._client is None or belongs_to(fault._client)]
+
+
+# --- of requests --------------------------------------------------------------------------------------------------
+
+
 class RequestFault(Fault):
     """A fault that waits for certain requests: see `Proxy.lose_reply`."""
 
     def __init__(
-        self, name: str, wanted: Wanted, *, nth: int | None, every: int | None, how: How, on_request: bool
+        self,
+        name: str,
+        wanted: Wanted,
+        direction: Direction,
+        *,
+        nth: int | None = None,
+        every: int | None = None,
+        delay: float = 0.0,
+        pace: Pace | None = None,
+        after: int = 0,
+        how: How | None = None,
     ) -> None:
         super().__init__(f"{name} {wanted}")
         if any(number is not None and number < 1 for number in (nth, every)):
@@ -198,15 +190,14 @@ class RequestFault(Fault):
         self.seen = 0
         """How many requests have come that fit."""
         self._wanted = wanted
+        self._ways = ways(direction)
         self._next = nth or every or 1
         self._every = every or 0
-        self._how: How = how
-        self._on_request = on_request
-        self._cancelled = False
-
-    def cancel(self) -> None:
-        """Takes it back: it doesn't strike any more."""
-        self._cancelled = True
+        self._delay = delay
+        self._pace = pace
+        self._after = after
+        self._how: How | None = how
+        """The connection ends so, behind so many bytes of the frame; `None`: it doesn't."""
 
     @property
     def _over(self) -> bool:
@@ -232,18 +223,19 @@ class RequestFault(Fault):
 
 
 class Held(RequestFault):
-    """A reply that is kept back, and all that comes behind it on its connection: see `Proxy.hold_reply`."""
+    """A request or a reply that is kept back, with all behind it on its connection: see `Proxy.hold_reply`."""
 
-    def __init__(self, wanted: Wanted, nth: int) -> None:
-        super().__init__("hold_reply", wanted, nth=nth, every=None, how="rst", on_request=False)
+    def __init__(self, name: str, wanted: Wanted, way: OneWay, nth: int) -> None:
+        super().__init__(name, wanted, way, nth=nth)
         self.frames = 0
-        """How many frames have been kept back: the reply, and those behind it, until it was released."""
+        """How many frames have been kept back: that one, and those behind it, until it was released."""
         self._released = False
         self._pipe: Pipe | None = None
+        self._on_cancel = self.release
 
     async def reached(self, *, frames: int = 1, timeout: float | None = PATIENCE) -> None:
-        """Returns when the reply is here (the server has executed the request), and so many frames with it, itself
-        included. Raises `ProxyTimeoutError`."""
+        """Returns when it is here, and so many frames with it, itself included. If it is a reply, the server has
+        executed the request; if it is a request, the server doesn't know of it. Raises `ProxyTimeoutError`."""
         await self._changes.until(
             lambda: self.frames >= frames,
             timeout,
@@ -251,7 +243,7 @@ class Held(RequestFault):
         )
 
     def release(self) -> None:
-        """Lets everything go, in one write. A reply that isn't here yet won't be held."""
+        """Lets everything go, in one write. What isn't here yet won't be held."""
         self._released = True
         if self._pipe is not None:
             self._pipe.flush()
@@ -259,7 +251,6 @@ class Held(RequestFault):
     def _catch(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self.frames = 1
-        self._strike()
 
     def _keep(self) -> None:
         """One more frame has come behind it."""
@@ -268,15 +259,15 @@ class Held(RequestFault):
             self._changes.notify()
 
 
-# --- arguments and names ------------------------------------------------------------------------------------------
+# --- arguments ----------------------------------------------------------------------------------------------------
+
+
+def ways(direction: Direction) -> tuple[OneWay, ...]:
+    """One, or the two that both are."""
+    return ("to_server", "to_client") if direction == "both" else (direction,)
 
 
 def check_choice(name: str, value: object, allowed: object) -> None:
     """Raises `InvalidArgumentError` if it is none of the strings that a `Literal` has."""
     if value not in get_args(allowed):
         raise InvalidArgumentError(f"{name} is one of {', '.join(map(repr, get_args(allowed)))}, not {value!r}")
-
-
-def op_name(op: int) -> str:
-    """As people know it; its number if it has no name."""
-    return "HANDSHAKE" if op == HANDSHAKE else OPS[op].name if op in OPS else str(op)
