@@ -282,7 +282,7 @@ async def test_the_words_are_those_that_administrators_tools_read(server: DevSer
         assert await admin.ruok(server.address)
         assert await admin.isro(server.address) is False
         status = await admin.srvr(server.address)
-        assert (status.version.numbers, status.mode, status.node_count) == ((3, 9, 5), "standalone", 5)
+        assert (status.version.numbers, status.mode, status.node_count) == ((3, 9, 5), "standalone", 6)
         assert (await admin.mntr(server.address))["zk_ephemerals_count"] == 1
         assert client.session_id in [each.session_id for each in await admin.cons(server.address)]
         assert len(await admin.stat(server.address)) >= 2

@@ -542,7 +542,6 @@ def test_a_multi_that_is_refused_leaves_nothing_behind(store: Store) -> None:
         (DeletePart("/missing", -1), -101),
         (DeletePart("/", -1), -8),
         (create_part(Op.CREATE, "/zookeeper"), -110),
-        (create_part(Op.CREATE, "/a", 5), -8),
         (create_part(Op.CREATE_TTL, "/a", 5, 0), -8),
         (CreatePart(Op.CREATE, "/a", b"", (), 0), -114),
         (CheckPart("/", 5), -103),

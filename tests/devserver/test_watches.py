@@ -106,6 +106,31 @@ def test_before_3_9_a_persistent_watch_takes_the_place_of_a_one_shot_one() -> No
     assert heard(tables, (CHANGED, "/a"), (CHANGED, "/a/b"), (CHILDREN, "/a")) == [0, 2]
 
 
+def test_before_3_9_a_recursive_watch_that_was_replaced_still_hears_of_deletions_below() -> None:
+    """Its half in the other table does."""
+    tables = WatchTables(one_mode=True)
+    tables.add_persistent("/a", RECURSIVE)
+    tables.add(Table.DATA, "/a")
+    assert heard(tables, (CREATED, "/a/b"), (CHANGED, "/a/b"), (DELETED, "/a/b")) == [2]
+
+
+@pytest.mark.parametrize("one_mode", [False, True])
+def test_whether_there_ever_was_one(one_mode: bool) -> None:
+    tables = WatchTables(one_mode=one_mode)
+    tables.add(Table.CHILDREN, "/a")
+    assert not tables.have_been
+    tables.add(Table.DATA, "/a")
+    assert heard(tables, (CHANGED, "/a")) == [0]
+    assert tables.have_been
+    tables.add(Table.DATA, "/a")
+    tables.add(Table.DATA, "/b")
+    tables.remove("/a", WatcherType.CHILDREN)
+    tables.remove("/a", WatcherType.DATA)
+    assert tables.have_been
+    tables.remove("/b", WatcherType.ANY)
+    assert tables.have_been is one_mode
+
+
 @pytest.mark.parametrize("mode", [-1, 2, 7])
 def test_modes_that_are_none(mode: int) -> None:
     with pytest.raises(MarshallingError):
@@ -140,23 +165,15 @@ FOUND = {
 }
 
 
-def has(tables: WatchTables, path: str, watcher_type: int) -> bool:
-    try:
-        tables.check(path, watcher_type)
-    except NoWatcherError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize(("one_mode", "watcher_type"), FOUND)
 def test_checking_and_removing_find_the_same(one_mode: bool, watcher_type: int) -> None:
     tables = armed(one_mode=one_mode)
-    found = {path for path in PATHS if has(tables, path, watcher_type)}
+    found = {path for path in PATHS if tables.has(path, watcher_type)}
     assert found == FOUND[one_mode, watcher_type]
     for path in PATHS:
         if path in found:
             tables.remove(path, watcher_type)
-            assert not has(tables, path, watcher_type)
+            assert not tables.has(path, watcher_type)
         else:
             with pytest.raises(NoWatcherError):
                 tables.remove(path, watcher_type)
@@ -169,14 +186,14 @@ def test_removing_one_kind_leaves_the_others() -> None:
     tables.remove("/p", WatcherType.PERSISTENT)
     tables.remove("/r", WatcherType.ANY)
     assert heard(tables, (CHANGED, "/p"), (CHILDREN, "/p"), (CHANGED, "/r/x")) == []
-    assert tables.paths == {"/data", "/children"}
+    assert (set(tables.paths(Table.DATA)), set(tables.paths(Table.CHILDREN))) == ({"/data"}, {"/children"})
     assert len(tables) == 2
 
 
 @pytest.mark.parametrize(("one_mode", "watcher_type"), [(False, 0), (False, 6), (True, 4), (True, 5), (True, -1)])
 def test_types_that_are_none(one_mode: bool, watcher_type: int) -> None:
     tables = armed(one_mode=one_mode)
-    for act in (tables.check, tables.remove):
+    for act in (tables.has, tables.remove):
         with pytest.raises(ServerError) as caught:
             act("/data", watcher_type)
         assert caught.value.code == -5
@@ -210,10 +227,10 @@ def test_what_was_missed_is_told_and_the_rest_is_armed(tree: Tree, relative: int
     ]
     tables.remove("/", WatcherType.ANY)
     tables.remove("/gone", WatcherType.PERSISTENT)
-    assert has(tables, "/changed", WatcherType.DATA) is (relative >= 3)
-    assert has(tables, "/parent", WatcherType.CHILDREN) is (relative >= 4)
-    assert has(tables, "/old", WatcherType.DATA)
-    assert has(tables, "/old", WatcherType.CHILDREN)
+    assert tables.has("/changed", WatcherType.DATA) is (relative >= 3)
+    assert tables.has("/parent", WatcherType.CHILDREN) is (relative >= 4)
+    assert tables.has("/old", WatcherType.DATA)
+    assert tables.has("/old", WatcherType.CHILDREN)
     assert heard(tables, (CREATED, "/gone"), (CREATED, "/gone"), (CHILDREN, "/gone")) == [0]
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from everlatch.devserver.entries import CREATE_SESSION
 from everlatch.devserver.identities import Identity
 from everlatch.devserver.requests import READS, WRITES, Request, is_readable
 from everlatch.devserver.sessions import password_of
 from everlatch.devserver.watches import WatchTables
-from everlatch.devserver.words import answer_to, is_word
+from everlatch.devserver.words import REFUSED_WRITE, LastAnswer, answer_to, is_word
 from everlatch.errors import (
     AuthFailedError,
     MarshallingError,
@@ -85,8 +86,7 @@ class Connection:
         """When its output is out it is to be closed. What still comes in is ignored."""
         self.received = self.sent = 0
         """Requests, and everything that went the other way."""
-        self.last_op: int | None = None
-        self.last_xid = 0
+        self.last = LastAnswer()
         self._operations = core.options.features.operations
         self._reader = FrameReader(_LONGEST_FRAME)
         self._first: bytes | None = b""
@@ -136,6 +136,8 @@ class Connection:
     def welcome(self, session: Attached, now: float, *, read_only: bool = False) -> None:
         """The connection has a session; what waited for it is read now."""
         self.session = session
+        if self.greeting is not None and self.greeting.session_id == 0:
+            self.last = LastAnswer(CREATE_SESSION, 0, self.core.tree.zxid)
         self._greet_back(ConnectResponse(0, session.timeout_ms, session.id, session.password, read_only))
         early, self._early = self._early, []
         try:
@@ -159,7 +161,7 @@ class Connection:
         if code == SessionMovedError.code:
             self.close()
             return
-        self.reply(turn.xid, code, body)
+        self._reply_in_turn(turn.request.op, turn.xid, code, body)
         if turn.request.op == Op.CLOSE_SESSION:
             self.close()
         self._go_on()
@@ -219,7 +221,6 @@ class Connection:
         self.received += 1
         xid, op = decode_request_header(buf, pos, end)
         pos += _REQUEST_HEADER_SIZE
-        self.last_op, self.last_xid = op, xid
         self.core.touch(self.session, now)
         if op in _ANSWERED_HERE and op in self._operations:
             self._answer_in_turn(XID_PING if op == Op.PING else xid, Request(op, (buf, pos, end)))
@@ -240,11 +241,16 @@ class Connection:
                 raise MarshallingError
             body = READS[request.op](self, request)
         except ServerError as refused:
-            self.reply(xid, refused.code)
+            self._reply_in_turn(request.op, xid, refused.code)
         except ProtocolError:
-            self.reply(xid, MarshallingError.code)
+            self._reply_in_turn(request.op, xid, MarshallingError.code)
         else:
-            self.reply(xid, 0, body)
+            self._reply_in_turn(request.op, xid, 0, body)
+
+    def _reply_in_turn(self, op: int, xid: int, code: int, body: bytes = b"") -> None:
+        noted = op if op in READS or code == 0 else REFUSED_WRITE
+        self.last = LastAnswer(noted, xid if xid >= 0 else self.last.xid, self.core.tree.zxid)
+        self.reply(xid, code, body)
 
     def _serve(self, xid: int, op: int, body: bytes, now: float) -> None:
         """Everything but the reads."""

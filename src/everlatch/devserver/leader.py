@@ -294,14 +294,20 @@ class Leader(Role):
         zxid = sorted(logged, reverse=True)[member.quorum - 1]
         if zxid <= member.log.committed:
             return
-        member.commit(zxid, now)
-        for number, follower in self._followers.items():
-            if follower.is_synced:
-                member.send(number, Commit(follower.link, zxid))
         ready = [wait for wait in self._waiting if wait[0] <= zxid]
         self._waiting = [wait for wait in self._waiting if wait[0] > zxid]
-        for _, server, number in ready:
+        for before, server, number in ready:
+            self._commit(before, now)  # no further: what was asked behind the sync is answered behind it
             self._tell_synced(server, number)
+        self._commit(zxid, now)
+
+    def _commit(self, zxid: int, now: float) -> None:
+        member = self.member
+        if zxid > member.log.committed:
+            member.commit(zxid, now)
+            for number, follower in self._followers.items():
+                if follower.is_synced:
+                    member.send(number, Commit(follower.link, zxid))
 
     def _sync(self, server: int, number: int) -> None:
         log = self.member.log

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from everlatch.devserver.identities import authenticate, client_info, demand, hide_digests, may
 from everlatch.devserver.transactions import multi, multi_read
 from everlatch.devserver.watches import Table
-from everlatch.errors import BadArgumentsError, NoNodeError, NoWatcherError, ProtocolError, ReconfigDisabledError
+from everlatch.errors import (
+    BadArgumentsError,
+    MarshallingError,
+    NoNodeError,
+    NoWatcherError,
+    ProtocolError,
+    ReconfigDisabledError,
+)
 from everlatch.types import Permission
 from everlatch.wire.auth_records import (
     decode_auth_request,
@@ -200,6 +207,8 @@ def _add_watch(connection: Connection, request: Request) -> bytes:
 def _check_watches(connection: Connection, request: Request) -> bytes:
     path, watcher_type = decode_check_watches_request(*request.body)
     core = connection.core
+    if not core.options.features.own_watches_checked and path and "/" not in path:
+        raise MarshallingError  # 3.8 looks for the node above, stumbles, and says so
     asked = [connection] if core.options.features.own_watches_checked else core.connections
     if not any(each.watches.has(path, watcher_type) for each in asked):
         raise NoWatcherError

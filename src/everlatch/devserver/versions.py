@@ -1,7 +1,7 @@
 """What differs between the versions of ZooKeeper that the dev server can be. A table, and nothing else.
 
-Rules of this module: a difference has one name here, said as what the newer servers do, and the rest of the dev server
-asks for that name, never for a version. `3.8` is Debian's 3.8.0, with its backports of security fixes; `3.9` is 3.9.5;
+Rules of this module: a difference has one name here, and the rest of the dev server asks for that name, never for a
+version. `3.8` is Debian's 3.8.0, with its backports of security fixes; `3.9` is 3.9.5;
 both are what the conformance suite compares with. `3.5` is 3.5.10, from its documentation.
 """
 
@@ -24,7 +24,7 @@ _ALL: Final = frozenset(Op) - _NOT_ALONE
 
 @dataclass(frozen=True)
 class Features:
-    """One version. Everything that is a question is answered by what newer servers do."""
+    """What one version does."""
 
     release: str
     """As which release the server introduces itself: clients ask before they send what older ones don't know."""
@@ -43,13 +43,14 @@ class Features:
     ipv6_acls: bool
     """ACLs may name IPv6 addresses."""
     operations_in_multi: bool
-    """A create within a multi is the operation that it says; else its flags decide, and create2 is answered as create."""
+    """A create within a multi is the operation that it says; else its flags decide, and create2 is answered as a
+    create."""
     flags_checked_first: bool
     """Flags of a create that don't exist make a whole multi malformed (−5); else they are that part's fault (−8)."""
     own_watches_checked: bool
     """checkWatches asks for the watches of its own connection; else for those of anybody."""
     malformed_counted: bool
-    """A write that can't be decoded uses up a zxid, as refused ones do. Here newer servers are those that say no."""
+    """A write that can't be decoded uses up a zxid, as refused ones do. Since 3.9 only a multi does."""
     answers_check: bool
     """A check outside of a multi is refused as unknown; else nobody answers it."""
 

@@ -67,16 +67,18 @@ class WatchTables:
     def __init__(self, *, one_mode: bool = False) -> None:
         self._one_mode = one_mode
         self._tables: dict[Table, dict[str, set[int]]] = {table: {} for table in Table}
+        self.have_been = False
+        """Whether a node was ever watched, be it that none is any more: ZooKeeper counts such connections, unless the
+        last watch was removed on request (since 3.9)."""
         self._recursive = 0
         """How many there are, so that nobody looks at ancestors in vain."""
 
     def __bool__(self) -> bool:
         return any(self._tables.values())
 
-    @property
-    def paths(self) -> set[str]:
+    def paths(self, table: Table) -> Collection[str]:
         """All that are watched."""
-        return {path for paths in self._tables.values() for path in paths}
+        return self._tables[table].keys()
 
     def __len__(self) -> int:
         """How many watches there are; a persistent one that is in both tables counts twice, as on real servers."""
@@ -141,6 +143,7 @@ class WatchTables:
         if self._one_mode:
             for other in self._modes(table, path):
                 self._discard(table, path, other)
+        self.have_been = self.have_been or table is Table.DATA
         modes = self._tables[table].setdefault(path, set())
         if mode not in modes:
             modes.add(mode)
@@ -174,6 +177,8 @@ class WatchTables:
             raise NoWatcherError
         for table, mode in found:
             self._discard(table, path, mode)
+            if table is Table.DATA and not self._one_mode:
+                self.have_been = bool(self._tables[table])
 
     def _found(self, path: str, watcher_type: int) -> list[tuple[Table, int]]:
         wanted = self._wanted(watcher_type)
