@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `python -m bench throughput`, `python -m bench table FILE`."""
+"""The command line of the benchmarks: `python -m bench throughput`, `… devserver`, `… table FILE`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import markdown
+from bench import devserver, markdown
 from bench.contestants import CONTESTANTS
 from bench.plain import PlainError
+from bench.process import MeasurementError
 from bench.report import render, to_json
-from bench.throughput import ContestantError, Plan, circumstances, run
+from bench.throughput import Plan, about, run
 from bench.workload import OPERATIONS
 from everlatch.errors import EverlatchError
 from everlatch.testing.ensemble import Ensemble
@@ -27,6 +28,8 @@ __all__ = ["main"]
 
 _ROUNDS = 9
 _QUICK_ROUNDS = 3
+_DEVSERVER_ROUNDS = 5
+_DEVSERVER_COUNT = 50_000
 # No fsync and no snapshot: the disk and a background thread would be measured by whoever happens to meet them.
 _SETTINGS = {"forceSync": "no", "snapCount": "100000000"}
 
@@ -63,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         "--operations", type=_some_of(OPERATIONS), default=OPERATIONS, help=f"some of {','.join(OPERATIONS)}"
     )
     throughput.add_argument("--hosts", metavar="HOST:PORT", help="use this server instead of starting one")
+    alone = commands.add_parser("devserver", help="operations per second of the dev server on one core")
+    alone.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file, too")
+    alone.add_argument("--rounds", type=_positive, metavar="N", default=_DEVSERVER_ROUNDS, help="default %(default)s")
+    alone.add_argument("--count", type=_positive, metavar="N", default=_DEVSERVER_COUNT, help="requests of a load")
     table = commands.add_parser("table", help="the table of the README, from a report")
     table.add_argument("report", type=Path, metavar="FILE", help="what `throughput --json FILE` has written")
     return parser
@@ -92,11 +99,23 @@ async def _throughput(chosen: argparse.Namespace) -> None:
     rounds = chosen.rounds or (_QUICK_ROUNDS if chosen.quick else _ROUNDS)
     plan = Plan(chosen.contestants, chosen.operations, rounds, chosen.quick)
     async with _server(chosen.hosts) as address:
-        about = await asyncio.to_thread(circumstances, plan, address)
-        rows = await run(plan, address, lambda line: print(line, file=sys.stderr, flush=True))
+        known = await asyncio.to_thread(about, plan, address)
+        rows = await run(plan, address, _say)
     print(render(rows))
     if chosen.json:
-        chosen.json.write_text(json.dumps(to_json(rows, about), indent=2) + "\n")
+        chosen.json.write_text(json.dumps(to_json(rows, known), indent=2) + "\n")
+
+
+async def _devserver(chosen: argparse.Namespace) -> None:
+    rows = await devserver.run(chosen.rounds, chosen.count, _say)
+    print(devserver.render(rows))
+    if chosen.json:
+        report = devserver.to_json(rows, chosen.rounds, chosen.count)
+        chosen.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(markdown.table(json.loads(chosen.report.read_text())))
         return 0
     try:
-        asyncio.run(_throughput(chosen))
-    except (ContestantError, PlainError, EverlatchError, OSError) as error:
+        asyncio.run({"throughput": _throughput, "devserver": _devserver}[chosen.command](chosen))
+    except (MeasurementError, PlainError, EverlatchError, OSError) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

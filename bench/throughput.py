@@ -23,34 +23,22 @@ How it is measured:
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import platform
-import subprocess
-import sys
 from collections import defaultdict
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.circumstances import circumstances, installed
+from bench.process import measured
 from bench.report import to_row
 from bench.server import prepare, remove, server_version, warm
-from bench.stopwatch import Sample
 from bench.workload import CELLS, DEFAULT_COUNTS, QUICK_COUNTS, Cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bench.report import Row
+    from bench.stopwatch import Sample
 
-__all__ = ["ContestantError", "Plan", "circumstances", "order", "run"]
-
-_ROOT = Path(__file__).resolve().parents[1]
-_PROCESS_TIMEOUT_S = 120.0
-
-
-class ContestantError(Exception):
-    """A measuring process failed. The run is void: a comparison with holes is none."""
+__all__ = ["Plan", "about", "order", "run"]
 
 
 class Plan(NamedTuple):
@@ -99,76 +87,23 @@ async def _measure(plan: Plan, address: str, say: Callable[[str], None]) -> list
     for number in range(plan.rounds):
         for cell in plan.cells:
             for contestant in order(plan.contestants, number):
-                sample = await _measure_one(contestant, cell, address, plan.counts[cell])
-                samples[contestant, *cell].append(sample)
+                count = plan.counts[cell]
+                words = (contestant, cell.operation, str(cell.window), address, str(count))
+                samples[contestant, *cell].append(await measured("bench.contestant", *words))
         say(f"round {number + 1} of {plan.rounds} done")
     return [
         to_row(contestant, *cell, samples[contestant, *cell]) for cell in plan.cells for contestant in plan.contestants
     ]
 
 
-async def _measure_one(contestant: str, cell: Cell, address: str, count: int) -> Sample:
-    arguments = ("-m", "bench.contestant", contestant, cell.operation, str(cell.window), address, str(count))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=_ROOT,
-        env=_environment(),
-    )
-    try:
-        async with asyncio.timeout(_PROCESS_TIMEOUT_S):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        raise ContestantError(f"{contestant} did not finish {cell} within {_PROCESS_TIMEOUT_S:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        reason = errors.decode(errors="replace").strip()[-2000:]
-        raise ContestantError(f"{contestant} failed at {cell} with exit code {process.returncode}:\n{reason}")
-    return Sample(**json.loads(output))
-
-
-def _environment() -> dict[str, str]:
-    """The processes import what this one imports: this checkout, wherever its sources were found."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-
-
-def circumstances(plan: Plan, address: str) -> dict[str, Any]:
+def about(plan: Plan, address: str) -> dict[str, Any]:
     """What somebody needs to know to read the numbers."""
     return {
-        "benchmark": "throughput",
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        **circumstances("throughput"),
         "zookeeper": server_version(address),
-        "clients": {name: _version(name) for name in ("kazoo", "aiozk", "uvloop")},
+        "clients": {name: installed(name) for name in ("kazoo", "aiozk", "uvloop")},
         "rounds": plan.rounds,
         "quick": plan.quick,
         "server_warm_up": plan.warm_up,
         "counts": [{**cell._asdict(), "count": plan.counts[cell]} for cell in plan.cells],
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of this checkout, with `-dirty` if anything differs from it; None outside of a checkout."""
-    commit = _git("rev-parse", "HEAD")
-    return f"{commit}-dirty" if commit and _git("status", "--porcelain") else commit or None
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False, timeout=30)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()

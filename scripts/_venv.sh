@@ -3,7 +3,9 @@
 #
 #   $root               the checkout
 #   make_venv DIR PY    a virtual environment with everything in it; quick when pyproject.toml has not changed
+#   make_venv DIR PY …  one with only what pip is told here
 #   use_venv            the one in .venv, first on the PATH
+#   use_small_venv      one with the command line alone, unless .venv is there: for what has to be quick the first time
 #   timed NAME CMD…     runs it, and tells how long it took
 #
 # EVERLATCH_PYTHON names the interpreter of .venv; otherwise the first of python3, python3.11, … that is 3.11 or later.
@@ -71,27 +73,31 @@ find_python() {
 
 make_venv() {
     local venv=$1 python=$2 wanted
-    wanted=$({ cat "$root/pyproject.toml" "$root/scripts/_venv.sh" && version_of "$python"; } | sha256sum)
+    wanted=$({ cat "$root/pyproject.toml" "$root/scripts/_venv.sh" && version_of "$python" && echo "${@:3}"; } | sha256sum)
     # Two scripts may run at once: the second waits until the first is done. The checkout itself is the lock.
     exec 9<"$root"
     flock 9
     if [ "$(cat "$venv/.everlatch-stamp" 2>/dev/null)" != "$wanted" ] || ! is_python "$venv/bin/python"; then
         printf 'making %s (once, and again when pyproject.toml changes) …\n' "${venv#"$root/"}" >&2
-        install_everything "$venv" "$python"
+        install_into "$@"
         printf '%s\n' "$wanted" >"$venv/.everlatch-stamp"
     fi
     exec 9<&-
 }
 
-install_everything() {
+install_into() {
     local venv=$1 python=$2 pip
+    shift 2
     # Debian's python3 comes without what makes a virtual environment.
     "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
     [ "$(version_of "$venv/bin/python")" = "$(version_of "$python")" ] || "$python" -m venv --clear "$venv"
     pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
-    # Dependency groups need pip 25.1; Debian 12 has 23.
-    "${pip[@]}" install --upgrade 'pip>=25.1'
-    (cd "$root" && "${pip[@]}" install --editable '.[speed,cli]' --group dev --group bench)
+    if [ $# = 0 ]; then
+        # Dependency groups need pip 25.1; Debian 12 has 23.
+        "${pip[@]}" install --upgrade 'pip>=25.1'
+        set -- --editable '.[speed,cli]' --group dev --group bench
+    fi
+    (cd "$root" && "${pip[@]}" install "$@")
 }
 
 use_venv() {
@@ -99,6 +105,18 @@ use_venv() {
     python=$(find_python)
     make_venv "$root/.venv" "$python"
     PATH="$root/.venv/bin:$PATH"
+    export PATH
+}
+
+use_small_venv() {
+    local python
+    if [ -e "$root/.venv/.everlatch-stamp" ]; then
+        use_venv
+        return
+    fi
+    python=$(find_python)
+    make_venv "$root/.venv-small" "$python" --editable '.[cli]'
+    PATH="$root/.venv-small/bin:$PATH"
     export PATH
 }
 

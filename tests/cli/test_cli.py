@@ -40,7 +40,7 @@ def test_members_and_the_entry_point_import_neither_typer_nor_rich(module: str) 
 def test_demo_is_a_command_with_its_options() -> None:
     result = run("demo", "--help")
     assert result.returncode == 0
-    for option in ("--instances", "--hosts", "--session-timeout", "--work", "--zookeeper-version", "--plain"):
+    for option in ("--instances", "--hosts", "--real", "--session-timeout", "--work", "--zookeeper-version", "--plain"):
         assert option in result.stdout
 
 
@@ -61,7 +61,16 @@ def test_hosts_that_are_none_are_a_wrong_option() -> None:
     assert "'127.0.0.1:port' is not host:port" in failure(result)
 
 
-def test_a_zookeeper_that_is_not_here_is_told_in_one_line() -> None:
-    result = run("demo", "--zookeeper-version", "1.2")
+@pytest.mark.parametrize("real", [(), ("--real",)])
+def test_a_zookeeper_that_is_not_here_is_told_in_one_line(real: tuple[str, ...]) -> None:
+    result = run("demo", "--zookeeper-version", "1.2", *real)
     assert result.returncode == 2
-    assert failure(result).startswith("everlatch: ")
+    line = failure(result)
+    assert line.startswith("everlatch: ")
+    assert "1.2" in line
+
+
+def test_a_real_server_and_hosts_exclude_each_other() -> None:
+    result = run("demo", "--real", "--hosts", "127.0.0.1:1")
+    assert result.returncode == 2
+    assert failure(result).endswith("choose one of the two")

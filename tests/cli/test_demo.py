@@ -1,4 +1,4 @@
-"""The demonstration, for real: processes that die, and nothing left of them."""
+"""The demonstration: processes that die, and nothing left of them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.command import COMMAND, TIMEOUT, environment, run
+from cli.command import COMMAND, TIMEOUT, devserver, environment, run
 from everlatch import Client
 from everlatch.cli.events import Kind, decode
-from everlatch.testing import Ensemble
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
-pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def ensemble() -> AsyncIterator[Ensemble]:
-    async with Ensemble(1) as ensemble:
-        yield ensemble
+    from everlatch.testing.pytest_plugin import Chroot
 
 
 @pytest.fixture
-def hosts(ensemble: Ensemble) -> str:
-    return ensemble.connect_string
+def hosts(zookeeper_chroot: Chroot) -> str:
+    return zookeeper_chroot.address
 
 
 @contextlib.contextmanager
@@ -70,9 +63,17 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def test_each_leads_once_and_nobody_overlaps() -> None:
-    result = run("demo", "--instances", "3", "--work", "0.2")
+@pytest.mark.parametrize(
+    ("options", "server"),
+    [
+        ((), "dev server"),
+        pytest.param(("--real",), "ZooKeeper 3.8", marks=pytest.mark.real),
+    ],
+)
+def test_each_leads_once_and_nobody_overlaps(options: tuple[str, ...], server: str) -> None:
+    result = run("demo", "--instances", "3", "--work", "0.2", *options)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert f"  {server} at 127.0.0.1:" in result.stdout
     lines = result.stdout.splitlines()
     assert re.fullmatch(r"3 of 3 instances led, 0 overlapped, handover median \d+ ms", lines[-1])
     assert sum("dead by its own SIGKILL" in line for line in lines) == 3
@@ -87,7 +88,7 @@ async def test_a_leader_that_is_missing_in_time_is_a_failure_and_nothing_is_left
     assert re.search(r"wrong: instance-[12] never led", result.stdout)
     assert not any(is_alive(pid) for pid in pids(result.stdout))
     async with Client(hosts) as client:
-        assert await client.children("/") == ["zookeeper"]
+        assert await client.children("/") == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -116,13 +117,13 @@ def test_a_member_that_is_killed_by_somebody_else_is_named(hosts: str) -> None:
     assert rest.splitlines()[-1] == "1 of 2 instances led, 0 overlapped, handover median – ms"
 
 
-def test_a_zookeeper_that_dies_leaves_leaders_missing_and_no_process(ensemble: Ensemble) -> None:
-    with demo("--instances", "2", "--hosts", ensemble.connect_string, "--timeout", "3") as process:
-        seen = read_until(process, "waits.*waits")
-        server = ensemble.servers[0].pid
-        assert server is not None
-        os.kill(server, signal.SIGKILL)
-        rest, complaints = process.communicate(timeout=TIMEOUT)
+def test_a_zookeeper_that_dies_leaves_leaders_missing_and_no_process() -> None:
+    with devserver() as (server, (where, _)):
+        address = where.split()[-1]
+        with demo("--instances", "2", "--hosts", address, "--timeout", "3") as process:
+            seen = read_until(process, "waits.*waits")
+            server.kill()
+            rest, complaints = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1
     assert complaints == ""
     assert "wrong: the time is up: 3 s" in rest

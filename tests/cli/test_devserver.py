@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
-import subprocess
-from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.command import COMMAND, TIMEOUT, environment, run
+from cli.command import TIMEOUT, devserver, run
 from everlatch import Client
 from everlatch.admin import srvr
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@contextlib.contextmanager
-def devserver(*options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The process, and the lines that it prints when it listens."""
-    command = [*COMMAND, "devserver", "--port", "0", *options]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, encoding="utf-8") as process:
-        try:
-            assert process.stdout is not None
-            yield process, [process.stdout.readline() for _ in range(2)]
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -38,7 +20,7 @@ async def test_it_says_where_it_listens_and_what_for_and_a_signal_ends_it(number
         address = where.split()[-1]
         async with Client(address, start_timeout=TIMEOUT) as client:
             await client.create("/a")
-        assert (await srvr(address)).version.numbers == (3, 8, 5)
+        assert (await srvr(address)).version.numbers[:2] == (3, 8)
         process.send_signal(number)
         assert process.wait(TIMEOUT) == 128 + number
 

@@ -43,11 +43,16 @@ def _everlatch() -> None:
 def demo(
     instances: Annotated[int, typer.Option(min=1, help="How many processes take part.")] = 6,
     hosts: Annotated[
-        str | None, typer.Option(help="host:port,…/chroot of a running ZooKeeper; left out: starts one.")
+        str | None, typer.Option(help="host:port,…/chroot of a running ZooKeeper; left out: starts a server.")
     ] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Start a real ZooKeeper (it needs Java) instead of the dev server.")
+    ] = False,
     session_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds; the servers have the last word.")] = 2.0,
     work: Annotated[float, typer.Option(min=0.0, help="Seconds that each leads before it kills itself.")] = 0.5,
-    zookeeper_version: Annotated[str, typer.Option(help="Which ZooKeeper to start: 3.8 or 3.9.")] = "3.8",
+    zookeeper_version: Annotated[
+        str, typer.Option(help="Which ZooKeeper to start, or to behave like: 3.8 or 3.9.")
+    ] = "3.8",
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds for the whole; left out: enough for all to lead.")
     ] = None,
@@ -58,7 +63,10 @@ def demo(
     Processes join one latch; each, once elected, works for a moment and kills itself with SIGKILL. Ends by itself when
     each has led once. Exit status 1: two led at once, or somebody never did.
     """
-    options = Options(instances, hosts, session_timeout, work, zookeeper_version, timeout)
+    try:
+        options = Options(instances, hosts, real, session_timeout, work, zookeeper_version, timeout)
+    except InvalidArgumentError as error:
+        raise _failed(error, 2) from None
     console = Console()
     view = LiveView(console) if console.is_terminal and not plain else PlainView(console)
     verdict = _demonstrated(options, view)

@@ -24,7 +24,8 @@ from everlatch.cli.events import Event, Kind, decode
 from everlatch.cli.member import acknowledgement
 from everlatch.cli.observer import Observer
 from everlatch.client import Client
-from everlatch.errors import EverlatchError, describe
+from everlatch.devserver import DevServer
+from everlatch.errors import EverlatchError, InvalidArgumentError, describe
 from everlatch.testing.ensemble import Ensemble
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Options", "run"]
 
 _TICK_TIME = 0.5
+_SHORTEST_SESSION, _LONGEST_SESSION = 1.0, 60.0
+"""Of the dev server; as on the real servers that `Ensemble` starts."""
 _CLEAN_UP_TIMEOUT = 2.0
 
 
@@ -45,12 +48,19 @@ class Options:
     instances: int = 6
     hosts: str | None = None
     """A connect string; `None`: a server of our own."""
+    real: bool = False
+    """Whether our own is a real ZooKeeper, or the dev server, in this process."""
     session_timeout: float = 2.0
     work: float = 0.5
     """How long each leads."""
     zookeeper_version: str = "3.8"
+    """Of our own server: which build it is, or which it behaves like."""
     timeout: float | None = None
     """For the whole; `None`: as long as it can take, and then some."""
+
+    def __post_init__(self) -> None:
+        if self.real and self.hosts is not None:
+            raise InvalidArgumentError("real starts a server, hosts name one that runs: choose one of the two")
 
     @property
     def total_timeout(self) -> float:
@@ -77,14 +87,29 @@ async def run(options: Options, view: View) -> Verdict:
 
 @contextlib.asynccontextmanager
 async def _servers(options: Options, view: View) -> AsyncIterator[str]:
-    if options.hosts is not None:
-        view.note(f"ZooKeeper at {options.hosts}, session timeout {options.session_timeout:g} s")
-        yield options.hosts
-        return
-    view.note(f"starting a ZooKeeper {options.zookeeper_version}")
-    async with Ensemble(1, version=options.zookeeper_version, tick_time=_TICK_TIME) as ensemble:
-        view.note(f"ZooKeeper at {ensemble.connect_string}, session timeout {options.session_timeout:g} s")
-        yield ensemble.connect_string
+    async with contextlib.AsyncExitStack() as stack:
+        hosts = options.hosts
+        if hosts is not None:
+            what = "ZooKeeper"
+        elif options.real:
+            what = f"ZooKeeper {options.zookeeper_version}"
+            view.note(f"starting a {what}")
+            ensemble = Ensemble(1, version=options.zookeeper_version, tick_time=_TICK_TIME)
+            hosts = (await stack.enter_async_context(ensemble)).connect_string
+        else:
+            what = "dev server"
+            hosts = (await stack.enter_async_context(_dev_server(options))).address
+        view.note(f"{what} at {hosts}, session timeout {options.session_timeout:g} s")
+        yield hosts
+
+
+def _dev_server(options: Options) -> DevServer:
+    return DevServer(
+        version=options.zookeeper_version,
+        tick=_TICK_TIME,
+        min_session_timeout=_SHORTEST_SESSION,
+        max_session_timeout=_LONGEST_SESSION,
+    )
 
 
 async def _clean_up(client: Client, path: str, view: View) -> None:
