@@ -55,6 +55,7 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("real torture", ["scripts/torture", "--real", "--seconds", "300", "--seed", str(seed)]),
         *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
         Step("real demo", ["scripts/demo", "--real"]),
+        Step("dev server bench", ["scripts/bench", "devserver", "--json", "reports/devserver.json"]),
         Step("bench", ["scripts/bench", "throughput", "--json", str(THROUGHPUT.relative_to(ROOT))]),
     ]
 

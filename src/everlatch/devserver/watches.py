@@ -74,7 +74,7 @@ class WatchTables:
         """How many there are, so that nobody looks at ancestors in vain."""
 
     def __bool__(self) -> bool:
-        return any(self._tables.values())
+        return bool(self._tables[Table.DATA] or self._tables[Table.CHILDREN])
 
     def paths(self, table: Table) -> Collection[str]:
         """All that are watched."""

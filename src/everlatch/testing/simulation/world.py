@@ -309,6 +309,9 @@ class World:
         faults = self.faults.applied[-_FAULTS:]
         lines.append(f"faults: {self.faults.count}, the last {len(faults)}:" if faults else "faults: none")
         lines += [f"  {fault}" for fault in faults]
+        if self.loop.errors:
+            lines.append(f"{len(self.loop.errors)} times something reached the loop's exception handler:")
+            lines += [f"  {each.get('message')}: {each.get('exception')!r}" for each in self.loop.errors[:_FAULTS]]
         tail = self.journal.tail(_TAIL)
         lines += [f"the last {len(tail)} lines of the log:", *(f"  {entry}" for entry in tail)]
         return "\n".join(lines)
