@@ -1,0 +1,97 @@
+"""The transaction logs of real servers, against what clients were told."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+from torture.history import CREATE, DELETE, SET, Change
+from torture.txnlog import committed, entries
+
+from everlatch import Client
+from everlatch.testing import Ensemble
+from real_servers import VERSIONS
+
+HEADER = b"ZKLG" + bytes(12)
+
+
+def entry(zxid, kind, body, session_id=7):
+    data = struct.pack(">qiqqi", session_id, 1, zxid, 0, kind) + body
+    return struct.pack(">qi", zlib.adler32(data), len(data)) + data + b"B"
+
+
+def text(value):
+    return struct.pack(">i", len(value)) + value
+
+
+def deletion(zxid):
+    return entry(zxid, 2, text(b"/a%d" % zxid))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_everything_that_a_client_does_is_there(version):
+    async with Ensemble(1, version=version, config={"extendedTypesEnabled": "true"}) as ensemble:
+        async with Client(ensemble.connect_string) as client:
+            owner = client.session_id
+            await client.create("/a", b"1")
+            await client.create("/a/e", b"2", ephemeral=True)
+            await client.create("/a/c", container=True)
+            await client.create("/a/t", b"3", ttl=1000.0)
+            stat = await client.set("/a", b"4")
+            async with client.transaction() as t:
+                t.check("/a", version=1)
+                t.create("/a/m", b"5")
+                t.set("/a", b"6")
+                t.delete("/a/c")
+            await client.delete("/a/m")
+        found = committed([server.data_dir for server in ensemble.servers])
+    assert [applied.changes for applied in found if applied.changes] == [
+        (Change(CREATE, "/a", b"1"),),
+        (Change(CREATE, "/a/e", b"2", owner),),
+        (Change(CREATE, "/a/c", b""),),
+        (Change(CREATE, "/a/t", b"3"),),
+        (Change(SET, "/a", b"4"),),
+        (Change(CREATE, "/a/m", b"5"), Change(SET, "/a", b"6"), Change(DELETE, "/a/c")),
+        (Change(DELETE, "/a/m"),),
+        (Change(DELETE, "/a/e"),),
+    ]
+    assert next(applied.zxid for applied in found if applied.changes == (Change(SET, "/a", b"4"),)) == stat.mzxid
+    assert [applied.ends_session for applied in found if applied.changes][-2:] == [False, True]
+
+
+def test_a_file_that_ends_within_an_entry():
+    whole = HEADER + deletion(1) + deletion(2)
+    for size in range(len(HEADER) + len(deletion(1)), len(whole)):
+        assert [applied.zxid for applied in entries(whole[:size])] == [1]
+    assert [applied.zxid for applied in entries(whole + bytes(1000))] == [1, 2]
+
+
+def test_an_entry_that_was_damaged_is_the_end():
+    data = bytearray(HEADER + deletion(1) + deletion(2))
+    data[-3] ^= 1
+    assert [applied.zxid for applied in entries(bytes(data))] == [1]
+
+
+def test_a_refused_multi_changes_nothing():
+    body = struct.pack(">iii", 1, -1, 4) + struct.pack(">i", -101)
+    assert [applied.changes for applied in entries(HEADER + entry(1, 14, body))] == [()]
+
+
+def test_an_empty_file_has_no_entries():
+    assert list(entries(b"")) == []
+
+
+def test_what_is_no_log_says_so():
+    with pytest.raises(ValueError, match="not a transaction log"):
+        list(entries(b"something else"))
+
+
+def test_what_one_server_alone_has_was_never_committed(tmp_path):
+    for number, zxids in enumerate([(1, 2, 9), (1, 3), (2, 3)]):
+        directory = tmp_path / f"{number}" / "version-2"
+        directory.mkdir(parents=True)
+        (directory / "log.1").write_bytes(HEADER + b"".join(map(deletion, zxids)))
+    found = committed([tmp_path / f"{number}" for number in range(3)])
+    assert [applied.zxid for applied in found] == [1, 2, 3]
