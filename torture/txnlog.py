@@ -1,0 +1,108 @@
+"""The transaction logs of real servers: all that an ensemble has committed.
+
+A file begins with its header (magic `ZKLG`, version, a number); then come entries: a checksum (Adler-32), a length, as
+many bytes, and the byte 0x42; zeros fill the rest. The bytes are a header (session, cxid, zxid, time, type), the
+transaction's record (`org.apache.zookeeper.txn`), and, since 3.6, a digest, which nobody needs here.
+
+Rules of this file: what was logged by a majority of the servers was committed, or has been since: an entry that a
+deposed leader alone had may stay in a file for ever. A file may end within an entry, where its server was killed.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from everlatch.wire.jute import decode_bool, decode_buffer, decode_int, decode_string, decode_vector
+from torture.history import CREATE, DELETE, SET, Applied, Change
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+__all__ = ["committed", "entries"]
+
+_MAGIC: Final = b"ZKLG"
+_FILE_HEADER: Final = 16
+_ENTRY_HEADER: Final = struct.Struct(">qi")
+_TXN_HEADER: Final = struct.Struct(">qiqqi")
+_END: Final = b"B"
+
+_CREATES: Final = frozenset({1, 15, 19, 21})
+_DELETES: Final = frozenset({2, 20})
+_SETS: Final = frozenset({5, 16})
+_MULTI, _CLOSE_SESSION = 14, -11
+
+
+def committed(directories: Collection[Path]) -> list[Applied]:
+    """All transactions that a majority of these data directories has, in their order."""
+    known: dict[int, Applied] = {}
+    counts: dict[int, int] = {}
+    for directory in directories:
+        files = [path.read_bytes() for path in sorted(directory.rglob("log.*"))]
+        seen = {applied.zxid: applied for data in files for applied in entries(data)}
+        known.update(seen)
+        for zxid in seen:
+            counts[zxid] = counts.get(zxid, 0) + 1
+    return [known[zxid] for zxid in sorted(known) if 2 * counts[zxid] > len(directories)]
+
+
+def entries(data: bytes) -> Iterator[Applied]:
+    """The transactions of one file. Raises `ValueError` for what is no such file."""
+    if not data:
+        return
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise ValueError(f"not a transaction log: it begins with {data[:8]!r}")
+    pos = _FILE_HEADER
+    while pos + _ENTRY_HEADER.size <= len(data):
+        checksum, length = _ENTRY_HEADER.unpack_from(data, pos)
+        pos += _ENTRY_HEADER.size
+        entry = data[pos : pos + length]
+        if length <= 0 or data[pos + length : pos + length + 1] != _END or zlib.adler32(entry) != checksum:
+            return
+        pos += length + 1
+        yield _applied(entry)
+
+
+def _applied(entry: bytes) -> Applied:
+    session_id, _, zxid, _, kind = _TXN_HEADER.unpack_from(entry)
+    body = entry[_TXN_HEADER.size :]
+    if kind == _CLOSE_SESSION:
+        return Applied(zxid, tuple(_ephemerals(body)), ends_session=True)
+    return Applied(zxid, tuple(_changes(kind, body, session_id)))
+
+
+def _ephemerals(body: bytes) -> Iterator[Change]:
+    """The nodes that go with a session."""
+    paths, _ = decode_vector(body, 0, len(body), decode_string, smallest=4)
+    return (Change(DELETE, path or "") for path in paths or ())
+
+
+def _changes(kind: int, body: bytes, session_id: int) -> Iterator[Change]:
+    end = len(body)
+    if kind == _MULTI:
+        count, pos = decode_int(body, 0, end)
+        for _ in range(count):
+            part, pos = decode_int(body, pos, end)
+            data, pos = decode_buffer(body, pos, end)
+            yield from _changes(part, data or b"", session_id)
+    elif kind in _CREATES:
+        path, pos = decode_string(body, 0, end)
+        data, pos = decode_buffer(body, pos, end)
+        is_ephemeral = kind in (1, 15) and decode_bool(body, _behind_acl(body, pos, end), end)[0]
+        yield Change(CREATE, path or "", data or b"", session_id if is_ephemeral else 0)
+    elif kind in _DELETES:
+        yield Change(DELETE, decode_string(body, 0, end)[0] or "")
+    elif kind in _SETS:
+        path, pos = decode_string(body, 0, end)
+        yield Change(SET, path or "", decode_buffer(body, pos, end)[0] or b"")
+
+
+def _behind_acl(body: bytes, pos: int, end: int) -> int:
+    count, pos = decode_int(body, pos, end)
+    for _ in range(count):
+        _, pos = decode_int(body, pos, end)
+        _, pos = decode_string(body, pos, end)
+        _, pos = decode_string(body, pos, end)
+    return pos
