@@ -93,8 +93,12 @@ class Outcome:
 
 
 async def compare(servers: Pair, steps: Sequence[Step]) -> tuple[Difference | None, int]:
-    """Runs a sequence on both; the first difference without a reason, and how many requests each got."""
-    real, dev = await asyncio.gather(run(servers.real, steps), run(servers.dev, steps))
+    """Runs a sequence on both; the first difference without a reason, and how many requests each got. Raises
+    `ConnectionError` if one of them can't be worked with any more."""
+    try:
+        real, dev = await asyncio.gather(run(servers.real, steps), run(servers.dev, steps))
+    except (ConnectionError, TimeoutError) as error:
+        raise ConnectionError(f"{error!r}, after these steps: {steps!r}") from error
     return first_unexplained(real, dev, is_known(servers.version)), real.operations
 
 

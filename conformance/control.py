@@ -15,7 +15,7 @@ from conformance.links import LONGEST, Link
 from conformance.normal import Normal
 from conformance.operations import OPERATIONS
 from conformance.transcripts import END
-from everlatch.admin import cons, wchs
+from everlatch.admin import cons, dump, wchs
 from everlatch.types import OPEN_ACL_UNSAFE
 from everlatch.wire.auth_records import encode_auth_request
 from everlatch.wire.codes import XID_AUTH, Op
@@ -42,6 +42,8 @@ SUPER: Final = b"super:pw"
 """The credentials of the super user."""
 _SPECIAL: Final = ("/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota")
 _TIMEOUT_MS: Final = 40_000
+_DEEPEST: Final = 100
+"""Levels of nodes that no sequence makes."""
 
 
 class Control:
@@ -98,13 +100,21 @@ class Control:
         ]
 
     async def words(self, normal: Normal, sessions: Sequence[int]) -> list[Item]:
-        """What four-letter words tell about these sessions, as soon as no other one has a connection."""
+        """What four-letter words tell about the run's sessions, as soon as no others than these have a connection."""
         connections: dict[int | None, ConnectionInfo] = {}
         async with asyncio.timeout(LONGEST):
             while connections.keys() != {*sessions, self._session_id}:
                 told = [each for each in await cons(self.address) if each.session_id]
                 connections = {each.session_id: each for each in told if len(told) == len(sessions) + 1}
+        alive, ephemerals = await dump(self.address)
+        others = [session for session in alive if session != self._session_id]
+        # ZooKeeper goes on to name sessions whose nodes are all gone.
+        owned = {
+            str(normal.session(owner)): sorted(map(normal.text, paths)) for owner, paths in ephemerals.items() if paths
+        }
         return [
+            {"kind": "sessions", "step": END, "alive": sorted(str(normal.session(each)) for each in others)},
+            {"kind": "ephemerals", "step": END, "owned": owned},
             {"kind": "watches", "step": END} | (await wchs(self.address))._asdict(),
             *(_connection(connections[session], normal) for session in sessions),
         ]
@@ -143,7 +153,7 @@ class Control:
     async def _paths(self) -> list[str]:
         """All nodes, parents first."""
         found, level = ["/"], ["/"]
-        while level:
+        for _ in range(_DEEPEST):
             answers = await self._calls([("get_children", (path, False)) for path in level])
             level = [
                 f"{path.rstrip('/')}/{name}"
@@ -151,7 +161,9 @@ class Control:
                 for name in sorted(decode_get_children_reply(body, 0, len(body)))
             ]
             found += level
-        return found
+            if not level:
+                return found
+        raise ConnectionError(f"{self.address} has nodes without end: {level[0]:.200}")
 
 
 def _connection(told: ConnectionInfo, normal: Normal) -> Item:

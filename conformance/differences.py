@@ -70,8 +70,14 @@ LEFT_OUT: Final = (
     "Requests behind closeSession: mostly unanswered, sometimes −112 or −12. The dev server never answers them.",
     "Requests sent close behind a setACL, before it is applied: judged by the old ACL, if they come early enough. The "
     "dev server judges all by the new one.",
+    "A session that comes back right behind the end of its connection: if ZooKeeper notices that end late, it forgets "
+    "which connection the session has now, and doesn't close that one when the session comes back once more.",
     "Answers that may overtake earlier ones (auth, sasl, unknown operations): the dev server's don't, but for those "
     "that wait for a leader.",
+    "Characters beyond U+FFFF in ACLs: ZooKeeper makes question marks of them within a multi, and wherever else a "
+    "transaction comes from another server or from its own log. The dev server keeps them.",
+    "checkWatches of a relative path with a slash in it: on 3.8 it is −5 as soon as anybody has a recursive watch. The "
+    "dev server finds nothing (−121).",
     "A null token for sasl: ZooKeeper never answers it.",
     "A `check` outside of a multi, which 3.8.0 doesn't answer: nor does the dev server, but when does one know?",
     "createTTL with flags of other nodes: it ends the real server's process. The dev server says −8.",

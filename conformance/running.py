@@ -12,13 +12,15 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from conformance.links import Link
+from conformance.links import LONGEST, Link
 from conformance.operations import OPERATIONS
 from conformance.steps import Auth, Call, Drop, Reattach, Step, Unknown
 from conformance.transcripts import END, Sent, Stream, Transcript, items_of
+from everlatch.admin import cons
 from everlatch.wire.auth_records import encode_auth_request
 from everlatch.wire.codes import XID_AUTH, XID_PING, Op
 from everlatch.wire.framing import frame
@@ -197,8 +199,7 @@ class _Runner:
         if old is not None:
             await self._flush(session)
             if not act.is_taken_over:
-                old.link.abort()
-                self._leave(session, old, "left")
+                await self._break(session, old)
         seen = {"last": session.seen, "none": 0, "future": session.seen + _FUTURE}[act.seen]
         password = session.password if act.password_is_right else b"wrong"
         await self._connect(session, step, seen, password, read_only=False if act.has_read_only_byte else None)
@@ -233,8 +234,16 @@ class _Runner:
         stream = session.stream
         if stream is not None:
             await self._flush(session)
-            stream.link.abort()
-            self._leave(session, stream, "left")
+            await self._break(session, stream)
+
+    async def _break(self, session: _Session, stream: Stream) -> None:
+        """The connection is gone, and the server knows: one that notices when the session has another one already
+        forgets that, and doesn't close it when it should."""
+        stream.link.abort()
+        self._leave(session, stream, "left")
+        async with asyncio.timeout(LONGEST):
+            while any(each.session_id == session.id for each in await cons(self._address)):
+                pass
 
     async def _until_closed(self, session: _Session, stream: Stream) -> None:
         self._leave(session, stream, "closed" if await stream.link.closed() else "open")

@@ -22,8 +22,8 @@ __all__ = ["TICK", "VERSIONS", "Pair", "pair"]
 
 VERSIONS: Final = ("3.8", "3.9")
 TICK: Final = 2.0
-_NEVER: Final = 10_000_000
-"""Seconds."""
+_NEVER: Final = 2_000_000
+"""Seconds: 23 days. In milliseconds it has to fit into 32 bits, or ZooKeeper takes a minute instead."""
 
 
 class Pair(NamedTuple):

@@ -178,7 +178,6 @@ class _Run:
         history = self.history
         history.closing = self.world.now
         history.closing_zxid = max(self.log.entries)
-        history.leaders_at_end = [f"member {worker.number}" for worker in self.workers.values() if worker.leads]
 
     async def _read(self) -> dict[str, Node]:
         for _ in range(10):

@@ -4,15 +4,18 @@ A file begins with its header (magic `ZKLG`, version, a number); then come entri
 many bytes, and the byte 0x42; zeros fill the rest. The bytes are a header (session, cxid, zxid, time, type), the
 transaction's record (`org.apache.zookeeper.txn`), and, since 3.6, a digest, which nobody needs here.
 
-Rules of this file: what was logged by a majority of the servers was committed, or has been since: an entry that a
-deposed leader alone had may stay in a file for ever. A file may end within an entry, where its server was killed.
+Rules of this file: a leader of a new epoch begins with some zxid, which is what all have agreed on; whatever older
+epochs logged beyond it was not committed, or should have been and is lost. Its log says with which. A file may end
+within an entry, where its server was killed, and entries that were never committed may stay in it for ever.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch.wire.jute import decode_bool, decode_buffer, decode_int, decode_string, decode_vector
 from torture.history import CREATE, DELETE, SET, Applied, Change
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["committed", "entries"]
+__all__ = ["Logs", "entries"]
 
 _MAGIC: Final = b"ZKLG"
 _FILE_HEADER: Final = 16
@@ -35,17 +38,50 @@ _SETS: Final = frozenset({5, 16})
 _MULTI, _CLOSE_SESSION = 14, -11
 
 
-def committed(directories: Collection[Path]) -> list[Applied]:
-    """All transactions that a majority of these data directories has, in their order."""
-    known: dict[int, Applied] = {}
-    counts: dict[int, int] = {}
-    for directory in directories:
-        files = [path.read_bytes() for path in sorted(directory.rglob("log.*"))]
-        seen = {applied.zxid: applied for data in files for applied in entries(data)}
-        known.update(seen)
-        for zxid in seen:
-            counts[zxid] = counts.get(zxid, 0) + 1
-    return [known[zxid] for zxid in sorted(known) if 2 * counts[zxid] > len(directories)]
+class Logs(NamedTuple):
+    """What an ensemble has logged."""
+
+    committed: list[Applied]
+    """In order, and valid to this day."""
+    others: dict[int, Applied]
+    """By zxid: what is in some file, and isn't valid."""
+
+    @classmethod
+    def read(cls, servers: Collection[tuple[Path, Path]]) -> Logs:
+        """From the data directory and the log of each server."""
+        known: dict[int, Applied] = {}
+        counts: Counter[int] = Counter()
+        beginnings: dict[int, int] = {}
+        for directory, log in servers:
+            files = [path.read_bytes() for path in sorted(directory.rglob("log.*"))]
+            seen = {applied.zxid: applied for data in files for applied in entries(data)}
+            known |= seen
+            counts.update(seen.keys())
+            beginnings |= _beginnings(log.read_text("utf-8", "replace"))
+        valid = {
+            zxid
+            for zxid in known
+            if 2 * counts[zxid] > len(servers)
+            and all(zxid <= base for epoch, base in beginnings.items() if epoch > zxid >> 32)
+        }
+        return cls([known[zxid] for zxid in sorted(valid)], {zxid: known[zxid] for zxid in known.keys() - valid})
+
+
+_BEGINNING: Final = re.compile(
+    r"Snapshotting: 0x(?P<base>[0-9a-f]+) |Have quorum of supporters.*zxid: 0x(?P<first>[0-9a-f]+)"
+)
+
+
+def _beginnings(log: str) -> dict[int, int]:
+    """The zxids with which the epochs began that a server led, by epoch. It takes a snapshot just before."""
+    found: dict[int, int] = {}
+    base = 0
+    for match in _BEGINNING.finditer(log):
+        if match["base"]:
+            base = int(match["base"], 16)
+        else:
+            found[int(match["first"], 16) >> 32] = base
+    return found
 
 
 def entries(data: bytes) -> Iterator[Applied]:

@@ -37,6 +37,10 @@ _KEPT: Final = 4
 _TIMEOUTS: Final = (0.001, 0.02, 0.3, 3.0)
 _CANCELLED: Final = 0.04
 _CLOSE_TIMEOUT: Final = 5.0
+_SHORTEST_SLEEP: Final = 1e-6
+"""Seconds. Less may be nothing at all on a clock that shows large numbers."""
+_LAST_LOOK: Final = 0.4
+"""Seconds before the end at which it is seen who leads."""
 
 
 class Plan(NamedTuple):
@@ -84,9 +88,9 @@ class Site(Protocol):
 
 async def found(client: Client, plan: Plan) -> int:
     """Makes the nodes that everybody writes to; returns the zxid from which on the history counts."""
-    for name in ("shared", "versioned", "left", "right", "numbered", "own", "gone"):
+    for name in ("plain", "versioned", "left", "right", "numbered", "own", "gone"):
         await client.ensure_path(f"{plan.root}/{name}")
-    for name in ("shared", "versioned", "left", "right"):
+    for name in ("plain", "versioned", "left", "right"):
         for number in range(SHARED):
             await client.create(f"{plan.root}/{name}/{number}")
     await client.create(plan.fence)
@@ -102,7 +106,7 @@ class Worker:
         self._rng = site.random(f"worker {number}")
         self._client = site.client(place)
         self.recorder = Recorder(history, number, self._client, site.now)
-        self._leaks = history.leaks
+        self._history = history
         self._leading: LeaderLatch | None = None
         self._versions: dict[str, int] = {}
         """Of nodes that everybody writes to, as far as was seen."""
@@ -112,11 +116,6 @@ class Worker:
         kinds = self._kinds()
         self._ways = list(kinds)
         self._weights = list(accumulate(kinds.values()))
-
-    @property
-    def leads(self) -> bool:
-        """Whether it takes itself for the leader."""
-        return self._leading is not None and self._leading.is_leader
 
     async def run(self) -> None:
         """All of it."""
@@ -128,6 +127,9 @@ class Worker:
         if self._place > self._plan.clients - self._plan.subscribers:
             tasks += [self._subscribe(self._plan.root, recursive=True), self._come_and_go()]
         running = [asyncio.create_task(task) for task in tasks]
+        await self._until(self._plan.stays_until - _LAST_LOOK)
+        if self._leading is not None and self._leading.is_leader:
+            self._history.leaders_at_end.append(f"member {self.number}")
         await self._until(self._plan.stays_until)
         for task in running:
             task.cancel()
@@ -139,7 +141,7 @@ class Worker:
     async def _until(self, time: float) -> None:
         """By the site's clock, whatever ours shows."""
         while (left := time - self._site.now()) > 0:  # noqa: ASYNC110 - nobody tells us
-            await asyncio.sleep(left)
+            await asyncio.sleep(max(left, _SHORTEST_SLEEP))
 
     async def _close(self) -> None:
         began = self._site.now()
@@ -148,10 +150,10 @@ class Worker:
         await self._client.close(_CLOSE_TIMEOUT)
         took = self._site.now() - began
         if took > 3 * _CLOSE_TIMEOUT:
-            self._leaks.append(f"client {self.number} took {took:.1f} s to close")
+            self._history.leaks.append(f"client {self.number} took {took:.1f} s to close")
         left = self._client.statistics()
         if left.queued_calls or left.in_flight:
-            self._leaks.append(
+            self._history.leaks.append(
                 f"client {self.number} is closed and has {left.queued_calls} calls, {left.in_flight} sent"
             )
 
@@ -222,7 +224,7 @@ class Worker:
         return self._rng.choice(_TIMEOUTS) if self._rng.random() < 0.1 else None
 
     def _anywhere(self) -> str:
-        return self._somewhere(self._rng.choice(("shared", "versioned", "left", "right")))
+        return self._somewhere(self._rng.choice(("plain", "versioned", "left", "right")))
 
     def _get(self) -> Submitted:
         return self.recorder.get(self._anywhere(), watch=self._rng.random() < 0.3, timeout=self._timeout())
@@ -237,14 +239,14 @@ class Worker:
         return self.recorder.exists(self._own_path(other, number), watch=True, timeout=self._timeout())
 
     def _children(self) -> Submitted:
-        path = f"{self._plan.root}/{self._rng.choice(('numbered', 'own', 'gone', 'shared/1'))}"
+        path = f"{self._plan.root}/{self._rng.choice(('numbered', 'own', 'gone', 'plain/1'))}"
         return self.recorder.children(path, watch=self._rng.random() < 0.5, timeout=self._timeout())
 
     def _sync(self) -> Submitted:
         return self.recorder.sync(timeout=self._timeout())
 
     def _set(self) -> Submitted:
-        return self.recorder.set(self._somewhere("shared"), timeout=self._timeout())
+        return self.recorder.set(self._somewhere("plain"), timeout=self._timeout())
 
     def _set_version(self) -> Submitted:
         path = self._somewhere("versioned")
@@ -259,7 +261,7 @@ class Worker:
         self._own.append(path)
         if self._rng.random() < 0.3:
             return self.recorder.transaction(
-                [Part(CREATE, path), Part(SET, self._somewhere("shared"))], timeout=self._timeout()
+                [Part(CREATE, path), Part(SET, self._somewhere("plain"))], timeout=self._timeout()
             )
         return self.recorder.create(path, timeout=self._timeout())
 
@@ -278,7 +280,7 @@ class Worker:
         if len(self._own) > _KEPT:
             path = self._own.popleft()
             if self._rng.random() < 0.2:
-                return self.recorder.transaction([Part(DELETE, path), Part(SET, self._somewhere("shared"))])
+                return self.recorder.transaction([Part(DELETE, path), Part(SET, self._somewhere("plain"))])
             return self.recorder.delete(path, timeout=self._timeout())
         return self.recorder.delete(f"{self._plan.root}/numbered", version=1)
 
@@ -290,7 +292,7 @@ class Worker:
     def _set_checked(self) -> Submitted:
         """Refused if somebody else was faster."""
         path = self._somewhere("versioned")
-        parts = [Part(CHECK, path, self._versions.get(path, 0)), Part(SET, self._somewhere("shared"))]
+        parts = [Part(CHECK, path, self._versions.get(path, 0)), Part(SET, self._somewhere("plain"))]
         return self.recorder.transaction(parts, timeout=self._timeout())
 
     def _learn(self, call: Call) -> None:
@@ -314,7 +316,7 @@ class Worker:
         """Short subscriptions, one after the other; the last one stays."""
         while self._works:
             until = self._site.now() + self._rng.expovariate(1 / 10)
-            path = f"{self._plan.root}/{self._rng.choice(('numbered', 'own', 'shared/2'))}"
+            path = f"{self._plan.root}/{self._rng.choice(('numbered', 'own', 'plain/2'))}"
             over = partial(self._is_over, until)
             await self.recorder.subscribe(path, recursive=self._rng.random() < 0.5, until=over)
             await asyncio.sleep(self._rng.expovariate(1.0))

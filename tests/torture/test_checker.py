@@ -674,8 +674,16 @@ def test_the_end_of_a_session_is_nobodys_deletion(world):
     call = world.do(1, DELETE, "/r/e", lost=False)
     world.do(1, SET)
     world.commit([Change(DELETE, "/r/e")])
-    assert found(world) == ["order"]
+    assert found(world) == ["late"]
     world.history.log[-2] = world.history.log[-2]._replace(ends_session=True)
     assert found(world) == []
     call.ending, call.error = Ending.REFUSED, "CallTimeoutError"
     assert found(world) == []
+
+
+def test_a_write_that_was_given_up_and_took_effect_behind_later_ones(world):
+    calls = [world.do(1, SET, "/r/a", lost=False), world.do(1, SET, "/r/b")]
+    world.commit([Change(SET, "/r/a", calls[0].value)])
+    assert found(world) == ["late"]
+    calls[0].ended = calls[1].began + 0.1
+    assert found(world) == ["order"]

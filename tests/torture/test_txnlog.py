@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 from torture.history import CREATE, DELETE, SET, Change
-from torture.txnlog import committed, entries
+from torture.txnlog import Logs, entries
 
 from everlatch import Client
 from everlatch.testing import Ensemble
@@ -46,7 +46,7 @@ async def test_everything_that_a_client_does_is_there(version):
                 t.set("/a", b"6")
                 t.delete("/a/c")
             await client.delete("/a/m")
-        found = committed([server.data_dir for server in ensemble.servers])
+        found = Logs.read([(server.data_dir, server.log_path) for server in ensemble.servers]).committed
     assert [applied.changes for applied in found if applied.changes] == [
         (Change(CREATE, "/a", b"1"),),
         (Change(CREATE, "/a/e", b"2", owner),),
@@ -88,10 +88,32 @@ def test_what_is_no_log_says_so():
         list(entries(b"something else"))
 
 
-def test_what_one_server_alone_has_was_never_committed(tmp_path):
-    for number, zxids in enumerate([(1, 2, 9), (1, 3), (2, 3)]):
+LEADING = """
+09:00 INFO FileTxnSnapLog - Snapshotting: 0x{base:x} to /data/version-2/snapshot.{base:x}
+09:00 INFO Leader - Have quorum of supporters, sids: [[1, 2]]; starting up and setting last processed zxid: 0x{first:x}
+"""
+
+
+def servers(tmp_path, *logged, logs=("", "", "")):
+    places = []
+    for number, (zxids, log) in enumerate(zip(logged, logs, strict=True)):
         directory = tmp_path / f"{number}" / "version-2"
         directory.mkdir(parents=True)
         (directory / "log.1").write_bytes(HEADER + b"".join(map(deletion, zxids)))
-    found = committed([tmp_path / f"{number}" for number in range(3)])
-    assert [applied.zxid for applied in found] == [1, 2, 3]
+        (tmp_path / f"{number}.log").write_text(log)
+        places.append((tmp_path / f"{number}", tmp_path / f"{number}.log"))
+    return Logs.read(places)
+
+
+def test_what_one_server_alone_has_was_never_committed(tmp_path):
+    found = servers(tmp_path, (1, 2, 9), (1, 3), (2, 3))
+    assert [applied.zxid for applied in found.committed] == [1, 2, 3]
+    assert list(found.others) == [9]
+
+
+def test_what_the_next_leader_did_not_have_is_lost(tmp_path):
+    logs = (LEADING.format(base=0, first=1 << 32), LEADING.format(base=(1 << 32) + 2, first=2 << 32), "")
+    zxids = [(1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 3, (2 << 32) + 1]
+    found = servers(tmp_path, zxids, zxids, zxids[2:], logs=logs)
+    assert [applied.zxid for applied in found.committed] == [zxids[0], zxids[1], zxids[3]]
+    assert list(found.others) == [zxids[2]]

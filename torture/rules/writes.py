@@ -24,6 +24,10 @@ __all__ = ["judge", "zxid_of"]
 
 _RULE: Final = "writes"
 _ORDER: Final = "order"
+_LATE: Final = "late"
+"""A special case: the write had been given up as unknown before the other one was called. Real servers can do that to a
+client: a leader takes a session for moved back to a follower as soon as it hears so, and may do so before it looks at
+the writes of the old connection that this follower had passed on before."""
 
 
 def judge(history: History, truth: Truth) -> Iterator[Violation]:
@@ -94,9 +98,9 @@ class _Book:
         if newest is None or newest.number < call.number:
             self._newest[call.client] = call
         elif newest is not call:
-            yield Violation(
-                _ORDER, call.began, f"{call} took effect, at 0x{zxid:x}, after {newest}, which was called later"
-            )
+            rule = _LATE if call.ending is Ending.UNKNOWN and call.ended < newest.began else _ORDER
+            text = f"{call} took effect, at 0x{zxid:x}, after {newest}, which was called later"
+            yield Violation(rule, call.began, text)
 
     def _author(self, zxid: int, change: Change) -> Call | None:
         if change.kind == DELETE:

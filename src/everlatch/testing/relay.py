@@ -14,6 +14,7 @@ Rules of this module:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections import deque
@@ -289,7 +290,8 @@ class ProxyConnection:
         if self._to_server.ended and self._to_client.ended:
             self.cut("fin")
         elif pipe.sink is not None:
-            pipe.sink.write_eof()
+            with contextlib.suppress(OSError):  # it was reset a moment ago, and nobody has told us yet
+                pipe.sink.write_eof()
 
     def _close(self) -> None:
         # uvloop wants to be let alone until it has adopted the socket; `_open` comes here afterwards.
