@@ -1,10 +1,31 @@
 """Many clients, all faults, and a judge: `python -m torture`, from a checkout. Not part of the installed package.
 
-history     what clients did and saw, as plain records
-checker     judges a history: pure; the promises are in `rules`, one module each
-truth       what happened to each node, from the servers' log
-sightings   the same where the log is not known, from what was seen
-violations  what the checker says
+    history        what clients did and saw, as plain records
+    checker        judges a history: pure; the promises are in `rules`, one module each
+    truth          what happened to each node, from the servers' log
+    sightings      the same where the log is not known, from what was seen
+    violations     what the checker says
+
+    recorder       makes the calls of one client, and writes down what becomes of them
+    workload       what the clients do
+    reading        reads the tree in the end, without the client
+
+    worlds         what a simulated run is made of, by its seed
+    simulated      one simulated run
+    campaign       many of them, on several processes
+    planted        bugs to put into the client, to see that they are found
+
+    worker         a process with some of the clients of a run on real servers
+    real_faults    what real servers, processes and links suffer
+    real           a run on real servers
+    txnlog         the transaction logs of real servers
+    real_campaign  many such runs
+
+    totals         what many runs came to
+
+Rules: the checker and all below it know nothing of the client but its public values; what is found in a simulation is
+found again with the seed; nothing is written but the report, and, for what was found on real servers, all that is known
+of it.
 """
 
 from __future__ import annotations
@@ -15,12 +36,18 @@ __all__ = [
     "history",
     "planted",
     "reading",
+    "real",
+    "real_campaign",
+    "real_faults",
     "recorder",
     "rules",
     "sightings",
     "simulated",
+    "totals",
     "truth",
+    "txnlog",
     "violations",
+    "worker",
     "workload",
     "worlds",
 ]

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import secrets
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from torture.campaign import Totals, torture
+from torture.campaign import torture
 from torture.planted import BUGS
+from torture.real_campaign import torture_real
 from torture.worlds import MOODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torture.totals import Totals
+
 __all__ = ["main"]
 
 _REPORTS: Final = Path("reports")
-_MOST_TOLD: Final = 20
 _EVERY: Final = 10.0
 """Seconds between two lines that tell how it is going."""
 
@@ -37,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default %(default)d")
     parser.add_argument("--mood", choices=sorted(MOODS), default="", help="which faults; default: the seed says")
     parser.add_argument("--length", type=float, default=120.0, metavar="N", help="virtual seconds of faults in a world")
+    parser.add_argument("--real", action="store_true", help="three real servers, in real time")
+    parser.add_argument("--version", choices=["3.8", "3.9"], default="3.9", help="of the real servers")
     parser.add_argument("--planted", choices=sorted(BUGS), default="", help="put this bug into the client first")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="the report; default: in reports/, if none is planted"
@@ -60,45 +65,13 @@ class _Progress:
         now = time.monotonic()
         if now - self._last >= _EVERY:
             self._last = now
-            print(f"torture: {now - self._began:.0f} s, {totals.worlds} worlds, {totals}", file=sys.stderr, flush=True)
+            print(f"torture: {now - self._began:.0f} s, {totals.runs} runs, {totals}", file=sys.stderr, flush=True)
 
 
-def _report(chosen: argparse.Namespace, seed: int, totals: Totals, seconds: float) -> dict[str, Any]:
-    return {
-        "seed": seed,
-        "worlds": totals.worlds,
-        "operations": totals.operations,
-        "faults": totals.faults,
-        "virtual_hours": round(totals.virtual_seconds / 3600, 2),
-        "real_seconds": round(seconds, 1),
-        "processes": chosen.processes,
-        "operations_per_second": round(totals.operations / seconds),
-        "seen": dict(sorted(totals.seen.items())),
-        "violations": [
-            {"rule": violation.rule, "text": violation.text, "seed": finding.job.seed, "replay": finding.job.command}
-            for finding in totals.findings
-            for violation in finding.violations[:_MOST_TOLD]
-        ],
-    }
-
-
-def _tell_findings(totals: Totals) -> None:
-    for finding in totals.findings:
-        print(finding.report)
-        for violation in finding.violations[:_MOST_TOLD]:
-            print(f"  {violation}")
-        left = len(finding.violations) - _MOST_TOLD
-        if left > 0:
-            print(f"  and {left} more")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs it. The exit code is 1 if something was found."""
-    chosen = _parser().parse_args(arguments)
-    seed = secrets.randbelow(10**6) if chosen.seed is None else chosen.seed
-    print(f"torture: seed {seed}", file=sys.stderr, flush=True)
-    progress = _Progress()
-    totals = torture(
+def _run(chosen: argparse.Namespace, seed: int, progress: _Progress) -> Totals:
+    if chosen.real:
+        return asyncio.run(torture_real(seed, seconds=chosen.seconds, version=chosen.version, tell=progress.tell))
+    return torture(
         seed,
         seconds=chosen.seconds,
         worlds=chosen.worlds,
@@ -108,16 +81,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         planted=chosen.planted,
         tell=progress.tell,
     )
-    path = chosen.json or (None if chosen.planted else _REPORTS / "torture.json")
-    if path is not None:
+
+
+def _report(chosen: argparse.Namespace, seed: int, totals: Totals, seconds: float) -> None:
+    path = chosen.json
+    if path is None:
+        if chosen.planted:
+            return
+        path = _REPORTS / ("torture-real.json" if chosen.real else "torture.json")
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(_report(chosen, seed, totals, progress.seconds), indent=2) + "\n")
-    _tell_findings(totals)
-    print(f"torture: {totals}", flush=not totals.findings)
+    speed = {"seed": seed, "seconds": round(seconds, 1), "operations_per_second": round(totals.operations / seconds)}
+    kind = {"version": chosen.version} if chosen.real else {"processes": chosen.processes}
+    path.write_text(json.dumps(kind | speed | totals.to_json(), indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs it. The exit code is 1 if something was found."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.real and (chosen.worlds or chosen.mood or chosen.planted):
+        parser.error("--worlds, --mood and --planted are for simulated runs")
+    seed = secrets.randbelow(10**6) if chosen.seed is None else chosen.seed
+    print(f"torture: seed {seed}", file=sys.stderr, flush=True)
+    progress = _Progress()
+    totals = _run(chosen, seed, progress)
+    _report(chosen, seed, totals, progress.seconds)
+    for finding in totals.findings:
+        print(finding)
+    for note in totals.notes:
+        print(f"torture: {note}")
+    print(f"torture: {totals}", flush=True)
     if not totals.findings:
         return 0
     first = totals.findings[0]
-    print(f"torture: {first.violations[0]} (seed {first.job.seed}; again: {first.job.command})", flush=True)
+    print(f"torture: {first.violations[0]} (seed {first.seed}; again: {first.command})", flush=True)
     return 1
 
 

@@ -25,7 +25,7 @@ def test_a_few_worlds(tmp_path):
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(r"torture: \d+ operations, \d+ faults, 0\.\d virtual hours, 0 violations", last)
     told = json.loads(report.read_text())
-    assert told["worlds"] == 2
+    assert told["runs"] == 2
     assert told["violations"] == []
     assert f"{told['operations']} operations, {told['faults']} faults" in last
 

@@ -1,0 +1,260 @@
+"""A run on real servers: three of them, client processes, and faults, in real time; then the history is judged.
+
+With root and iproute2 every server and every client process has a host of its own, whose links go down; without, all is
+on 127.0.0.1, and only processes and proxies have faults. Some of the processes reach the servers directly, the others
+through proxies in this process.
+
+Rules of this file: rounds follow each other on the same servers, each below a path of its own; what was committed is
+read from the servers' own transaction logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import random
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from everlatch import Client
+from everlatch.errors import LinkError
+from everlatch.testing import Ensemble, Proxy
+from everlatch.testing.network import NetworkEnsemble, NetworkUnavailableError
+from everlatch.testing.process import ClientProcess
+from torture.checker import check
+from torture.history import Ending, Fault, History
+from torture.reading import read_tree
+from torture.real_faults import Schedule, Theatre
+from torture.rules.writes import zxid_of
+from torture.txnlog import Logs
+from torture.worker import Task
+from torture.workload import Plan, found
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from everlatch.types import Node
+    from torture.violations import Violation
+
+__all__ = ["Round", "rounds"]
+
+_TICK: Final = 0.5
+_TIMEOUTS: Final = [2.0, 4.0, 6.0]
+_PROCESSES: Final = 4
+_CLIENTS: Final = 8
+_SHORTEST_ROUND: Final = 5.0
+_LONGEST_ROUND: Final = 60.0
+"""Seconds with faults."""
+_STARTING: Final = 3.0
+_RECONNECTING: Final = 15.0
+_STAYING: Final = 20.0
+_SETTLING: Final = 20.0
+_CLOSING: Final = 30.0
+_AROUND: Final = _STARTING + _STAYING + max(_TIMEOUTS) + 3 * _TICK
+"""What a round takes besides."""
+_INTERVAL: Final = 1.0
+"""Seconds between two faults, on average."""
+_ROOT: Final = Path(__file__).parents[1]
+
+
+class Round(NamedTuple):
+    """What came of a round."""
+
+    version: str
+    history: History
+    violations: list[Violation]
+    faults: list[str]
+    """Each in a line."""
+    seconds: float
+    notes: list[str]
+    """What the servers did that no client can help."""
+    kept: str
+    """Where everything is that is known of it, if promises were broken."""
+
+
+async def rounds(seed: int, *, seconds: float, version: str, tell: Callable[[str], None]) -> AsyncIterator[Round]:
+    """Rounds on one ensemble of this version, for about so many seconds."""
+    logging.getLogger("everlatch").setLevel(logging.CRITICAL)
+    end = time.monotonic() + seconds
+    async with AsyncExitStack() as stack:
+        ensemble = await _ensemble(stack, version, tell)
+        number = 0
+        while number == 0 or end - time.monotonic() > _SHORTEST_ROUND + _AROUND:
+            number += 1
+            length = min(max(end - time.monotonic() - _AROUND, _SHORTEST_ROUND), _LONGEST_ROUND)
+            run = _Run(ensemble, f"{seed}/{version}/{number}", number, length)
+            yield await run.run()
+
+
+async def _ensemble(stack: AsyncExitStack, version: str, tell: Callable[[str], None]) -> Ensemble:
+    try:
+        return await stack.enter_async_context(NetworkEnsemble(3, version=version, tick_time=_TICK))
+    except NetworkUnavailableError as error:
+        tell(f"no faults of links, but of processes and proxies: {error}")
+        return await stack.enter_async_context(Ensemble(3, version=version, tick_time=_TICK))
+
+
+class _Run:
+    """One round."""
+
+    def __init__(self, ensemble: Ensemble, seed: str, number: int, seconds: float) -> None:
+        self._ensemble, self._seed, self._number, self._seconds = ensemble, seed, number, seconds
+        self._rng = random.Random(seed)
+        self._root = f"/torture-{number}"
+
+    async def run(self) -> Round:
+        """From its founding to its end."""
+        began = time.monotonic()
+        async with Client(self._ensemble.connect_string, start_timeout=60.0) as founder, AsyncExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torture-")))
+            proxies = [await self._proxy(stack, server.address) for server in self._ensemble.servers]
+            started = await found(founder, Plan(root=self._root))
+            plan = self._plan(time.monotonic() + _STARTING)
+            processes = [await self._start(stack, number, plan, proxies, directory) for number in range(_PROCESSES)]
+            theatre = Theatre(self._ensemble, proxies, processes)
+            schedule = Schedule(theatre, self._rng, hiding=self._number % 2 == 1)
+            await schedule.run(plan.works_until - 1.0, _INTERVAL)
+            healed = time.monotonic()
+            history = History(
+                root=self._root,
+                latches=[plan.latch],
+                started_zxid=started,
+                healed=healed,
+                closing=plan.stays_until - 0.5,
+                reconnecting=_RECONNECTING,
+                settling=_SETTLING,
+                reports_zxids=self._ensemble.version == "3.9",
+            )
+            await asyncio.sleep(max(0.0, history.closing - 1.0 - time.monotonic()))
+            await founder.sync()
+            await founder.exists("/")
+            history.closing_zxid = founder.statistics().last_zxid
+            await self._collect(history, processes, directory, plan)
+            await asyncio.sleep(max(_TIMEOUTS) + 3 * _TICK)
+            history.final = await self._read()
+        logs = Logs.read([(server.data_dir, server.log_path) for server in self._ensemble.servers])
+        history.log = logs.committed
+        history.faults = [
+            Fault(type(fault).__name__, fault.target, begin, end, fault.hides) for fault, begin, end in schedule.applied
+        ]
+        faults = [f"{begin - began:.3f} to {end - began:.3f}  {fault}" for fault, begin, end in schedule.applied]
+        violations, notes = self._judge(history, logs, theatre)
+        kept = self._keep(history) if violations else ""
+        return Round(self._ensemble.version, history, violations, faults, time.monotonic() - began, notes, kept)
+
+    def _judge(self, history: History, logs: Logs, theatre: Theatre) -> tuple[list[Violation], list[str]]:
+        """What is the client's fault, and what the servers'."""
+        notes = [f"{name} did not start again from what it had on disk; it got all anew" for name in theatre.spoilt]
+        lost = _lost(history, logs)
+        if lost:
+            # What clients should have seen, nobody can say then.
+            return [], [*notes, f"round {self._number} can't be judged: the servers have lost {lost}"]
+        judged = check(history)
+        late = [violation for violation in judged if violation.rule == "late"]
+        if late:
+            notes.append(
+                f"{len(late)} writes took effect behind later ones when they had been given up; first: {late[0].text}"
+            )
+        return [violation for violation in judged if violation.rule != "late"], notes
+
+    def _keep(self, history: History) -> str:
+        """The history, and what the servers have on disk and have said."""
+        place = Path(tempfile.mkdtemp(prefix="torture-found-"))
+        (place / "history.pickle").write_bytes(pickle.dumps(history))
+        for server in self._ensemble.servers:
+            shutil.copytree(server.data_dir, place / server.name)
+            shutil.copy(server.log_path, place / f"{server.name}.log")
+        return str(place)
+
+    def _plan(self, start: float) -> Plan:
+        works_until = start + self._seconds
+        return Plan(
+            root=self._root,
+            clients=_CLIENTS,
+            members=4,
+            burst=self._rng.choice([3.0, 8.0]),
+            pause=0.4,
+            works_until=works_until,
+            stays_until=works_until + _STAYING,
+        )
+
+    async def _proxy(self, stack: AsyncExitStack, address: str) -> Proxy:
+        host = self._ensemble.address if isinstance(self._ensemble, NetworkEnsemble) else "127.0.0.1"
+        return await stack.enter_async_context(Proxy(address, host=host))
+
+    async def _start(
+        self, stack: AsyncExitStack, number: int, plan: Plan, proxies: list[Proxy], directory: Path
+    ) -> ClientProcess:
+        """A process with some of the clients. Every other one goes through the proxies."""
+        servers = ",".join(proxy.address for proxy in proxies) if number % 2 else self._ensemble.connect_string
+        task = Task(
+            places=list(range(number + 1, _CLIENTS + 1, _PROCESSES)),
+            servers=servers,
+            timeouts=_TIMEOUTS,
+            seed=self._seed,
+            output=str(directory / f"{number}"),
+            plan=plan._asdict(),
+        )
+        command = [sys.executable, "-m", "torture.worker", task.to_json()]
+        environment = {"PYTHONPATH": f"{_ROOT}:{_ROOT / 'src'}"}
+        name = f"r{self._number}c{number}"
+        if isinstance(self._ensemble, NetworkEnsemble):
+            process = await self._ensemble.start_client(name, command, environment=environment)
+        else:
+            process = ClientProcess(name, "127.0.0.1", command, directory / f"{name}.log", environment)
+            await process.start()
+        stack.push_async_callback(process.kill)
+        return process
+
+    async def _collect(self, history: History, processes: list[ClientProcess], directory: Path, plan: Plan) -> None:
+        """What all processes have seen."""
+        deadline = plan.stays_until + _CLOSING
+        for number, process in enumerate(processes):
+            try:
+                code = await process.wait(max(1.0, deadline - time.monotonic()))
+            except TimeoutError:
+                history.leaks.append(f"process {process.name} has not ended {_CLOSING:g} s after it was told to")
+                continue
+            if code:
+                history.leaks.append(f"process {process.name} ended with {code}: {process.log_tail()}")
+                continue
+            # Written by our own process, in a directory of our own.
+            _merge(history, pickle.loads((directory / f"{number}").read_bytes()))
+
+    async def _read(self) -> dict[str, Node]:
+        for _ in range(10):
+            for server in self._ensemble.servers:
+                try:
+                    return await read_tree(server.host, server.port, self._root)
+                except (OSError, EOFError, LinkError):
+                    await asyncio.sleep(1.0)
+        raise TimeoutError("no server could be read in the end")
+
+
+def _lost(history: History, logs: Logs) -> str:
+    """Writes that were acknowledged, are in some server's log, and are no longer valid. No client can bring that about;
+    3.8.0 can (ZOOKEEPER-4643 and its kin: a follower fails while it takes over a leader's history)."""
+    lost = sorted(
+        (zxid, f"{call}")
+        for calls in history.calls.values()
+        for call in calls
+        if call.ending is Ending.OK
+        and (zxid := zxid_of(call)) in logs.others
+        and any(change.data == call.value for change in logs.others[zxid].changes)
+    )
+    return f"{len(lost)} acknowledged writes, from 0x{lost[0][0]:x} on: {lost[0][1]}" if lost else ""
+
+
+def _merge(history: History, part: History) -> None:
+    history.calls |= part.calls
+    history.subscriptions += part.subscriptions
+    history.beliefs += part.beliefs
+    history.states += part.states
+    history.leaks += part.leaks
+    history.leaders_at_end += part.leaders_at_end
