@@ -491,7 +491,8 @@ async def test_thousands_of_calls_cancellations_and_reconnects_leave_nothing(
         assert requests <= before[1] + 1500, "deadlines of what has ended are swept out now and then"
         assert client.statistics().connections >= 5
     await proxy.until(lambda: not proxy.connections)
-    assert kept() == before
+    # What a test before this one had left may have gone meanwhile.
+    assert all(now <= then for now, then in zip(kept(), before, strict=True))
     await until(lambda: open_sockets() <= sockets)
 
 
