@@ -7,14 +7,18 @@ it.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
+import traceback
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from torture.planted import BUGS
 from torture.simulated import run
 from torture.totals import Done, Finding, Totals, seen_in
+from torture.violations import Violation
 from torture.worlds import setting_of
 
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 __all__ = ["Job", "torture"]
+
+_LONGEST: Final = 120.0
+"""Seconds of CPU time for a world, and one more for each virtual second of faults: it takes a tenth of that."""
 
 
 class Job(NamedTuple):
@@ -43,7 +50,27 @@ class Job(NamedTuple):
         return " ".join(words)
 
 
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt  # what else ends a loop, whatever it is doing?
+
+
 def _do(job: Job) -> Done:
+    """A world; one that has no end, because something in it goes round and never waits, is a finding as well."""
+    longest = _LONGEST + job.length
+    signal.signal(signal.SIGVTALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, longest)
+    try:
+        return _run(job)
+    except KeyboardInterrupt:
+        if signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
+            raise
+        violation = Violation("stuck", 0.0, f"no end after {longest:g} s of CPU time")
+        return Done(0, 0, 0.0, Counter(), Finding(job.seed, job.command, [violation], traceback.format_exc()))
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+
+
+def _run(job: Job) -> Done:
     with BUGS[job.planted].planted() if job.planted else nullcontext():
         outcome = run(setting_of(job.seed, mood=job.mood, seconds=job.length), job.command)
     finding = None

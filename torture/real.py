@@ -52,11 +52,12 @@ _SHORTEST_ROUND: Final = 5.0
 _LONGEST_ROUND: Final = 60.0
 """Seconds with faults."""
 _STARTING: Final = 3.0
-_RECONNECTING: Final = 15.0
 _STAYING: Final = 20.0
+_RECONNECTING: Final = 0.75
+"""Of that."""
 _SETTLING: Final = 20.0
 _CLOSING: Final = 30.0
-_AROUND: Final = _STARTING + _STAYING + max(_TIMEOUTS) + 3 * _TICK
+_AROUND: Final = _STARTING + max(_TIMEOUTS) + 3 * _TICK
 """What a round takes besides."""
 _INTERVAL: Final = 1.0
 """Seconds between two faults, on average."""
@@ -78,17 +79,20 @@ class Round(NamedTuple):
     """Where everything is that is known of it, if promises were broken."""
 
 
-async def rounds(seed: int, *, seconds: float, version: str, tell: Callable[[str], None]) -> AsyncIterator[Round]:
-    """Rounds on one ensemble of this version, for about so many seconds."""
+async def rounds(
+    seed: int, *, seconds: float, version: str, tell: Callable[[str], None], staying: float = _STAYING
+) -> AsyncIterator[Round]:
+    """Rounds on one ensemble of this version, for about so many seconds. `staying`: after the last fault of each, in
+    seconds, until the clients are closed."""
     logging.getLogger("everlatch").setLevel(logging.CRITICAL)
     end = time.monotonic() + seconds
     async with AsyncExitStack() as stack:
         ensemble = await _ensemble(stack, version, tell)
         number = 0
-        while number == 0 or end - time.monotonic() > _SHORTEST_ROUND + _AROUND:
+        while number == 0 or end - time.monotonic() > _SHORTEST_ROUND + staying + _AROUND:
             number += 1
-            length = min(max(end - time.monotonic() - _AROUND, _SHORTEST_ROUND), _LONGEST_ROUND)
-            run = _Run(ensemble, f"{seed}/{version}/{number}", number, length)
+            length = min(max(end - time.monotonic() - staying - _AROUND, _SHORTEST_ROUND), _LONGEST_ROUND)
+            run = _Run(ensemble, f"{seed}/{version}/{number}", number, length, staying)
             yield await run.run()
 
 
@@ -103,8 +107,9 @@ async def _ensemble(stack: AsyncExitStack, version: str, tell: Callable[[str], N
 class _Run:
     """One round."""
 
-    def __init__(self, ensemble: Ensemble, seed: str, number: int, seconds: float) -> None:
+    def __init__(self, ensemble: Ensemble, seed: str, number: int, seconds: float, staying: float) -> None:
         self._ensemble, self._seed, self._number, self._seconds = ensemble, seed, number, seconds
+        self._staying = staying
         self._rng = random.Random(seed)
         self._root = f"/torture-{number}"
 
@@ -127,7 +132,7 @@ class _Run:
                 started_zxid=started,
                 healed=healed,
                 closing=plan.stays_until - 0.5,
-                reconnecting=_RECONNECTING,
+                reconnecting=_RECONNECTING * self._staying,
                 settling=_SETTLING,
                 reports_zxids=self._ensemble.version == "3.9",
             )
@@ -181,7 +186,7 @@ class _Run:
             burst=self._rng.choice([3.0, 8.0]),
             pause=0.4,
             works_until=works_until,
-            stays_until=works_until + _STAYING,
+            stays_until=works_until + self._staying,
         )
 
     async def _proxy(self, stack: AsyncExitStack, address: str) -> Proxy:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FOUNDER", "FOUNDING", "MOODS", "Setting", "hides", "setting_of"]
 
-_SOON: Final = 0.0002
+_SOON: Final = 0.0004
 _HANDSHAKE: Final = 41
 """Bytes of its answer."""
 FOUNDER: Final = "founder"
@@ -95,14 +95,18 @@ class ConnectionBreaksAgain(Fault):
             self._known = stream.number
         self._left = rng.randint(1, 3)
         self._outage = world.network.isolate(self.targets[0])
-        world.loop.schedule(world.loop.moment + rng.uniform(0.0, 2.0), self._outage.heal)
-        self._look(world, rng)
+        world.loop.schedule(world.loop.moment + rng.uniform(0.0, 2.0), lambda: self._end_outage(world, rng))
 
     def heal(self, world: World) -> None:
         """The next one holds."""
         self._left = 0
         if self._outage is not None:
             self._outage.heal()
+
+    def _end_outage(self, world: World, rng: random.Random) -> None:
+        assert self._outage is not None
+        self._outage.heal()
+        self._look(world, rng)
 
     def _look(self, world: World, rng: random.Random) -> None:
         """Whether there is a new one. Sooner than a server could have answered on it."""

@@ -10,7 +10,7 @@ from torture.real import rounds
 @pytest.mark.real
 async def test_a_short_round_finds_nothing():
     notes = []
-    done = [each async for each in rounds(1, seconds=1.0, version="3.9", tell=notes.append)]
+    done = [each async for each in rounds(1, seconds=1.0, version="3.9", tell=notes.append, staying=10.0)]
     assert len(done) == 1
     this = done[0]
     assert this.violations == []
