@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from everlatch.paths import Endpoint
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,16 +38,6 @@ class Listener:
         self.buffer = memoryview(bytearray(_BUFFER_SIZE))
         """For all connections: what is read is taken out at once. (Otherwise asyncio allocates 256 KiB for every read,
         which can double the CPU of a request that comes alone.)"""
-
-    @property
-    def address(self) -> str:
-        """`host:port`, for clients."""
-        return str(Endpoint(self.host, self.port))
-
-    @property
-    def is_listening(self) -> bool:
-        """Between `start` and `stop`."""
-        return self._listening is not None
 
     async def start(self) -> None:
         """Listens. Raises the `OSError` for a port that is taken."""
