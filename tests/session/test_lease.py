@@ -1,0 +1,228 @@
+"""The lease: by its rules, and against an ensemble whose followers are frozen and cut off at random moments."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from devserver.cluster import Cluster, Peer
+
+from everlatch.session.lease import Lease
+from everlatch.wire.codes import XID_PING, Op
+from everlatch.wire.multi import CheckPart, encode_multi_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = 10.0
+LAG = 1.0
+
+
+def leased(**options: object) -> Lease:
+    """On a connection whose handshake was sent at 0."""
+    lease = Lease(**({"drift": 0.0} | options))  # type: ignore[arg-type]
+    lease.new_session(T)
+    lease.connected(0.0, T, LAG)
+    return lease
+
+
+def test_nothing_is_proven_before_a_commit() -> None:
+    lease = leased()
+    lease.answered(1.0, 1.1)
+    assert not lease.runs(1.1)
+    assert lease.end == 0.0
+
+
+def test_the_first_commit_proves_the_handshake_and_no_more() -> None:
+    lease = leased()
+    lease.answered(1.0, 1.1)
+    assert lease.committed(2.0, 2.05)
+    assert lease.end == 0.0 + T
+
+
+def test_a_request_counts_when_its_answer_is_older_than_the_lag() -> None:
+    lease = leased()
+    lease.answered(1.0, 1.1)
+    assert lease.committed(2.1, 2.2)
+    assert lease.end == 1.0 + T
+    lease.answered(2.1, 2.2)
+    lease.answered(3.0, 3.1)
+    assert lease.committed(3.5, 3.6)
+    assert lease.end == 2.1 + T
+
+
+def test_the_drift_is_taken_off() -> None:
+    lease = leased(drift=0.02)
+    lease.committed(1.0, 1.1)
+    assert lease.end == pytest.approx(T * 0.98)
+
+
+def test_the_strict_lease_counts_from_the_second_newest() -> None:
+    lease = leased(strict=True)
+    lease.answered(1.0, 1.1)
+    lease.answered(2.0, 2.1)
+    lease.committed(4.0, 4.1)
+    assert lease.end == 1.0 + T
+
+
+def test_the_shorter_timeout_counts() -> None:
+    lease = leased()
+    lease.connected(1.0, 6.0, LAG)
+    lease.committed(1.1, 1.2)
+    assert lease.end == 7.0
+    lease.connected(2.0, 30.0, LAG)
+    lease.committed(2.1, 2.2)
+    assert lease.end == 2.0 + T
+
+
+def test_a_lease_never_becomes_shorter() -> None:
+    lease = leased()
+    lease.answered(3.0, 3.1)
+    lease.committed(5.0, 5.1)
+    lease.connected(4.0, 5.0, LAG)
+    lease.committed(6.0, 6.1)
+    assert lease.end == 3.0 + T
+
+
+def test_one_that_has_lapsed_takes_two_commits_with_the_lag_between_them() -> None:
+    lease = leased()
+    lease.committed(1.0, 1.1)
+    assert not lease.runs(10.0)
+    lease.answered(9.0, 9.1)
+    assert not lease.committed(9.9, 10.0)
+    assert lease.lapses == 1
+    assert not lease.committed(10.8, 10.85)
+    assert lease.committed(10.9, 10.95)
+    assert lease.lapses == 1
+    assert lease.end == 9.0 + T
+
+
+def test_what_was_answered_on_another_connection_does_not_count() -> None:
+    lease = leased()
+    lease.answered(1.0, 1.1)
+    lease.connected(5.0, T, LAG)
+    lease.committed(5.1, 5.2)
+    assert lease.end == 5.0 + T
+    lease.disconnected()
+    assert lease.committed(6.0, 6.1)
+    assert lease.end == 5.0 + T
+
+
+def test_the_end_of_a_session_ends_it() -> None:
+    lease = leased()
+    lease.committed(1.0, 1.1)
+    lease.session_over()
+    assert not lease.runs(1.2)
+    lease.new_session(T)
+    lease.connected(2.0, T, LAG)
+    assert not lease.runs(2.1)
+    assert lease.committed(2.2, 2.3)
+    assert lease.lapses == 0
+
+
+def test_many_answers_take_little_memory_and_shorten_it_by_little() -> None:
+    lease = leased()
+    for number in range(100_000):
+        now = number / 10_000
+        lease.answered(now - 0.001, now)
+        if not number % 10_000:
+            lease.committed(now, now + 0.001)
+    assert len(lease._answers) < 400
+    lease.committed(10.0, 10.001)
+    assert lease.end > 9.0 + T - 2 * LAG / 32
+
+
+# --- against an ensemble ------------------------------------------------------------------------------------------
+
+TICK = 0.5
+TIMEOUT = 2.0
+JITTER = 0.05
+
+
+class Client:
+    """Asks and pings over one follower, and keeps both the lease and one that a naive client would believe in."""
+
+    def __init__(self, cluster: Cluster, follower: Peer, rng: random.Random, sent_at: float) -> None:
+        self.cluster, self.peer, self.rng = cluster, follower, rng
+        self.lease = Lease(drift=0.0)
+        self.lease.new_session(TIMEOUT)
+        self.lease.connected(sent_at, TIMEOUT, TICK / 2 + JITTER)
+        self.naive = 0.0
+        """Send time of the last answer + T."""
+        self._next = cluster.now
+        self._sent: dict[int, tuple[float, bool]] = {}
+        self._pings: list[float] = []
+        self._seen = len(follower.replies)
+
+    def act(self) -> None:
+        now = self.cluster.now
+        if now >= self._next and not self.peer.is_closed:
+            self._next = now + self.rng.uniform(0.02, TIMEOUT / 12)
+            if self.rng.random() < 0.5:
+                self.peer.send(Op.PING)
+                self._pings.append(now)
+            else:
+                body = encode_multi_request([CheckPart("/", -1)])
+                self._sent[self.peer.send(Op.MULTI, body)] = (now, True)
+        self.peer.read()
+        for reply in self.peer.replies[self._seen :]:
+            sent_at, is_commit = (self._pings.pop(0), False) if reply.xid == XID_PING else self._sent.pop(reply.xid)
+            self.naive = sent_at + TIMEOUT
+            self.lease.answered(sent_at, now)
+            if is_commit and reply.code == 0:
+                self.lease.committed(sent_at, now)
+        self._seen = len(self.peer.replies)
+
+
+def how_long_each_outlived_the_session(seed: int) -> tuple[float, float]:
+    """Seconds that the lease, and the naive one, ran on after the session had ended somewhere; below 0: none."""
+    rng = random.Random(seed)
+    cluster = Cluster(3, tick=TICK, sync_limit=3)
+    leader = cluster.elect()
+    follower = rng.choice(cluster.followers())
+    cluster.run(rng.uniform(0.0, TICK))
+    sent_at = cluster.now
+    peer = Peer(cluster, follower, timeout_ms=round(TIMEOUT * 1000)).greet()
+    assert peer.create("/e", flags=1).code == 0
+    client = Client(cluster, peer, rng, sent_at)
+    advance(cluster, client, rng.uniform(0.0, 2 * TIMEOUT))
+    misfortune(cluster, rng, leader.number, follower.number)
+    ended: list[float] = []
+    ends_by = cluster.now + 4 * TIMEOUT
+    while cluster.now < ends_by and not ended:
+        advance(cluster, client, 0.02)
+        if any("/e" not in member.tree.nodes for member in cluster.members.values() if member.is_leading):
+            ended.append(cluster.now)
+    end = ended[0] if ended else float("inf")
+    return client.lease.end - end, client.naive - end
+
+
+def advance(cluster: Cluster, client: Client, seconds: float) -> None:
+    until = cluster.now + seconds
+    while cluster.now < until:
+        if client.peer.member.number not in cluster.frozen:
+            client.act()
+        cluster.run(0.01)
+
+
+def misfortune(cluster: Cluster, rng: random.Random, leader: int, follower: int) -> None:
+    others = [number for number in cluster.members if number != follower]
+    match rng.randrange(5):
+        case 0:
+            cluster.frozen.add(follower)
+        case 1:
+            cluster.partition([follower], others)
+        case 2:
+            cluster.cut = {(follower, leader)}
+        case 3:
+            cluster.crash(leader)
+        case 4:
+            cluster.partition([leader], [number for number in cluster.members if number != leader])
+
+
+def test_the_lease_never_outlives_the_session_and_a_naive_one_does() -> None:
+    results = [how_long_each_outlived_the_session(seed) for seed in range(150)]
+    assert max(lease for lease, _ in results) <= 0.0
+    assert max(naive for _, naive in results) > 0.2
+    assert sum(naive > 0.0 for _, naive in results) > 10
