@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import pytest
-from devserver.cluster import Cluster, Peer
 
+from devserver.cluster import Cluster, Peer
 from everlatch.session.lease import Lease
 from everlatch.wire.codes import XID_PING, Op
 from everlatch.wire.multi import CheckPart, encode_multi_request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 T = 10.0
 LAG = 1.0

@@ -4,27 +4,29 @@ With T the session timeout, ρ the bound of how far clock rates differ, s and r 
 request, w a *commit* (a transaction that only checks), and D the longest time until the leader of the ensemble has
 counted a request that a server has answered:
 
-    E(w)      = the send times s of requests of this connection that were answered by r ≤ s_w − D, and the send time of
-                the connection's ConnectRequest, which the leader itself has answered
-    lease_end = max(lease_end, max(E(w)) + T · (1 − ρ))      when w is answered at r_w < lease_end, or for the first time
+    E(w)      = the send times s of requests of this connection that were answered by r ≤ s_w − D, and the send time
+                of the connection's ConnectRequest, which the leader itself has answered
+    lease_end = max(lease_end, max(E(w)) + T · (1 − ρ))    when w is answered at r_w < lease_end, or for the first time
 
 Why this is safe, and what was tried that isn't:
-1. Servers expire a session strictly later than T after the last touch that the leader knows of (they round up to ticks).
+1. Servers expire a session strictly later than T after the last touch that the leader knows of: they round up to
+   ticks.
 2. A server's answer is no touch at the leader. Pings and reads are answered by the follower alone, which tells the
-   leader only when that pings it, every half tick; a write that is forwarded is no touch either. A follower that is cut
-   off or frozen right then never tells. So neither the last answer nor the last write may be counted from: leases made of
-   those outlived their sessions in 11 of 168 trials on real servers, by up to 1.35 s at T = 4 s.
+   leader only when that pings it, every half tick; a write that is forwarded is no touch either. A follower that is
+   cut off or frozen right then never tells. So neither the last answer nor the last write may be counted from:
+   leases made of those outlived their sessions in 11 of 168 trials on real servers, by up to 1.35 s at T = 4 s.
 3. What a follower tells its leader, and the commits that it passes on, go over one connection in order. So a request
    that was answered more than D before a commit was sent has been counted when that commit is decided.
 4. A commit that was decided has passed the leader's look at the session, and a quorum has logged it. The leader after
    an election was in touch with one of them, so it counts from later, and gives each session its whole time again.
-5. A lease that has lapsed is not extended: between a session's removal from the leader's table and the news of that lies
-   a moment in which a late touch means nothing. It takes two commits at least D apart, and whoever rests on the lease has
-   to look at what he holds again (`lapses` says so).
+5. A lease that has lapsed is not extended: between a session's removal from the leader's table and the news of that
+   lies a moment in which a late touch means nothing. It takes two commits at least D apart, and whoever rests on the
+   lease has to look at what he holds again (`lapses` says so).
 
-What is taken for granted: clock rates within ρ; the ensemble's ping interval and the delay of its links within D; nobody
-else closes the session, deletes the node, or restores data. What is left: a follower takes what it tells and clears it in
-two steps, so one touch in a very long while may be lost between them; `strict` counts from the second newest of E.
+What is taken for granted: clock rates within ρ; the ensemble's ping interval and the delay of its links within D;
+nobody else closes the session, deletes the node, or restores data. What is left: a follower takes what it tells and
+clears it in two steps, so one touch in a very long while may be lost between them; `strict` counts from the second
+newest of E.
 
 Rule of this module: a time that isn't known is never guessed to be later than it may be.
 """

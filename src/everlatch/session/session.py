@@ -49,11 +49,11 @@ from everlatch.errors import (
 )
 from everlatch.paths import Endpoint, strip_chroot
 from everlatch.session.actions import Action, Announce, Closed, Dial, HangUp, Resolve, RoundFailed
-from everlatch.session.backoff import Backoff
 from everlatch.session.credentials import Credentials
 from everlatch.session.liveness import Liveness
 from everlatch.session.requests import Operation, Request, Requests, no_result
-from everlatch.session.servers import Address, Servers
+from everlatch.session.rounds import Rounds
+from everlatch.session.servers import Address
 from everlatch.session.states import CONNECTED_STATES, checked
 from everlatch.session.watches import EXIST, PERSISTENT, RECURSIVE
 from everlatch.session.watching import Watching
@@ -114,12 +114,6 @@ _MISSING = {
     Phase.AUTHENTICATING: "no answer to the credentials",
 }
 
-_SHORTEST_ATTEMPT = 0.25
-_LONGEST_FIRST_ATTEMPT = 1.0
-"""Seconds, after a loss, until the next server is tried. While an ensemble elects its leader, servers have been seen to
-accept a connection and its handshake and never answer: with a long session timeout, T/6 was lost at each of them."""
-_GOOD_CONNECTION = 1.0
-"""A connection that lived so long (seconds) was worth having: its loss starts a new round, without back-off."""
 _GRACE = 0.05
 """After our own loop stood still: so long for what has arrived to be read before a link is called silent."""
 
@@ -142,8 +136,7 @@ class Session:
         self.watching = Watching(self._fire, self._ask, self._is_one_shot_coming)
         self.credentials = Credentials()
         self.liveness = Liveness(options.session_timeout)
-        self._servers = Servers(options.endpoints, rng, shuffle=options.shuffle)
-        self._backoff = Backoff(rng)
+        self._rounds = Rounds(options.endpoints, rng, shuffle=options.shuffle)
         # Output that waits for the engine.
         self.actions: deque[Action] = deque()
         self._urgent: list[bytes | Request] = []
@@ -167,13 +160,7 @@ class Session:
         self._handshake_sent_at = 0.0
         self._serving_since = 0.0
         self._grace_until: float | None = None
-        # Attempts.
         self._attempt_deadline = 0.0
-        self._retry_at: float | None = None
-        self._slow_round = False
-        """Whether an attempt of this round ran out of time."""
-        self._slow_rounds = 0
-        self._failures: dict[str, BaseException] = {}
         # Counts.
         self.connections = self._attempts = self._events = self._replies = 0
         self._bytes_sent = self._bytes_received = 0
@@ -182,7 +169,7 @@ class Session:
 
     def start(self, now: float) -> None:
         """Begins to connect. To be called once."""
-        self._begin_round(None, now)
+        self._begin_round(now)
 
     def submit(self, request: Request, now: float | None = None, *, at_once: bool = False) -> bytes:
         """Takes a call; `now` is needed if it has a timeout or may go `at_once`, which says that the engine could
@@ -241,7 +228,7 @@ class Session:
         """The addresses of the name that `Resolve` asked for."""
         if conn == self._conn and self.phase is Phase.RESOLVING:
             assert self._address is not None
-            self._servers.resolved(self._address.endpoint, ips)
+            self._rounds.resolved(self._address.endpoint, ips)
             self._next_attempt(now)
 
     def connection_made(self, conn: int, now: float) -> None:
@@ -283,11 +270,11 @@ class Session:
         self.requests.expire(now)
         if self.phase is Phase.SERVING:
             self._check_link(now)
-        elif self._retry_at is not None:
-            if now >= self._retry_at:
-                self._begin_round(None, now)
+        elif self._rounds.retry_at is not None:
+            if now >= self._rounds.retry_at:
+                self._begin_round(now)
         elif self.phase is not Phase.IDLE and now >= self._attempt_deadline:
-            self._slow_round = True
+            self._rounds.ran_out_of_time()
             self._drop(self._attempt_timed_out(), now)
         if self.state is State.SUSPENDED and now >= self.liveness.lost_at:
             self._announce(State.LOST, self._lost_locally(now))
@@ -320,7 +307,7 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is to be called at the latest; `None`: not before the next input."""
-        deadlines = [self.requests.next_deadline(), self._retry_at]
+        deadlines = [self.requests.next_deadline(), self._rounds.retry_at]
         if self.phase is Phase.SERVING:
             deadlines.append(self.liveness.next_deadline() if self._grace_until is None else self._grace_until)
         elif self.phase is not Phase.IDLE:
@@ -375,14 +362,13 @@ class Session:
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
-    def _begin_round(self, lost: Address | None, now: float) -> None:
-        self._retry_at = None
-        self._servers.begin_round(lost)
+    def _begin_round(self, now: float) -> None:
+        self._rounds.begin()
         self._next_attempt(now)
 
     def _next_attempt(self, now: float) -> None:
         """Tries the next address of the round, or waits when there is none left."""
-        target = self._servers.next_target()
+        target = self._rounds.next_target()
         if target is None:
             self._round_failed(now)
             return
@@ -402,28 +388,19 @@ class Session:
     def _round_failed(self, now: float) -> None:
         self.phase = Phase.IDLE
         self._address = None
-        if self._slow_round:
-            # Servers that refuse at once need no more time; those that don't answer may.
-            self._slow_rounds += 1
-            self._slow_round = False
-        self._retry_at = now + self._backoff.next_delay()
+        self._rounds.end(now)
         if self.state is State.CONNECTING:
-            self.actions.append(RoundFailed(list(self._failures.items())))
+            self.actions.append(RoundFailed(list(self._rounds.failures.items())))
 
     def _attempt_budget(self) -> float:
-        """Time for one address, handshake included. Short, so that one dead server costs little of the session's
-        time; twice as long after each round in which some did not answer at all, in case they are merely slow."""
-        timeout = self.liveness.timeout
-        first = timeout / 3 if self.state is State.CONNECTING else min(timeout / 6, _LONGEST_FIRST_ATTEMPT)
-        longest = max(timeout * 2 / 3, _SHORTEST_ATTEMPT)
-        return min(max(first, _SHORTEST_ATTEMPT) * 2.0 ** min(self._slow_rounds, 8), longest)
+        return self._rounds.budget(self.liveness.timeout, is_first=self.state is State.CONNECTING)
 
     def _attempt_timed_out(self) -> LinkError:
         return HandshakeTimeoutError(f"{_MISSING[self.phase]} in {self._attempt_budget():.3g} s")
 
     def failures(self) -> list[tuple[str, BaseException]]:
         """Why each server did not connect so far; the one that is being tried comes last."""
-        failures = dict(self._failures)
+        failures = self._rounds.failures
         if self.phase in _MISSING:
             failures[str(self._address)] = HandshakeTimeoutError(f"{_MISSING[self.phase]} so far")
         return list(failures.items())
@@ -440,7 +417,7 @@ class Session:
         if self.phase is not Phase.IDLE:
             self.actions.append(HangUp(self._conn))
         self._forget_link()
-        self._retry_at = None
+        self._rounds.stop()
 
     def _forget_link(self) -> None:
         self._conn += 1
@@ -455,7 +432,7 @@ class Session:
         phase, address = self.phase, self._address
         self._forget_link()
         if phase is not Phase.SERVING:
-            self._failures[str(address)] = reason
+            self._rounds.failed(address, reason)
             if self._closing:
                 self.abort(now)
             else:
@@ -468,16 +445,9 @@ class Session:
             self.abort(now)
             return
         self._announce(State.SUSPENDED, reason)
-        if now - self._serving_since >= _GOOD_CONNECTION:
-            self._slow_rounds = 0
-            self._failures.clear()
-            self._backoff.reset()
-            self._begin_round(address, now)
-        else:
-            # A server that takes sessions and drops them at once has not earned a new round: were each such loss
-            # to start one, the client would spin.
-            self._failures[str(address)] = reason
-            self._next_attempt(now)
+        assert address is not None
+        self._rounds.begin_after(address, reason, now - self._serving_since)
+        self._next_attempt(now)
 
     def _blame_for(self, error: FrameTooLargeError) -> None:
         """A frame over our limit: if it answers the first request in flight, that one is not repeated."""
@@ -523,7 +493,7 @@ class Session:
         self.session_id = 0
         self.password = b""
         assert self._address is not None
-        self._servers.again(self._address)
+        self._rounds.again(self._address)
         self._hang_up()
         self._next_attempt(now)
 

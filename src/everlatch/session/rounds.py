@@ -1,0 +1,105 @@
+"""How a server is looked for: in rounds over all of them, with a budget for each, and a pause only between rounds.
+
+Rules:
+1. A round tries every address once (`servers` has the order). Only after a whole round that failed comes a pause
+   (`backoff`): never while an untried server is left.
+2. The time for one address is short, so that one dead server costs little of the session's time; it doubles after
+   each round in which some did not answer at all, in case they are merely slow. Who refuses at once needs no more.
+3. A connection that lived for a while was worth having: after it everything begins anew. One that was dropped at once
+   has not earned a new round: were each such loss to start one, the client would spin.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from everlatch.session.backoff import Backoff
+from everlatch.session.servers import Servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from random import Random
+
+    from everlatch.paths import Endpoint
+    from everlatch.session.servers import Address
+
+__all__ = ["Rounds"]
+
+_SHORTEST: Final = 0.25
+_LONGEST_FIRST: Final = 1.0
+"""Seconds, after a loss, until the next server is tried. While an ensemble elects its leader, servers have been seen to
+accept a connection and its handshake and never answer: with a long session timeout, T/6 was lost at each of them."""
+_MOST_DOUBLINGS: Final = 8
+_GOOD_CONNECTION: Final = 1.0
+"""Rule 3, seconds."""
+
+
+class Rounds:
+    """The rounds of one client. Times are in seconds."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], rng: Random, *, shuffle: bool) -> None:
+        self.retry_at: float | None = None
+        """When the next round begins; `None`: one is under way, or nothing is looked for."""
+        self._servers = Servers(endpoints, rng, shuffle=shuffle)
+        self._backoff = Backoff(rng)
+        self._failures: dict[str, BaseException] = {}
+        self._is_slow = False
+        """Whether an address of this round ran out of time."""
+        self._slow_rounds = 0
+
+    @property
+    def failures(self) -> dict[str, BaseException]:
+        """Why each server was left last, since the last good connection."""
+        return dict(self._failures)
+
+    def begin(self, lost: Address | None = None) -> None:
+        """A round; `lost` is the address whose connection has just ended, if there was one."""
+        self.retry_at = None
+        self._servers.begin_round(lost)
+
+    def begin_after(self, lost: Address, reason: BaseException, lived: float) -> None:
+        """After a connection that was lost: a new round, or the rest of the present one. Rule 3."""
+        if lived >= _GOOD_CONNECTION:
+            self._slow_rounds = 0
+            self._failures.clear()
+            self._backoff.reset()
+            self.begin(lost)
+        else:
+            self.failed(lost, reason)
+
+    def stop(self) -> None:
+        """Nothing is looked for."""
+        self.retry_at = None
+
+    def next_target(self) -> Endpoint | Address | None:
+        """As `Servers.next_target`."""
+        return self._servers.next_target()
+
+    def resolved(self, endpoint: Endpoint, ips: Iterable[str]) -> None:
+        """As `Servers.resolved`."""
+        self._servers.resolved(endpoint, ips)
+
+    def again(self, address: Address) -> None:
+        """As `Servers.again`."""
+        self._servers.again(address)
+
+    def failed(self, address: Address | None, reason: BaseException) -> None:
+        """That is why this one is left."""
+        self._failures[str(address)] = reason
+
+    def ran_out_of_time(self) -> None:
+        """The present address did not answer within its budget."""
+        self._is_slow = True
+
+    def end(self, now: float) -> None:
+        """There was nobody left to try: a pause."""
+        if self._is_slow:
+            self._slow_rounds += 1
+            self._is_slow = False
+        self.retry_at = now + self._backoff.next_delay()
+
+    def budget(self, session_timeout: float, *, is_first: bool) -> float:
+        """Seconds for one address, handshake included; `is_first`: before the first connection. Rule 2."""
+        first = session_timeout / 3 if is_first else min(session_timeout / 6, _LONGEST_FIRST)
+        longest = max(session_timeout * 2 / 3, _SHORTEST)
+        return min(max(first, _SHORTEST) * 2.0 ** min(self._slow_rounds, _MOST_DOUBLINGS), longest)
