@@ -12,6 +12,8 @@ deadline. It imports `wire/` and what lies below, nothing else.
     rearming     the frames that arm all watches again after a reconnect
     watching     all of them together, and what is asked of servers for them
     liveness     when to ping, when a link is silent, when the session must be assumed lost
+    lease        until when the session certainly lives
+    rounds       how a server is looked for: budgets, and pauses between rounds
     servers      which server to try next
     backoff      how long to wait after a whole round has failed
     actions      what the session asks its engine to do

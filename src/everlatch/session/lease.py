@@ -54,16 +54,19 @@ class Lease:
         """Until when the session certainly lives; 0: that was never proven, or the session is over."""
         self.lapses = 0
         """How often it was not extended in time: whoever rests on it has to look again."""
+        self.lag = 0.0
+        """D, for the server in use. May become smaller at any time."""
         self._drift = drift
         self._strict = strict
         self._longest = 0.0
         """T, as it was granted with the session."""
         self._timeout = 0.0
-        self._lag = 0.0
-        self._base: deque[float] = deque(maxlen=2)
-        """The two newest send times that have certainly been counted by any commit sent from now on."""
+        self._counted: deque[float] = deque(maxlen=2)
+        """The two newest send times that count for any commit sent from now on; none: there is no connection."""
         self._answers: deque[tuple[float, float]] = deque()
         """(r, s) of later ones, oldest first."""
+        self._commits: deque[tuple[float, float]] = deque()
+        """Those under way: when each was sent, and max(E) for it."""
         self._first_commit: float | None = None
         """After a lapse: when the first of the two commits was sent."""
 
@@ -71,58 +74,65 @@ class Lease:
 
     def new_session(self, timeout: float) -> None:
         """A session begins: nothing is proven of it."""
-        self._longest = timeout
         self.session_over()
+        self._longest = timeout
 
     def session_over(self) -> None:
         """Nothing may rest on it any more."""
-        self.end = 0.0
-        self._first_commit = None
         self.disconnected()
+        self.end = 0.0
 
     def connected(self, sent_at: float, timeout: float, lag: float) -> None:
         """A connection of the session, whose ConnectRequest was sent at `sent_at`; `lag` is D for this server."""
         self.disconnected()
         self._timeout = min(timeout, self._longest)
-        self._lag = lag
-        self._base.extend((sent_at, sent_at))
+        self.lag = lag
+        self._counted.extend((sent_at, sent_at))
 
     def disconnected(self) -> None:
         """The connection is gone; what was proven stays."""
-        self._base.clear()
+        self._counted.clear()
         self._answers.clear()
+        self._commits.clear()
         self._first_commit = None
 
-    # -- what is answered
+    # -- what is asked and answered
 
     def answered(self, sent_at: float, now: float) -> None:
         """A request was answered: sent then, received now."""
         answers = self._answers
-        if not answers or now - answers[-1][0] >= self._lag / _SAMPLES_PER_LAG:
+        if not answers or now - answers[-1][0] >= self.lag / _SAMPLES_PER_LAG:
+            self._count(now)
             answers.append((now, sent_at))
 
-    def committed(self, sent_at: float, now: float) -> bool:
-        """A commit was answered. Whether the lease runs now."""
-        if not self._base:
-            return self.runs(now)
-        self._count_until(sent_at - self._lag)
-        if self.end and now >= self.end and self._first_commit is None:
-            self.lapses += 1
-            self._first_commit = sent_at
-        if self._first_commit is not None and sent_at < self._first_commit + self._lag:
-            return False
+    def commit_sent(self, now: float) -> None:
+        """A commit goes out now."""
+        self._count(now)
+        self._commits.append((now, self._counted[0 if self._strict else -1]))
+
+    def committed(self, now: float) -> None:
+        """The oldest commit under way has been decided: its answer came now."""
+        sent_at, newest = self._commits.popleft()
+        if self.end and now >= self.end:
+            if self._first_commit is None:
+                self.lapses += 1
+                self._first_commit = sent_at
+            if sent_at < self._first_commit + self.lag or newest + self._length <= now:
+                return
         self._first_commit = None
-        newest = self._base[0] if self._strict else self._base[-1]
-        self.end = max(self.end, newest + self._timeout * (1.0 - self._drift))
-        return self.runs(now)
+        self.end = max(self.end, newest + self._length)
 
     def runs(self, now: float) -> bool:
         """Whether it does."""
         return now < self.end
 
-    def _count_until(self, received: float) -> None:
-        """Answers that came by then count from now on."""
-        while self._answers and self._answers[0][0] <= received:
+    @property
+    def _length(self) -> float:
+        return self._timeout * (1.0 - self._drift)
+
+    def _count(self, now: float) -> None:
+        """What was answered longer than the lag ago counts for what is sent from now on."""
+        while self._answers and self._answers[0][0] <= now - self.lag:
             sent_at = self._answers.popleft()[1]
-            if sent_at > self._base[-1]:
-                self._base.append(sent_at)
+            if sent_at > self._counted[-1]:
+                self._counted.append(sent_at)
