@@ -122,6 +122,10 @@ class Lease:
         self._first_commit = None
         self.end = max(self.end, newest + self._length)
 
+    def commit_refused(self) -> None:
+        """The oldest commit under way proved nothing."""
+        self._commits.popleft()
+
     def runs(self, now: float) -> bool:
         """Whether it does."""
         return now < self.end

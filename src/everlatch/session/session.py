@@ -41,6 +41,7 @@ from everlatch.errors import (
     ReplyTooLargeError,
     ServerError,
     SessionExpiredError,
+    SessionMovedError,
     SilentLinkError,
     TruncatedError,
     UnexpectedReplyError,
@@ -50,6 +51,7 @@ from everlatch.errors import (
 from everlatch.paths import Endpoint, strip_chroot
 from everlatch.session.actions import Action, Announce, Closed, Dial, HangUp, Resolve, RoundFailed
 from everlatch.session.credentials import Credentials
+from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
 from everlatch.session.requests import Operation, Request, Requests, no_result
 from everlatch.session.rounds import Rounds
@@ -62,6 +64,7 @@ from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
 from everlatch.wire.headers import REPLY_HEADER, frame_request
+from everlatch.wire.multi import CheckPart, ErrorResult, decode_multi_reply, encode_multi_request
 from everlatch.wire.watch_records import decode_watcher_event
 
 if TYPE_CHECKING:
@@ -96,10 +99,20 @@ class SessionOptions(NamedTuple):
     max_queued_calls: int = 100_000
     max_queued_bytes: int = 1 << 26
     max_reply_size: int = 1 << 26
+    lease_drift: float = 0.02
+    lease_strict: bool = False
+    lease_jitter: float = 0.25
+    tick: float | None = None
+    """Of the servers, if known."""
 
 
 _CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, no_result)
 _PING = frame_request(XID_PING, Op.PING, b"")
+_COMMIT = Operation("commit", Op.MULTI, decode_multi_reply)
+_COMMIT_BODY = encode_multi_request([CheckPart("/", -1)])
+"""Changes nothing, and has to be decided all the same."""
+_COMMITS_PER_TIMEOUT = 12
+_OVER = frozenset({SessionExpiredError.code, SessionMovedError.code})
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
 _NO_NODE = -101
@@ -136,6 +149,10 @@ class Session:
         self.watching = Watching(self._fire, self._ask, self._is_one_shot_coming)
         self.credentials = Credentials()
         self.liveness = Liveness(options.session_timeout)
+        self.lease = Lease(drift=options.lease_drift, strict=options.lease_strict)
+        self._leased = 0
+        """How many rest on the lease."""
+        self._commit_at = 0.0
         self._rounds = Rounds(options.endpoints, rng, shuffle=options.shuffle)
         # Output that waits for the engine.
         self.actions: deque[Action] = deque()
@@ -270,6 +287,8 @@ class Session:
         self.requests.expire(now)
         if self.phase is Phase.SERVING:
             self._check_link(now)
+            if self._leased and now >= self._commit_at:
+                self._commit(now)
         elif self._rounds.retry_at is not None:
             if now >= self._rounds.retry_at:
                 self._begin_round(now)
@@ -298,6 +317,9 @@ class Session:
 
     def _take_urgent(self, now: float) -> list[bytes]:
         urgent, self._urgent = self._urgent, []
+        for item in urgent:
+            if isinstance(item, Request) and item.operation is _COMMIT:
+                self.lease.commit_sent(now)
         return [self.requests.send_now(item, now) if isinstance(item, Request) else item for item in urgent]
 
     @property
@@ -310,6 +332,8 @@ class Session:
         deadlines = [self.requests.next_deadline(), self._rounds.retry_at]
         if self.phase is Phase.SERVING:
             deadlines.append(self.liveness.next_deadline() if self._grace_until is None else self._grace_until)
+            if self._leased:
+                deadlines.append(self._commit_at)
         elif self.phase is not Phase.IDLE:
             deadlines.append(self._attempt_deadline)
         if self.state is State.SUSPENDED:
@@ -426,6 +450,7 @@ class Session:
         self._reader = FrameReader(self._options.max_reply_size)
         self._grace_until = None
         self.credentials.disconnected()
+        self.lease.disconnected()
 
     def _link_down(self, reason: BaseException, now: float) -> None:
         """The connection is gone: settles what was on it, tells, and goes on to the next server."""
@@ -475,9 +500,11 @@ class Session:
         if not self.session_id:
             self.session_id = response.session_id
             self.generation += 1
+            self.lease.new_session(response.timeout_ms / 1000)
         self.password = response.password
         self.connections += 1
         self.liveness.connected(self._handshake_sent_at, now, response.timeout_ms / 1000)
+        self.lease.connected(self._handshake_sent_at, self.liveness.timeout, self._touch_lag(None))
         self.phase = Phase.AUTHENTICATING
         self._urgent += self.credentials.replay()
         self._serve_when_authenticated(now)
@@ -490,6 +517,7 @@ class Session:
         if self.state is State.SUSPENDED:
             self._announce(State.LOST, reason)
         self.requests.fail_bound(self.generation)
+        self.lease.session_over()
         self.session_id = 0
         self.password = b""
         assert self._address is not None
@@ -504,6 +532,8 @@ class Session:
         self._serving_since = now
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
         self.watching.rearm()
+        if self._leased:
+            self._commit(now)
         if self._announced_id and self._announced_id != self.session_id:
             self._announce(State.RENEWED, None)
         self._announce(State.CONNECTED, None)
@@ -532,7 +562,9 @@ class Session:
                         answered = in_flight.popleft()
                         self._replies += 1
                         call = answered.call
-                        if err or call is None:
+                        if answered.operation is _COMMIT:
+                            self._commit_answered(err, buf, start + _REPLY_HEADER_SIZE, end, now)
+                        elif err or call is None:
                             self._answer_otherwise(answered, err, now)
                             if err == _AUTHENTICATE_FIRST:
                                 self._leave_who_demands_authentication(answered)
@@ -551,6 +583,7 @@ class Session:
         finally:  # what was answered was answered, though a later frame may have ended the connection
             if answered is not None:
                 self.liveness.answered(answered.sent_at, now)
+                self.lease.answered(answered.sent_at, now)
         self.liveness.received(now, unanswered=bool(in_flight))
 
     def _answer(self, request: Request, call: Completion, buf: bytes, pos: int, end: int) -> None:
@@ -647,6 +680,7 @@ class Session:
             raise server_error(err, "ping")
         self._note_zxid(zxid)
         self.liveness.answered(max(self.liveness.proven, self.liveness.ping_sent_at), now)
+        self.lease.answered(self.liveness.ping_sent_at, now)
         self.liveness.ping_sent_at = None
 
     def _handle_auth(self, err: int, now: float) -> None:
@@ -712,6 +746,48 @@ class Session:
             f"no answer for {now - self.liveness.proven:.3g} s: session {hex_id(self.session_id)} "
             f"must be assumed gone, its timeout is {self.liveness.timeout:g} s"
         )
+
+    # -- the lease -------------------------------------------------------------------------------------------------
+
+    def hold_lease(self, now: float) -> None:
+        """Somebody rests on the lease: it is extended until `release_lease`."""
+        self._leased += 1
+        if self._leased == 1 and self.phase is Phase.SERVING:
+            self._commit(now)
+
+    def release_lease(self) -> None:
+        """He does no more."""
+        self._leased -= 1
+
+    @property
+    def lease_end(self) -> float:
+        """Until when the session certainly lives; 0: that isn't known, or its end was asked for."""
+        return 0.0 if self._closing else self.lease.end
+
+    def server_told(self, conn: int, mode: str) -> None:
+        """What the server of a connection is, as `srvr` tells it. Touches take less time through some than others."""
+        if conn == self._conn:
+            self.lease.lag = self._touch_lag(mode)
+
+    def _touch_lag(self, mode: str | None) -> float:
+        """How long it takes until the leader has counted what this server has answered. Servers grant no timeout
+        below two ticks, unless told to: that bounds a tick that isn't known."""
+        if mode in ("leader", "standalone"):
+            return 0.0
+        tick = self._options.tick or self.liveness.timeout / 2
+        return (tick / 2 if mode == "follower" else tick) + self._options.lease_jitter
+
+    def _commit(self, now: float) -> None:
+        self._commit_at = now + self.liveness.timeout / _COMMITS_PER_TIMEOUT
+        self._urgent.append(Request(None, _COMMIT, "/", _COMMIT_BODY))
+
+    def _commit_answered(self, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
+        """One whose check failed was decided as well, unless the session was what failed."""
+        results = [] if err else decode_multi_reply(buf, pos, end)
+        if err or any(isinstance(result, ErrorResult) and result.code in _OVER for result in results):
+            self.lease.commit_refused()
+        else:
+            self.lease.committed(now)
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
