@@ -21,6 +21,7 @@ from everlatch.engine.audience import Audience
 from everlatch.engine.call import Call
 from everlatch.engine.clock import clock_of
 from everlatch.engine.dispatch import Dispatcher, Lane
+from everlatch.engine.lease_keeper import LeaseKeeper
 from everlatch.engine.lookups import Lookups
 from everlatch.engine.server_version import ServerVersions
 from everlatch.engine.transport import Dialer, Link, TcpDialer, link_type
@@ -42,7 +43,7 @@ from everlatch.errors import (
     hex_id,
 )
 from everlatch.paths import Endpoint
-from everlatch.session.actions import Announce, Closed, Dial, HangUp, Resolve, RoundFailed
+from everlatch.session.actions import Announce, Closed, Dial, HangUp, LeaseGranted, Resolve, RoundFailed
 from everlatch.session.requests import Operation, Request
 from everlatch.session.session import Phase, Session, SessionOptions
 from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
@@ -121,6 +122,7 @@ class Engine:
         self._audience = Audience()
         self.versions = ServerVersions(self)
         """Tells operations that older servers lack whether the server in use has them."""
+        self.lease = LeaseKeeper(self)
         self._watch_subscriptions: dict[WatchSubscription, None] = {}
 
     # -- calls -----------------------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ class Engine:
         call.request = request
         call.requests = self._requests
         call.waiter = None
-        self._pump()
+        self.pump()
         return call
 
     def add_credentials(self, scheme: str, body: bytes) -> None:
@@ -237,7 +239,7 @@ class Engine:
         self.session.start(self._clock())
         if wait:
             self._start_waiter = loop.create_future()
-        self._pump()
+        self.pump()
         if self._start_waiter is not None:
             await self._wait_started(self._start_waiter)
 
@@ -280,7 +282,7 @@ class Engine:
     async def _close(self, timeout: float | None) -> None:
         assert self._closed is not None
         self.session.close(self._clock())
-        self._pump()
+        self.pump()
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._closed)
@@ -290,7 +292,7 @@ class Engine:
 
     def _abort(self) -> None:
         self.session.abort(self._clock())
-        self._pump()
+        self.pump()
 
     async def _all_closed(self) -> None:
         """Waits until no socket or task of ours is left; the transports were aborted, so it takes a loop turn."""
@@ -298,6 +300,7 @@ class Engine:
             task.cancel()
         if self._attempts or self._open:
             await asyncio.wait([*self._attempts.values(), *self._open], timeout=1.0)
+        await self.lease.close()
         await self.versions.close()
 
     # -- states ----------------------------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ class Engine:
         self._watch_subscriptions.pop(subscription, None)
         self.session.leave_watch(kind, path, callback)
         if self.session.state not in FINAL_STATES:
-            self._pump()
+            self.pump()
 
     async def wait_connected(self, timeout: Timeout) -> None:
         """See `Client.wait_connected`."""
@@ -364,11 +367,11 @@ class Engine:
             link.abort()
             reason = ConnectFailedError("nobody listens there: the connection reached our own socket")
             self.session.connection_lost(link.conn, reason, self._clock())
-            self._pump()
+            self.pump()
             return
         self._link = link
         self.session.connection_made(link.conn, self._clock())
-        self._pump()
+        self.pump()
 
     def link_received(self, link: Link, data: bytes) -> None:
         """Bytes have come."""
@@ -382,7 +385,7 @@ class Engine:
             if len(self._requests.in_flight) >= _BATCHING_FROM:
                 self._pause_reading(link)
             if session.has_output:
-                self._pump()
+                self.pump()
             elif self._timer is None or self._timer_at > now + session.liveness.ping_interval:
                 self._look_after_timer(now, acted=False)
         finally:
@@ -416,20 +419,20 @@ class Engine:
             self._link = None
         self._open.discard(link.closed)
         self.session.connection_lost(link.conn, _loss(error), self._clock())
-        self._pump()
+        self.pump()
 
     def link_writable(self, link: Link) -> None:
         """The transport takes bytes again."""
         if self._link is link:
-            self._pump()
+            self.pump()
 
     # -- the pump --------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        self._pump()
+        self.pump()
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """After any input: performs what the session asks for, sends, and looks after the timer."""
         acted = bool(self.session.actions)
         while self.session.actions:
@@ -478,7 +481,7 @@ class Engine:
         if late > _BLOCKED:
             logger.warning("the event loop was blocked for %.3g s: something in this process holds it up", late)
         self.session.handle_timer(now)
-        self._pump()
+        self.pump()
 
     def _pause_reading(self, link: Link) -> None:
         transport = link.transport
@@ -509,6 +512,8 @@ class Engine:
                 self._hang_up(conn)
             case RoundFailed(failures):
                 self._round_failed(failures)
+            case LeaseGranted():
+                self.lease.granted()
             case Closed():
                 self._finish()
             case _:
@@ -536,7 +541,7 @@ class Engine:
             failed = ConnectFailedError(f"connecting to {request.address} failed: {describe(error)}")
             failed.__cause__ = error
             self.session.connection_lost(request.conn, failed, self._clock())
-            self._pump()
+            self.pump()
         finally:
             # Loops close a socket that did not get connected, and some (uvloop) ask for the link before. One that did
             # is closed by whoever hung up.
@@ -557,7 +562,7 @@ class Engine:
             self.session.connection_lost(request.conn, failed, self._clock())
         else:
             self.session.resolved(request.conn, ips, self._clock())
-        self._pump()
+        self.pump()
 
     def _hang_up(self, conn: int) -> None:
         link = self._link
@@ -581,6 +586,7 @@ class Engine:
             self._lookups.forget()
         if change.state in CONNECTED_STATES:
             self._wake(None)
+            self.lease.connected()
         elif change.state in FINAL_STATES:
             self._wake(change)
             self._end_watches(change)

@@ -18,7 +18,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from everlatch.admin import ServerVersion, parse_version, srvr
+from everlatch.admin import parse_version, srvr
 from everlatch.errors import (
     CallTimeoutError,
     EverlatchError,
@@ -31,6 +31,7 @@ from everlatch.session.states import CONNECTED_STATES
 from everlatch.wire.codes import Op
 
 if TYPE_CHECKING:
+    from everlatch.admin import ServerStatus, ServerVersion
     from everlatch.engine.engine import Engine
     from everlatch.paths import Endpoint
     from everlatch.session.requests import Operation
@@ -52,7 +53,7 @@ class ServerVersions:
         self._engine = engine
         self._conn = 0
         """The connection that `_lookup` belongs to."""
-        self._lookup: asyncio.Task[ServerVersion | None] | None = None
+        self._lookup: asyncio.Task[ServerStatus | None] | None = None
 
     async def require(self, operation: str, since: str, *, path: str, timeout: float | None) -> None:
         """Returns when a server is in use that has `operation`, which came with the version `since`, or of which that
@@ -112,11 +113,12 @@ class ServerVersions:
             if session.state not in CONNECTED_STATES:
                 continue  # lost again before it was our turn
             conn = session.conn
-            version = await self._of(conn)
+            status = await self.status_of(conn)
             if session.conn == conn:
-                return version
+                return status.version if status is not None and status.version.numbers else None
 
-    async def _of(self, conn: int) -> ServerVersion | None:
+    async def status_of(self, conn: int) -> ServerStatus | None:
+        """What the server of this connection, the present one, told of itself when it was asked; `None`: nothing."""
         lookup = self._lookup
         if lookup is None or self._conn != conn:
             if lookup is not None:
@@ -128,15 +130,14 @@ class ServerVersions:
         return None if lookup.cancelled() else lookup.result()
 
 
-async def _ask(server: Endpoint | None) -> ServerVersion | None:
+async def _ask(server: Endpoint | None) -> ServerStatus | None:
     if server is None:
         return None
     try:
-        version = (await srvr(server, timeout=_PATIENCE)).version
+        return await srvr(server, timeout=_PATIENCE)
     except Exception as error:  # rule 3, whatever the reason
-        logger.debug("the version of %s is unknown: %s", server, describe(error))
+        logger.debug("nothing is known of %s: %s", server, describe(error))
         return None
-    return version if version.numbers else None
 
 
 def _timed_out(error: CallTimeoutError, timeout: float) -> CallTimeoutError:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from everlatch.session.servers import Address
     from everlatch.types import StateChange
 
-__all__ = ["Action", "Announce", "Closed", "Dial", "HangUp", "Resolve", "RoundFailed"]
+__all__ = ["Action", "Announce", "Closed", "Dial", "HangUp", "LeaseGranted", "Resolve", "RoundFailed"]
 
 
 class Resolve(NamedTuple):
@@ -45,8 +45,12 @@ class RoundFailed(NamedTuple):
     failures: list[tuple[str, BaseException]]
 
 
+class LeaseGranted(NamedTuple):
+    """The lease runs, and did not before."""
+
+
 class Closed(NamedTuple):
     """The session is over: nothing more will come."""
 
 
-Action: TypeAlias = Resolve | Dial | HangUp | Announce | RoundFailed | Closed
+Action: TypeAlias = Resolve | Dial | HangUp | Announce | RoundFailed | LeaseGranted | Closed

@@ -49,7 +49,7 @@ from everlatch.errors import (
     server_error,
 )
 from everlatch.paths import Endpoint, strip_chroot
-from everlatch.session.actions import Action, Announce, Closed, Dial, HangUp, Resolve, RoundFailed
+from everlatch.session.actions import Action, Announce, Closed, Dial, HangUp, LeaseGranted, Resolve, RoundFailed
 from everlatch.session.credentials import Credentials
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
@@ -786,8 +786,11 @@ class Session:
         results = [] if err else decode_multi_reply(buf, pos, end)
         if err or any(isinstance(result, ErrorResult) and result.code in _OVER for result in results):
             self.lease.commit_refused()
-        else:
-            self.lease.committed(now)
+            return
+        did_run = self.lease.runs(now)
+        self.lease.committed(now)
+        if self.lease.runs(now) and not did_run:
+            self.actions.append(LeaseGranted())
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
