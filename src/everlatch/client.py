@@ -61,6 +61,36 @@ class _SessionState(Operations):
         return max(0.0, session.lost_at - self._engine.now())
 
     @property
+    def lease_until(self) -> float:
+        """Until when the session certainly lives, whatever happens: seconds on `CLOCK_BOOTTIME`; 0: that isn't known.
+
+        Later than that it may have ended, though `state` and `session_time_left` still say otherwise: a server that is
+        cut off from its ensemble answers pings for a while. It is known while somebody rests on it (`hold_lease`), and
+        holds for clock rates that differ by 2 % at most. `everlatch.session.lease` has the rule, and why it is safe.
+        """
+        return self._engine.lease.end
+
+    @property
+    def lease_time_left(self) -> float:
+        """Seconds until `lease_until`, by the clock now; 0 when that has passed."""
+        return self._engine.lease.time_left
+
+    @property
+    def lease_lapses(self) -> int:
+        """For recipes: how often the lease ended before it was extended. What was granted before has to be looked at
+        anew."""
+        return self._engine.lease.lapses
+
+    def hold_lease(self) -> Callable[[], None]:
+        """For recipes: has the lease kept running, by a commit every twelfth of the session timeout, until what this
+        returns is called. Raises `ClientClosedError` and the like."""
+        return self._engine.lease.hold()
+
+    async def wait_lease(self) -> None:
+        """For recipes: returns when the lease runs. Somebody has to hold it. Raises `ClientClosedError` and its like."""
+        await self._engine.lease.wait_running()
+
+    @property
     def connections(self) -> int:
         """How many connections there have been, the present one included."""
         return self._engine.session.connections

@@ -79,7 +79,7 @@ def test_everyone_but_the_first_is_behind_exactly_the_one_before(names: list[str
     first, *others = in_order = sorted(names, key=curator_key)
     assert place_of(first, names, MARKER) == First()
     for before, name in zip(in_order, others, strict=False):
-        assert place_of(name, names, MARKER) == Behind(before)
+        assert place_of(name, names, MARKER) == Behind(before, is_next=before == first)
 
 
 @given(st.lists(members, unique=True), members)

@@ -246,7 +246,7 @@ async def test_no_permission_to_delete(
 
 async def test_a_lost_link_ends_leadership_until_it_is_back(member: Client, proxy: Proxy, path: str) -> None:
     """`SUSPENDED` ends it at once; on the new connection it comes back, with the same node and token."""
-    latch = LeaderLatch(member, path)
+    latch = LeaderLatch(member, path, error_policy="suspended")
     heard = Heard()
     latch.add_listener(heard)
     await latch.start()
@@ -265,7 +265,7 @@ async def test_a_lost_link_ends_leadership_until_it_is_back(member: Client, prox
 
 async def test_a_quick_blip_is_not_overlooked(member: Client, proxy: Proxy, path: str) -> None:
     """The link breaks and is back at once, several times: every loss is told, and the token stays."""
-    latch = LeaderLatch(member, path)
+    latch = LeaderLatch(member, path, error_policy="suspended")
     heard = Heard()
     latch.add_listener(heard)
     await latch.start()

@@ -589,6 +589,7 @@ class Engine:
             self.lease.connected()
         elif change.state in FINAL_STATES:
             self._wake(change)
+            self.lease.ended(self._final_error("waiting for the lease"))
             self._end_watches(change)
         self._audience.tell(change)
         if change.state is State.RENEWED:

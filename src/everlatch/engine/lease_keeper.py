@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from everlatch.engine.engine import Engine
+    from everlatch.errors import EverlatchError
 
 __all__ = ["LeaseKeeper"]
 
@@ -66,8 +67,9 @@ class LeaseKeeper:
         return release
 
     async def wait_running(self) -> None:
-        """Returns when the lease runs: at once, if it does. Somebody has to hold it."""
+        """Returns when the lease runs: at once, if it does. Somebody has to hold it. Raises what calls raise."""
         while not self.time_left:
+            self._engine.check_usable("waiting for the lease")
             waiter = asyncio.get_running_loop().create_future()
             self._waiters[waiter] = None
             try:
@@ -82,6 +84,12 @@ class LeaseKeeper:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def ended(self, error: EverlatchError) -> None:
+        """It will never run again."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def connected(self) -> None:
         """There is another connection."""

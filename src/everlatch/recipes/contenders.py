@@ -23,6 +23,8 @@ class Behind(NamedTuple):
     """The next one ahead: the only one worth watching."""
 
     predecessor: str
+    is_next: bool
+    """Whether that one is the first."""
 
 
 class Missing(NamedTuple):
@@ -50,4 +52,4 @@ def place_of(own: str, names: Iterable[str], marker: str) -> Place:
     if own not in contenders:
         return Missing()
     index = contenders.index(own)
-    return Behind(contenders[index - 1]) if index else First()
+    return Behind(contenders[index - 1], index == 1) if index else First()

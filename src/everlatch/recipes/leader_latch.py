@@ -8,15 +8,14 @@ Rules:
 1. Leadership is granted only when the own node is first *and* belongs to the present session: the node of an old
    session may linger, and would otherwise make two leaders (CURATOR-696).
 2. A member watches its predecessor and its own node. Curator's leader doesn't watch its own; deleting it makes two.
-3. Leadership ends when the link is lost (`SUSPENDED`), and comes back, with the same token, when the node proves to
-   be still there. `is_leader` also reads the clock: a process that was paused doesn't believe.
+3. Leadership rests on the session's lease (`everlatch.session.lease`): it lasts through the loss of a link while the
+   lease runs, and ends with it, before the servers can have ended the session. `is_leader` reads the clock: a process
+   that was paused doesn't believe. After a lapse it takes another look at the node. With `error_policy="suspended"` it
+   ends with the link already, as Curator's does by default.
 4. A create whose reply was lost is found again by its GUID, behind a commit: only that proves that the old connection
    can bring about nothing more.
 5. Closing gives up leadership first, and deletes the node however long that takes; the session's end does it else.
-
-Until leadership rests on a lease, rule 3 is what keeps two members from believing at once: a follower of the ensemble
-that is cut off from its leader still answers pings, and a member connected to it may believe up to the moment when the
-follower gives up. Guard writes that must not happen twice with `token`.
+6. The member next in line holds the lease as well, so that taking over costs one look.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from everlatch.arguments import checked_timeout
 from everlatch.client import Client
@@ -73,6 +72,16 @@ class Participant(NamedTuple):
     is_leader: bool
 
 
+class _Grant(NamedTuple):
+    """Leadership, and what it rests on."""
+
+    generation: int
+    lapses: int
+    """Of the lease."""
+    continuity: int
+    """Of the connection, for who doesn't outlive it."""
+
+
 class LeaderLatch:
     """One member of an election.
 
@@ -83,16 +92,29 @@ class LeaderLatch:
 
     It takes part from `start` (or `async with`) to `close`; after a lost session it takes part again by itself. Ask
     `is_leader` before each step that only the leader may do: leadership can end at any moment.
+
+    `error_policy`: whether leadership lasts while the link is lost, as long as the lease runs ("session"), or ends with
+    the link ("suspended").
     """
 
-    def __init__(self, client: Client, path: str, participant_id: str = "") -> None:
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        participant_id: str = "",
+        *,
+        error_policy: Literal["session", "suspended"] = "session",
+    ) -> None:
         if not isinstance(client, Client):
             raise InvalidTypeError(f"a latch takes part for a Client, not for {client!r}")
         validate_path(path)
         if not isinstance(participant_id, str):
             raise InvalidTypeError(f"a participant id is str, not {type(participant_id).__name__}")
+        if error_policy not in ("session", "suspended"):
+            raise InvalidArgumentError(f'error_policy is "session" or "suspended", not {error_policy!r}')
         self._client = client
         self._path = path
+        self._ends_with_link = error_policy == "suspended"
         self._id = participant_id
         self._data = _encoded(participant_id)
         self._task: asyncio.Task[None] | None = None
@@ -107,8 +129,9 @@ class LeaderLatch:
         self._czxid = 0
         self._in_doubt = False
         """Whether there may be a node under `_prefix` whose name nobody has seen."""
-        # Leadership: granted on a connection, and worth nothing on another one.
-        self._granted_on = 0
+        self._granted: _Grant | None = None
+        self._let_lease_go: Callable[[], None] | None = None
+        """While this member rests on the lease, or is about to."""
         self._error: Exception | None = None
         """Why taking part is refused at the moment."""
         self._watched = ""
@@ -149,6 +172,7 @@ class LeaderLatch:
         if not self._closed:
             self._closed = True
             self._end_leadership()
+            self._rest_no_more()
             if self._task is not None:
                 self._releasing = self._stop(self._task)
             self._notify()
@@ -171,7 +195,7 @@ class LeaderLatch:
     @property
     def is_leader(self) -> bool:
         """Whether this member leads, now, by the clock too."""
-        return self._granted_on != 0 and self._holds(self._granted_on)
+        return self._granted is not None and self._holds(self._granted)
 
     @property
     def token(self) -> int:
@@ -291,21 +315,34 @@ class LeaderLatch:
             self._error = None
             await self._news()
             # One look when the link is back, not one into the queue at its loss and another one then.
-            await self._client.wait_connected(timeout=None)
+            await self._connected()
 
     async def _news(self) -> None:
         """Waits for something to look at; the end of our own time is that too, and nobody else tells of it."""
         while not self._wake.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._client.session_time_left if self._granted_on else None):
+                async with self._while_it_lasts():
                     await self._wake.wait()
-            if self._granted_on and not self.is_leader:
+            if self._granted is not None and not self.is_leader:
                 self._end_leadership()
                 return
 
+    async def _connected(self) -> None:
+        """Waits for the link; leadership may end meanwhile."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with self._while_it_lasts():
+                    await self._client.wait_connected(timeout=None)
+                    return
+            if not self.is_leader:
+                self._end_leadership()
+
+    def _while_it_lasts(self) -> asyncio.Timeout:
+        return asyncio.timeout(None if self._granted is None else self._client.lease_time_left)
+
     async def _look(self, session: SessionClient) -> bool:
         """Finds the own place, and acts on it; `False`: look again at once."""
-        connection = self._client.continuity
+        grant = _Grant(session.generation_bound, self._client.lease_lapses, self._client.continuity)
         own = session.get(self._node, watch=self._on_event, timeout=None)
         try:
             # One round trip for both. A name that is first now stays first: later ones have larger numbers.
@@ -319,6 +356,10 @@ class LeaderLatch:
             self._lose_node()
             return False
         if isinstance(place, Behind):
+            if place.is_next:
+                self._rest()
+            else:
+                self._rest_no_more()
             return await self._watch(session, place)
         assert isinstance(place, First)
         if self._node.rpartition(_MARKER)[2].startswith("-"):
@@ -326,8 +367,34 @@ class LeaderLatch:
                 f"the numbers under {self._path!r} have overflowed, and newer members come before older ones now: "
                 "nobody can lead safely there; let all members elect under another path, or delete this one"
             )
-        self._grant(connection, node.stat.czxid)
+        if not self._client.lease_time_left:
+            self._end_leadership()
+            await self._lease_or_news()
+            return False
+        self._grant(grant, node.stat.czxid)
         return True
+
+    async def _lease_or_news(self) -> None:
+        """Waits until there is a lease to rest on, or something has happened."""
+        self._rest()
+        waits = [asyncio.ensure_future(self._client.wait_lease()), asyncio.ensure_future(self._wake.wait())]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        for wait in done:
+            wait.result()  # raises if there will never be one
+        await self._connected()
+
+    def _rest(self) -> None:
+        if self._let_lease_go is None:
+            self._let_lease_go = self._client.hold_lease()
+
+    def _rest_no_more(self) -> None:
+        if self._let_lease_go is not None:
+            self._let_lease_go()
+            self._let_lease_go = None
 
     async def _watch(self, session: SessionClient, place: Behind) -> bool:
         """Watches the predecessor; `False` if it is gone."""
@@ -398,33 +465,37 @@ class LeaderLatch:
         self._wake.set()
 
     def _on_state(self, change: StateChange) -> None:
-        if change.state is not State.CONNECTED:
+        if self._granted is not None and not self._holds(self._granted):
             self._end_leadership()
         if change.state in (State.CLOSED, State.AUTH_FAILED, State.GAVE_UP):
             self._notify()
         self._wake.set()
 
-    def _holds(self, connection: int) -> bool:
-        """Whether what was read on this connection can be relied on still, by the clock too."""
+    def _holds(self, grant: _Grant) -> bool:
+        """Whether what leadership was granted on is still so, by the clock too."""
         client = self._client
-        return client.state is State.CONNECTED and client.continuity == connection and client.session_time_left > 0
+        if client.generation != grant.generation or client.lease_lapses != grant.lapses:
+            return False
+        if self._ends_with_link and (client.state is not State.CONNECTED or client.continuity != grant.continuity):
+            return False
+        return client.lease_time_left > 0
 
-    def _grant(self, connection: int, czxid: int) -> None:
-        """Unless the link was lost since the reads, or the process paused: then another look follows."""
-        if self._closed or not self._holds(connection):
+    def _grant(self, grant: _Grant, czxid: int) -> None:
+        """Unless the lease has ended since the reads: then another look follows."""
+        if self._closed or not self._holds(grant):
             self._end_leadership()
             self._wake.set()
             return
-        led = self._granted_on != 0
+        led = self._granted is not None
         self._czxid = czxid
-        self._granted_on = connection
+        self._granted = grant
         if not led:
             logger.info("latch %s: member %r leads, token %d", self._path, self._id, czxid)
             self._tell(True)
 
     def _end_leadership(self) -> None:
-        if self._granted_on:
-            self._granted_on = 0
+        if self._granted is not None:
+            self._granted = None
             logger.info("latch %s: member %r leads no more", self._path, self._id)
             self._tell(False)
 
@@ -441,6 +512,7 @@ class LeaderLatch:
 
     def _refused(self, error: Exception) -> None:
         self._end_leadership()
+        self._rest_no_more()
         self._error = error
         self._notify()
 
