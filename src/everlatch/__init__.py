@@ -15,18 +15,39 @@ from everlatch.client import Client, SessionClient
 from everlatch.engine.call import Call
 from everlatch.engine.subscription import Subscription
 from everlatch.engine.watch_subscription import WatchSubscription
+from everlatch.ensemble_tracker import EnsembleTracker
 from everlatch.errors import *  # noqa: F403 (the whole tree, as its own __all__ lists it)
 from everlatch.errors import __all__ as _errors
 from everlatch.multi_read import MultiRead
+from everlatch.server_sources import DnsServers, ServerSource
+from everlatch.session.retry import (
+    AttemptPlan,
+    BoundedExponentialBackoffRetry,
+    ExponentialBackoffRetry,
+    RetryForever,
+    RetryNTimes,
+    RetryPolicy,
+    RetryUntilElapsed,
+)
 from everlatch.transaction import Pending, Transaction
 from everlatch.types import *  # noqa: F403
 from everlatch.types import __all__ as _types
 
 __all__ = [
+    "AttemptPlan",
+    "BoundedExponentialBackoffRetry",
     "Call",
     "Client",
+    "DnsServers",
+    "EnsembleTracker",
+    "ExponentialBackoffRetry",
     "MultiRead",
     "Pending",
+    "RetryForever",
+    "RetryNTimes",
+    "RetryPolicy",
+    "RetryUntilElapsed",
+    "ServerSource",
     "SessionClient",
     "Subscription",
     "Transaction",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import uuid
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -14,10 +15,13 @@ from everlatch.errors import (
     InvalidConnectStringError,
     InvalidTypeError,
     SessionExpiredError,
+    describe,
     hex_id,
 )
 from everlatch.operations import Operations, auth_body
-from everlatch.paths import parse_connect_string
+from everlatch.paths import ConnectString, parse_connect_string
+from everlatch.server_sources import ServerSource, source_endpoints
+from everlatch.session.retry import AttemptPlan, FullJitter
 from everlatch.session.session import SessionOptions
 from everlatch.session.states import CONNECTED_STATES
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, UNSET, State, StateChange, Statistics, Timeout
@@ -26,10 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from everlatch.engine.subscription import Subscription
-    from everlatch.types import Remove, Watch
+    from everlatch.session.retry import RetryPolicy
+    from everlatch.types import Remove, ServerFinding, Watch
 
 __all__ = ["Client", "SessionClient"]
 
+
+logger = logging.getLogger("everlatch")
 
 T = TypeVar("T")
 
@@ -87,7 +94,7 @@ class _SessionState(Operations):
         return self._engine.lease.hold()
 
     async def wait_lease(self) -> None:
-        """For recipes: returns when the lease runs. Somebody has to hold it. Raises `ClientClosedError` and its like."""
+        """For recipes: returns when the lease runs, which somebody has to hold. Raises `ClientClosedError` and such."""
         await self._engine.lease.wait_running()
 
     @property
@@ -172,7 +179,22 @@ class Client(_SessionState):
     `session_timeout`: seconds, asked for; the servers decide. `default_timeout`: seconds, for calls that don't say;
     `None` waits. `start_timeout`: how long `start` keeps trying; `None`: each server once. `close_timeout`: the
     longest that `close` takes. `acl`: for new nodes. `auth`: `(scheme, credentials)`, used on every connection.
-    `shuffle`: whether to try the servers in random order. `max_in_flight`: requests sent and unanswered at a time.
+    `shuffle`: whether to try the servers in random order.
+
+    `servers` may be a `ServerSource` as well (`DnsServers`, `EnsembleServers`, your own), which changes them at run
+    time. `silence_budget`: seconds for which a link may be silent before other servers are asked whether they live
+    (it is left when one does); an eighth of the session timeout if left out. `preventive_search_interval`: seconds
+    between two looks at all servers, so that after a loss the first attempt goes to one that serves. `warm_spare`:
+    keeps a connection to another server ready (servers close those after about 10 s, so it is made anew; each counts
+    against their maxClientCnxns). `link_check_interval`: seconds between two commits that show whether the server
+    still has a quorum behind it.
+
+    `retry_policy` decides after every round over all servers in which none served how long to wait, or to give up
+    (`GAVE_UP`); by default it never does. `time_between_attempts`, `max_consecutive_retries` and
+    `max_reconnect_attempts` make an `AttemptPlan`. `renew_session=False`: when the servers have ended the session
+    nothing is done before `renew()`.
+
+    `max_in_flight`: requests sent and unanswered at a time.
     `max_queued_calls`, `max_queued_bytes`: what may wait to be sent; beyond it calls raise `QueueFullError`.
     `max_request_size`, `max_reply_size`: bytes of a frame; the first must not exceed the servers' jute.maxbuffer.
     `rng`: where all randomness comes from.
@@ -182,7 +204,7 @@ class Client(_SessionState):
 
     def __init__(
         self,
-        servers: str | Sequence[str],
+        servers: str | Sequence[str] | ServerSource,
         *,
         session_timeout: float = 10.0,
         default_timeout: float | None = None,
@@ -191,6 +213,15 @@ class Client(_SessionState):
         acl: Sequence[ACL] = OPEN_ACL_UNSAFE,
         auth: Iterable[tuple[str, bytes]] = (),
         shuffle: bool = True,
+        silence_budget: float | None = None,
+        preventive_search_interval: float | None = None,
+        warm_spare: bool = False,
+        link_check_interval: float | None = None,
+        retry_policy: RetryPolicy | None = None,
+        time_between_attempts: float | None = None,
+        max_consecutive_retries: int | None = None,
+        max_reconnect_attempts: int | None = None,
+        renew_session: bool = True,
         max_in_flight: int = 1000,
         max_queued_calls: int = 100_000,
         max_queued_bytes: int = 1 << 26,
@@ -198,7 +229,13 @@ class Client(_SessionState):
         max_reply_size: int = 1 << 26,
         rng: random.Random | None = None,
     ) -> None:
-        connect_string = parse_connect_string(_joined(servers))
+        source: ServerSource | None = None
+        if isinstance(servers, ServerSource):
+            source = servers
+            connect_string = _from_source(source)
+        else:
+            connect_string = parse_connect_string(_joined(servers))
+        plan = (time_between_attempts, max_consecutive_retries, max_reconnect_attempts)
         options = SessionOptions(
             endpoints=connect_string.endpoints,
             chroot=connect_string.chroot,
@@ -208,6 +245,11 @@ class Client(_SessionState):
             max_queued_calls=_positive("max_queued_calls", max_queued_calls),
             max_queued_bytes=_positive("max_queued_bytes", max_queued_bytes),
             max_reply_size=_positive("max_reply_size", max_reply_size),
+            silence_budget=_interval("silence_budget", silence_budget),
+            retry_policy=_checked_policy(retry_policy, plan),
+            renew=renew_session,
+            link_check_interval=_interval("link_check_interval", link_check_interval),
+            warm_spare=warm_spare,
         )
         self._rng = rng or random.Random()  # noqa: S311 (spreads load and names nodes; guards no secret)
         engine = Engine(
@@ -217,8 +259,11 @@ class Client(_SessionState):
             start_timeout=None if start_timeout is None else checked_timeout(start_timeout),
             close_timeout=checked_timeout(close_timeout),
             max_request_size=_positive("max_request_size", max_request_size),
+            search_interval=_interval("preventive_search_interval", preventive_search_interval),
         )
         super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
+        self._source = source
+        self._stop_following: Remove | None = None
         for scheme, credentials in _pairs(auth):
             engine.add_credentials(scheme, auth_body(scheme, credentials))
 
@@ -244,6 +289,9 @@ class Client(_SessionState):
         and the client is closed. With `wait=False` it returns at once, in `CONNECTING`, and keeps trying. Raises
         `AuthFailedError`; `AlreadyStartedError` or `ClientClosedError` the second time.
         """
+        if self._source is not None and self._stop_following is None:
+            self._stop_following = self._source.on_change(self._follow_source)
+            self._follow_source()
         await self._engine.start(wait=wait)
 
     async def close(self, timeout: Timeout = UNSET) -> None:
@@ -254,7 +302,18 @@ class Client(_SessionState):
         `OutcomeUnknownError`, and the servers expire the session. May be called again, and from several tasks; the
         first call's timeout holds. Cancelling it doesn't stop the closing. Raises `WrongLoopError`.
         """
+        if self._stop_following is not None:
+            self._stop_following()
+            self._stop_following = None
         await self._engine.close(timeout)
+
+    def _follow_source(self) -> None:
+        """The source has changed. One that has no servers, or wrong ones, is not followed there."""
+        assert self._source is not None
+        try:
+            self._engine.update_servers(source_endpoints(self._source))
+        except Exception as error:  # a source is anybody's code
+            logger.error("the servers stay as they are: the source %r failed: %s", self._source, describe(error))
 
     @property
     def session_password(self) -> bytes:
@@ -275,6 +334,36 @@ class Client(_SessionState):
             raise SessionExpiredError("in_session", "/")
         return SessionClient(self._engine, self._chroot, self._default_acl, session.generation)
 
+    def renew(self) -> None:
+        """For a client with `renew_session=False`: lets it begin a new session, once; now, if the present one has
+        ended, else when it has. Raises `NotStartedError`, `ClientClosedError` and such."""
+        self._engine.renew()
+
+    def update_servers(self, servers: str | Sequence[str]) -> None:
+        """Replaces the servers; a chroot can't be changed.
+
+        The server in use is left if it is not among them, and as often as it takes to spread the clients evenly over
+        servers that were added (ZooKeeper's own rule); that waits for what was sent to be answered, and loses no call.
+        Raises `InvalidConnectStringError`.
+        """
+        connect_string = parse_connect_string(_joined(servers))
+        if connect_string.chroot not in ("", self._chroot):
+            raise InvalidConnectStringError(
+                f"servers {servers!r}: the chroot is {self._chroot or '/'!r}, and can't be changed; make a new client"
+            )
+        self._engine.update_servers(connect_string.endpoints)
+
+    async def search_servers(self) -> tuple[ServerFinding, ...]:
+        """Asks every server, over a connection of its own, whether it serves, and how fast; the client prefers those
+        that do from now on. Takes 2 s at most. Raises `NotStartedError`, `ClientClosedError` and such."""
+        self._engine.check_usable("search_servers()")
+        return await self._engine.search.search()
+
+    @property
+    def server_findings(self) -> tuple[ServerFinding, ...]:
+        """What the last search found; empty before the first one (see `preventive_search_interval`)."""
+        return self._engine.search.findings
+
     def new_guid(self) -> str:
         """A random name, from the client's own `rng`: 36 characters, as Curator's protected creates have it."""
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
@@ -294,6 +383,39 @@ def _joined(servers: str | Sequence[str]) -> str:
             f"servers {servers!r}: the chroot stands behind the last server, for all of them"
         )
     return ",".join(servers)
+
+
+def _from_source(source: ServerSource) -> ConnectString:
+    return ConnectString(source_endpoints(source), "")
+
+
+def _checked_policy(policy: RetryPolicy | None, plan: tuple[float | None, int | None, int | None]) -> RetryPolicy:
+    if policy is not None:
+        if any(part is not None for part in plan):
+            raise InvalidArgumentError(
+                "retry_policy takes the place of time_between_attempts, max_consecutive_retries and "
+                "max_reconnect_attempts; give one or the others"
+            )
+        if not callable(getattr(policy, "next_delay", None)):
+            raise InvalidTypeError(f"a retry policy has a method next_delay; {policy!r} has none")
+        return policy
+    between, consecutive, attempts = plan
+    if between is consecutive is attempts is None:
+        return FullJitter()
+    return AttemptPlan(
+        0.0 if between is None else checked_timeout(between),
+        1 if consecutive is None else _positive("max_consecutive_retries", consecutive),
+        None if attempts is None else _positive("max_reconnect_attempts", attempts),
+    )
+
+
+def _interval(name: str, seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    seconds = checked_timeout(seconds)
+    if seconds <= 0:
+        raise InvalidArgumentError(f"{name} is more than 0 seconds, not {seconds!r}")
+    return seconds
 
 
 def _pairs(auth: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:

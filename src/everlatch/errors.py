@@ -194,6 +194,14 @@ class GaveUpError(ClientStateError):
     """The client was told to stop trying to connect, and has stopped."""
 
 
+class HistoryResetError(EverlatchError):
+    """The ensemble has lost data that this client has seen: it was wiped, or restored from a backup.
+
+    The reason of the change to `RENEWED`. The session is gone and watches were re-armed from the beginning; read again
+    what you keep, and write again what must be there.
+    """
+
+
 class WrongLoopError(ClientStateError):
     """A call from another event loop or thread than the one that started the client."""
 
@@ -300,6 +308,10 @@ class HandshakeRefusedError(LinkError):
 
 class SilentLinkError(LinkError):
     """A request or ping went unanswered for longer than the liveness budget."""
+
+
+class ServerLeftError(LinkError):
+    """The client goes to another server: the list of servers has changed, or a better one was found."""
 
 
 class ProtocolError(LinkError):

@@ -25,6 +25,8 @@ __all__ = [
     "Outcome",
     "Permission",
     "Remove",
+    "ServerFinding",
+    "ServerKind",
     "Stat",
     "State",
     "StateChange",
@@ -181,6 +183,33 @@ class StateChange(NamedTuple):
     server: str | None
     """`host:port` in use or being tried, or the one just lost."""
     reason: BaseException | None
+
+
+class ServerKind(enum.Enum):
+    """What a server was found to be when it was asked."""
+
+    READ_WRITE = 1
+    READ_ONLY = 2
+    """Cut off from its quorum, and serving reads."""
+    NOT_SERVING = 3
+    """Up, but starting or without a quorum."""
+    REACHABLE = 4
+    """Up; it tells no more, because its four-letter words are off."""
+    UNREACHABLE = 5
+
+
+class ServerFinding(NamedTuple):
+    """What one server told, asked over a connection of its own."""
+
+    server: str
+    kind: ServerKind
+    round_trip: float | None
+    """Seconds for connection, question and answer; `None`: there was no answer."""
+    mode: str | None
+    """`leader`, `follower`, `observer`, `standalone` or `read-only`, if it told."""
+    zxid: int | None
+    reason: BaseException | None
+    """Why it is not known to serve."""
 
 
 class Statistics(NamedTuple):

@@ -23,6 +23,7 @@ from everlatch.engine.clock import clock_of
 from everlatch.engine.dispatch import Dispatcher, Lane
 from everlatch.engine.lease_keeper import LeaseKeeper
 from everlatch.engine.lookups import Lookups
+from everlatch.engine.server_search import ServerSearch
 from everlatch.engine.server_version import ServerVersions
 from everlatch.engine.transport import Dialer, Link, TcpDialer, link_type
 from everlatch.errors import (
@@ -33,6 +34,7 @@ from everlatch.errors import (
     ConnectFailedError,
     ConnectionClosedByServerError,
     EverlatchError,
+    GaveUpError,
     InvalidTypeError,
     LinkError,
     NotStartedError,
@@ -43,14 +45,24 @@ from everlatch.errors import (
     hex_id,
 )
 from everlatch.paths import Endpoint
-from everlatch.session.actions import Announce, Closed, Dial, HangUp, LeaseGranted, Resolve, RoundFailed
+from everlatch.session.actions import (
+    Announce,
+    AskHistory,
+    AskServers,
+    Closed,
+    Dial,
+    HangUp,
+    LeaseGranted,
+    Resolve,
+    RoundFailed,
+)
 from everlatch.session.requests import Operation, Request
 from everlatch.session.session import Phase, Session, SessionOptions
 from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
 from everlatch.types import UNSET, State, StateChange, Timeout, Unset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from random import Random
 
     from everlatch.engine.call import Waiter
@@ -87,11 +99,13 @@ class Engine:
         start_timeout: float | None,
         close_timeout: float,
         max_request_size: int = MAX_REQUEST_SIZE,
+        search_interval: float | None = None,
         dialer: Dialer | None = None,
     ) -> None:
         self.session = Session(options, rng, self._fire_watches)
         self._requests = self.session.requests
         self._max_queued_calls = options.max_queued_calls
+        self._user_timeout = options.session_timeout * 2 / 3
         self._default_timeout = default_timeout
         self._start_timeout = start_timeout
         self._close_timeout = close_timeout
@@ -102,8 +116,9 @@ class Engine:
         self._clock: Callable[[], float] = _no_clock
         self._dispatcher: Dispatcher | None = None
         self._lookups: Lookups | None = None
-        # The present connection, and attempts that are still being made or taken down.
+        # The present connection, those that may become it, and attempts that are still being made or taken down.
         self._link: Link | None = None
+        self._rivals: dict[int, Link] = {}
         self._attempts: dict[int, asyncio.Task[None]] = {}
         self._open: set[asyncio.Future[None]] = set()
         self._alone: Call[Any] | None = None
@@ -123,6 +138,7 @@ class Engine:
         self.versions = ServerVersions(self)
         """Tells operations that older servers lack whether the server in use has them."""
         self.lease = LeaseKeeper(self)
+        self.search = ServerSearch(self, search_interval)
         self._watch_subscriptions: dict[WatchSubscription, None] = {}
 
     # -- calls -----------------------------------------------------------------------------------------------------
@@ -210,6 +226,24 @@ class Engine:
     def max_queued_calls(self) -> int:
         """How many calls may wait."""
         return self._max_queued_calls
+
+    def renew(self) -> None:
+        """See `Client.renew`."""
+        self.check_usable("renew()")
+        self.session.renew(self._clock())
+        self.hurry()
+
+    def update_servers(self, endpoints: Sequence[Endpoint]) -> None:
+        """See `Client.update_servers`."""
+        self.session.update_servers(endpoints, self._clock())
+        if self._loop is not None and self.session.state not in FINAL_STATES:
+            self.hurry()
+
+    async def resolve(self, endpoint: Endpoint) -> list[str]:
+        """The addresses of a server's name. Raises what `getaddrinfo` raises."""
+        if self._lookups is None:
+            raise self._wrong_loop()
+        return await self._lookups.resolve(endpoint)
 
     def check_usable(self, what: str) -> None:
         """Raises what any call would raise here and now, but for a full queue."""
@@ -300,6 +334,7 @@ class Engine:
             task.cancel()
         if self._attempts or self._open:
             await asyncio.wait([*self._attempts.values(), *self._open], timeout=1.0)
+        await self.search.close()
         await self.lease.close()
         await self.versions.close()
 
@@ -360,7 +395,7 @@ class Engine:
 
     def link_made(self, link: Link) -> None:
         """A connection is there; it may no longer be wanted."""
-        if link.conn != self.session.conn:
+        if not self.session.is_wanted(link.conn):
             link.abort()
             return
         if link.is_to_itself:
@@ -369,7 +404,8 @@ class Engine:
             self.session.connection_lost(link.conn, reason, self._clock())
             self.pump()
             return
-        self._link = link
+        link.give_up_after(self._user_timeout)
+        self._rivals[link.conn] = link
         self.session.connection_made(link.conn, self._clock())
         self.pump()
 
@@ -417,6 +453,7 @@ class Engine:
         """A connection has ended."""
         if self._link is link:
             self._link = None
+        self._rivals.pop(link.conn, None)
         self._open.discard(link.closed)
         self.session.connection_lost(link.conn, _loss(error), self._clock())
         self.pump()
@@ -440,9 +477,18 @@ class Engine:
         if self._alone is not None and self._alone.done():  # by its timeout, or by the end: hold on to it no longer
             self._alone = None
         now = self._clock()
+        if self._link is None and self._rivals:
+            self._link = self._rivals.pop(self.session.conn, None)
         if self._link is not None:
             self._send(self._link, now)
         self._look_after_timer(now, acted=acted)
+
+    def hurry(self) -> None:
+        """`pump`, after an input that may have brought a deadline forward."""
+        self.pump()
+        deadline = self.session.next_deadline()
+        if deadline is not None:
+            self._arm(deadline, self._clock())
 
     def _send(self, link: Link, now: float) -> None:
         if link.writable and link.transport is not None:
@@ -510,6 +556,10 @@ class Engine:
                 self._attempt(conn, self._resolve(action))
             case HangUp(conn):
                 self._hang_up(conn)
+            case AskServers(conn):
+                self.search.doubt(conn)
+            case AskHistory():
+                self.search.ask_history()
             case RoundFailed(failures):
                 self._round_failed(failures)
             case LeaseGranted():
@@ -568,6 +618,9 @@ class Engine:
         link = self._link
         if link is not None and link.conn == conn:
             self._link = None
+        else:
+            link = self._rivals.pop(conn, None)
+        if link is not None:
             link.abort()
             return  # what made it ends by itself; cancelled now, uvloop would never say that the connection is closed
         attempt = self._attempts.get(conn)
@@ -587,6 +640,7 @@ class Engine:
         if change.state in CONNECTED_STATES:
             self._wake(None)
             self.lease.connected()
+            self.search.connected()
         elif change.state in FINAL_STATES:
             self._wake(change)
             self.lease.ended(self._final_error("waiting for the lease"))
@@ -621,6 +675,8 @@ class Engine:
                 continue
             if final is None:
                 waiter.set_result(None)
+            elif waiter is self._start_waiter and final.state is State.GAVE_UP:
+                waiter.set_exception(StartError(self.session.failures()))
             else:
                 waiter.set_exception(self._final_error("waiting for a connection"))
 
@@ -687,6 +743,8 @@ class Engine:
     def _final_error(self, what: str) -> EverlatchError:
         if self.session.state is State.AUTH_FAILED:
             return AuthFailedError(what)
+        if self.session.state is State.GAVE_UP:
+            return GaveUpError(f"{what}: the client has given up; close it")
         return ClientClosedError(f"{what}: the client is closed")
 
 

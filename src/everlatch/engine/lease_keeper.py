@@ -53,7 +53,7 @@ class LeaseKeeper:
         engine.check_usable("the lease")
         self._holders += 1
         engine.session.hold_lease(engine.now())
-        engine.pump()
+        engine.hurry()
         self._ask_what_the_server_is()
         is_held = True
 

@@ -7,6 +7,8 @@ transport whose protocol is the one it was given.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import weakref
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -83,6 +85,15 @@ class Link(asyncio.BaseProtocol):
         """From the loop."""
         self.writable = True
         self._events.link_writable(self)
+
+    def give_up_after(self, seconds: float) -> None:
+        """The kernel reports the link as broken when the peer has acknowledged nothing for so long, if it can."""
+        assert self.transport is not None
+        sock = self.transport.get_extra_info("socket")
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if sock is not None and option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # it is a help, no more: liveness sees the same, later
+                sock.setsockopt(socket.IPPROTO_TCP, option, max(1, round(seconds * 1000)))
 
     @property
     def is_to_itself(self) -> bool:

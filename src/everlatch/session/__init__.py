@@ -15,7 +15,8 @@ deadline. It imports `wire/` and what lies below, nothing else.
     lease        until when the session certainly lives
     rounds       how a server is looked for: budgets, and pauses between rounds
     servers      which server to try next
-    backoff      how long to wait after a whole round has failed
+    retry        how long to wait after a whole round has failed, and when to give up
+    rivals       the attempts beside the present one
     actions      what the session asks its engine to do
     session      the session itself, composed of the above
 """

@@ -9,7 +9,18 @@ if TYPE_CHECKING:
     from everlatch.session.servers import Address
     from everlatch.types import StateChange
 
-__all__ = ["Action", "Announce", "Closed", "Dial", "HangUp", "LeaseGranted", "Resolve", "RoundFailed"]
+__all__ = [
+    "Action",
+    "Announce",
+    "AskHistory",
+    "AskServers",
+    "Closed",
+    "Dial",
+    "HangUp",
+    "LeaseGranted",
+    "Resolve",
+    "RoundFailed",
+]
 
 
 class Resolve(NamedTuple):
@@ -33,6 +44,18 @@ class HangUp(NamedTuple):
     conn: int
 
 
+class AskServers(NamedTuple):
+    """The link is silent: ask the servers whether they live, over connections of their own, for as long as
+    `Session.doubts_link` says so of this connection. Answer with `Session.server_answered`."""
+
+    conn: int
+
+
+class AskHistory(NamedTuple):
+    """Servers refuse us, perhaps because their data was wiped: ask them how far they are. Answer with
+    `Session.server_is_at`."""
+
+
 class Announce(NamedTuple):
     """Tell the listeners."""
 
@@ -53,4 +76,4 @@ class Closed(NamedTuple):
     """The session is over: nothing more will come."""
 
 
-Action: TypeAlias = Resolve | Dial | HangUp | Announce | RoundFailed | LeaseGranted | Closed
+Action: TypeAlias = Resolve | Dial | HangUp | AskServers | AskHistory | Announce | RoundFailed | LeaseGranted | Closed

@@ -4,8 +4,11 @@ Rules, with T the negotiated session timeout:
 1. A ping goes out when nothing was sent for T/6 (at most 10 s), unless the link is waited for already: nothing has come
    since the last request was sent. Any request touches the session and is answered, so a busy link needs none; but
    many answers, or large ones, can take longer to come than a session lives untouched.
-2. A link is silent when something is unanswered and no byte has come for T/3 since. Requests count like pings: a
-   client that only asked on a half-open link would otherwise never notice.
+2. A link is silent when something is unanswered and no byte has come for its budget since. Requests count like pings:
+   a client that only asked on a half-open link would otherwise never notice. The budget is T/8, unless another one is
+   asked for, and doubles up to T/3 whenever a silent link was heard again (a server that pauses now and then), until
+   that has not happened for 10 T. What needs a quorum may take T/3, and pings queue up behind it.
+   Silence is not the end: it is when the link is doubted. At 2 T/3 it is dead.
 3. *Proven* is the send time of the last answered request. At that moment at the earliest the server counted T from
    anew, so at proven + T the session must be assumed lost, whatever the link seems to do.
    (ZooKeeper's own client counts from the last byte *received*, which is later than the server's count.)
@@ -23,13 +26,22 @@ __all__ = ["Liveness"]
 _PINGS_PER_TIMEOUT = 6
 _LONGEST_PING_INTERVAL = 10.0
 _SILENCES_PER_TIMEOUT = 3
+_BUDGETS_PER_TIMEOUT = 8
+_MOST_DOUBLINGS = 16
+_MEMORY = 10
+"""Session timeouts."""
 _LATENESS = 0.05
 
 
 class Liveness:
     """The clockwork of one client; times are in seconds on the clock that the caller passes in."""
 
-    def __init__(self, session_timeout: float) -> None:
+    def __init__(self, session_timeout: float, budget: float | None = None) -> None:
+        self._asked_budget = budget
+        self._doublings = 0
+        self._alarmed_at = 0.0
+        self.waits_for_commit = False
+        """Whether what is unanswered needs a quorum."""
         self._set_timeout(session_timeout)
         self.proven = 0.0
         """Send time of the last answered request of this session."""
@@ -45,8 +57,22 @@ class Liveness:
         self.timeout = timeout
         self.ping_interval = min(timeout / _PINGS_PER_TIMEOUT, _LONGEST_PING_INTERVAL)
         """How long nothing may be sent before a ping is."""
-        self.budget = timeout / _SILENCES_PER_TIMEOUT
-        """How long an unanswered link may be silent."""
+
+    @property
+    def budget(self) -> float:
+        """How long an unanswered link may be silent. Rule 2."""
+        longest = self.timeout / _SILENCES_PER_TIMEOUT
+        if self.waits_for_commit:
+            return longest
+        first = self.timeout / _BUDGETS_PER_TIMEOUT if self._asked_budget is None else self._asked_budget
+        return min(first * 2.0**self._doublings, longest)
+
+    def false_alarm(self, now: float) -> None:
+        """A silent link was heard again."""
+        if now > self._alarmed_at + _MEMORY * self.timeout:
+            self._doublings = 0
+        self._alarmed_at = now
+        self._doublings = min(self._doublings + 1, _MOST_DOUBLINGS)
 
     @property
     def lost_at(self) -> float:
@@ -58,12 +84,15 @@ class Liveness:
         self._set_timeout(timeout)
         self.proven = sent_at
         self.answered_at = 0.0
-        self.waiting_since = self.ping_sent_at = None
+        self.disconnected()
         self._last_sent = now
+        if now > self._alarmed_at + _MEMORY * timeout:
+            self._doublings = 0
 
     def disconnected(self) -> None:
         """The link is gone, and with it everything unanswered."""
         self.waiting_since = self.ping_sent_at = None
+        self.waits_for_commit = False
 
     def sent(self, now: float) -> None:
         """Requests were handed to the transport."""
@@ -79,6 +108,7 @@ class Liveness:
     def received(self, now: float, *, unanswered: bool) -> None:
         """Bytes came; `unanswered`: something still waits for its reply."""
         self.waiting_since = now if unanswered or self.ping_sent_at is not None else None
+        self.waits_for_commit = False
 
     def answered(self, sent_at: float, now: float) -> None:
         """An answer came to what was sent at `sent_at`. Rule 3."""
@@ -106,6 +136,21 @@ class Liveness:
         return now >= self._without_answers_until or (
             self.waiting_since is not None and now >= self.waiting_since + self.budget
         )
+
+    @property
+    def slow_until(self) -> float:
+        """Until when a server that lives may be slow to answer on this link."""
+        return (self.waiting_since or 0.0) + self.timeout / _SILENCES_PER_TIMEOUT
+
+    @property
+    def dead_at(self) -> float:
+        """When the link is dead, whoever lives or not."""
+        silent = self._without_answers_until
+        return silent if self.waiting_since is None else min(silent, self.waiting_since + self.timeout * 2 / 3)
+
+    def is_dead(self, now: float) -> bool:
+        """Rule 2, and rule 3."""
+        return now >= self.dead_at
 
     def next_deadline(self) -> float:
         """When to look again, while connected."""

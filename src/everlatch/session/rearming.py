@@ -47,6 +47,10 @@ class Rearming:
         if self._frozen_zxid is None:
             self._frozen_zxid = last_zxid
 
+    def history_reset(self) -> None:
+        """No zxid seen so far means anything: every node is newer than the frozen one."""
+        self._frozen_zxid = 0
+
     def frames(self, paths: Sequence[Iterable[str]]) -> list[Frame]:
         """The requests to send now, for the paths of each kind in the order of setWatches2; call `answered` for each
         answer."""

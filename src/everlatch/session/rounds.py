@@ -1,8 +1,8 @@
 """How a server is looked for: in rounds over all of them, with a budget for each, and a pause only between rounds.
 
 Rules:
-1. A round tries every address once (`servers` has the order). Only after a whole round that failed comes a pause
-   (`backoff`): never while an untried server is left.
+1. A round tries every address once (`servers` has the order). Only after a whole round that failed comes a pause, or
+   the end, as the policy says (`retry`): never while an untried server is left.
 2. The time for one address is short, so that one dead server costs little of the session's time; it doubles after
    each round in which some did not answer at all, in case they are merely slow. Who refuses at once needs no more.
 3. A connection that lived for a while was worth having: after it everything begins anew. One that was dropped at once
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from everlatch.session.backoff import Backoff
 from everlatch.session.servers import Servers
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from everlatch.paths import Endpoint
+    from everlatch.session.retry import RetryPolicy
     from everlatch.session.servers import Address
 
 __all__ = ["Rounds"]
@@ -37,11 +37,17 @@ _GOOD_CONNECTION: Final = 1.0
 class Rounds:
     """The rounds of one client. Times are in seconds."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], rng: Random, *, shuffle: bool) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], rng: Random, policy: RetryPolicy, *, shuffle: bool) -> None:
         self.retry_at: float | None = None
         """When the next round begins; `None`: one is under way, or nothing is looked for."""
-        self._servers = Servers(endpoints, rng, shuffle=shuffle)
-        self._backoff = Backoff(rng)
+        self.gave_up = False
+        """Whether the policy has ended it."""
+        self.servers = Servers(endpoints, rng, shuffle=shuffle)
+        self._rng = rng
+        self._policy = policy
+        self._retries = 0
+        self._since: float | None = None
+        """When the first one since the last good connection began."""
         self._failures: dict[str, BaseException] = {}
         self._is_slow = False
         """Whether an address of this round ran out of time."""
@@ -52,18 +58,20 @@ class Rounds:
         """Why each server was left last, since the last good connection."""
         return dict(self._failures)
 
-    def begin(self, lost: Address | None = None) -> None:
+    def begin(self, now: float, lost: Address | None = None) -> None:
         """A round; `lost` is the address whose connection has just ended, if there was one."""
         self.retry_at = None
-        self._servers.begin_round(lost)
+        if self._since is None:
+            self._since = now
+        self.servers.begin_round(lost)
 
-    def begin_after(self, lost: Address, reason: BaseException, lived: float) -> None:
+    def begin_after(self, now: float, lost: Address, reason: BaseException, lived: float) -> None:
         """After a connection that was lost: a new round, or the rest of the present one. Rule 3."""
         if lived >= _GOOD_CONNECTION:
             self._slow_rounds = 0
             self._failures.clear()
-            self._backoff.reset()
-            self.begin(lost)
+            self._retries, self._since = 0, None
+            self.begin(now, lost)
         else:
             self.failed(lost, reason)
 
@@ -73,15 +81,15 @@ class Rounds:
 
     def next_target(self) -> Endpoint | Address | None:
         """As `Servers.next_target`."""
-        return self._servers.next_target()
+        return self.servers.next_target()
 
     def resolved(self, endpoint: Endpoint, ips: Iterable[str]) -> None:
         """As `Servers.resolved`."""
-        self._servers.resolved(endpoint, ips)
+        self.servers.resolved(endpoint, ips)
 
     def again(self, address: Address) -> None:
         """As `Servers.again`."""
-        self._servers.again(address)
+        self.servers.again(address)
 
     def failed(self, address: Address | None, reason: BaseException) -> None:
         """That is why this one is left."""
@@ -92,11 +100,15 @@ class Rounds:
         self._is_slow = True
 
     def end(self, now: float) -> None:
-        """There was nobody left to try: a pause."""
+        """There was nobody left to try: a pause, or the end."""
         if self._is_slow:
             self._slow_rounds += 1
             self._is_slow = False
-        self.retry_at = now + self._backoff.next_delay()
+        elapsed = 0.0 if self._since is None else now - self._since
+        delay = self._policy.next_delay(self._retries, elapsed, self._rng)
+        self._retries += 1
+        self.gave_up = delay is None
+        self.retry_at = None if delay is None else now + max(0.0, delay)
 
     def budget(self, session_timeout: float, *, is_first: bool) -> float:
         """Seconds for one address, handshake included; `is_first`: before the first connection. Rule 2."""

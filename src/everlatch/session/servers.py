@@ -7,6 +7,10 @@ Rules:
    to answer, but may be the only one.
 3. The list is shuffled once, so that the clients of one ensemble spread over it, and the addresses of a name
    each time they are resolved.
+4. Addresses that were seen to serve come first, in the order of the list; those that were seen not to, last but for
+   the lost one.
+5. When the list changes, clients spread over the new one: as many move to servers that are new as it takes for all to
+   have the same share, no more (ZooKeeper's own rule, of StaticHostProvider).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from everlatch.paths import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from random import Random
 
 __all__ = ["Address", "Servers", "is_ip_address"]
@@ -57,19 +61,76 @@ class Servers:
         self._pending: deque[Endpoint | Address] = deque()
         self._tried: set[tuple[str, int]] = set()
         self._lost: Address | None = None
-        self._deferred: Address | None = None
+        self._last: list[Address] = []
+        """Whose turn comes when nobody else is left."""
+        self._preferred: list[Address] = []
+        self._avoided: frozenset[tuple[str, int]] = frozenset()
 
     def __len__(self) -> int:
         return len(self._endpoints)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._endpoints)
+
+    def prefer(self, serving: Iterable[Address], others: Iterable[Address]) -> None:
+        """What is known of the servers from now on. Rule 4."""
+        self._preferred = list(serving)
+        self._avoided = frozenset((address.ip, address.port) for address in others)
+
+    def spare(self, used: Address | None) -> Address | None:
+        """Whom to keep in reserve while `used` is in use; `None`: nobody is known."""
+        known = [*self._known(), *(Address(e.host, e.port, e) for e in self._endpoints if is_ip_address(e.host))]
+        keys = {*self._avoided, *([] if used is None else [(used.ip, used.port)])}
+        return next((address for address in known if (address.ip, address.port) not in keys), None)
+
+    def update(self, endpoints: Sequence[Endpoint], used: Address | None) -> bool:
+        """Another list, from the next round on. Whether the server that is in use has to be left. Rule 5."""
+        old, new = list(self._endpoints), list(dict.fromkeys(endpoints))
+        added = [endpoint for endpoint in new if endpoint not in old]
+        kept = [endpoint for endpoint in new if endpoint in old]
+        if self._shuffle:
+            self._rng.shuffle(added)
+            self._rng.shuffle(kept)
+        stays = used is not None and _is_among(used, new)
+        moves, to_added = self._rebalanced(len(old), len(added), len(kept), stays=stays)
+        if used is not None and used.endpoint in kept:  # the next round begins behind it
+            kept.sort(key=used.endpoint.__eq__)
+        self._endpoints = deque([*added, *kept] if to_added else [*kept, *added])
+        self._pending = deque(self._endpoints)
+        self._preferred = [address for address in self._preferred if address.endpoint in new]
+        return used is not None and moves
+
+    def _rebalanced(self, old: int, added: int, kept: int, *, stays: bool) -> tuple[bool, bool]:
+        """Whether to move, and whether to one that is new."""
+        new = added + kept
+        if stays and not kept:  # the same servers by other names, as when a name gives way to its addresses
+            return False, False
+        if new > old:
+            return not stays or self._rng.random() >= old / new, True
+        if stays:
+            return False, False
+        # Of the clients of removed servers so many go to those that were kept that these get their share.
+        share = kept * (old - new) / (new * (old - kept)) if old > kept else 1.0
+        return True, self._rng.random() >= share
 
     def begin_round(self, lost: Address | None = None) -> None:
         """Starts a round; `lost` is the address whose connection has just ended, if there was one."""
         if lost is not None:
             self._rotate_behind(lost.endpoint)
         self._lost = lost
-        self._deferred = None
+        self._last = []
         self._tried.clear()
-        self._pending = deque(self._endpoints)
+        self._pending = deque([*self._known(), *self._endpoints])
+
+    def _known(self) -> list[Address]:
+        order = list(self._endpoints)
+        known = [address for address in self._preferred if address.endpoint in order]
+        return sorted(known, key=lambda address: order.index(address.endpoint))
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the round is not over."""
+        return bool(self._pending or self._last)
 
     def next_target(self) -> Endpoint | Address | None:
         """An address to connect to, an endpoint to resolve (then call `resolved`), or `None`: the round is over."""
@@ -81,8 +142,10 @@ class Servers:
                 target = Address(target.host, target.port, target)
             if self._is_new(target):
                 return target
-        deferred, self._deferred = self._deferred, None
-        return deferred
+        if not self._last:
+            return None
+        self._last.sort(key=lambda address: (address.ip, address.port) == self._lost_key())
+        return self._last.pop(0)
 
     def resolved(self, endpoint: Endpoint, ips: Iterable[str]) -> None:
         """The addresses of a name: they are tried next, before the servers behind it."""
@@ -92,21 +155,31 @@ class Servers:
         self._pending.extendleft(reversed(addresses))
 
     def again(self, address: Address) -> None:
-        """Puts an address first in the round: it answered, but not to the session that was offered."""
-        self._tried.discard((address.ip, address.port))
+        """Puts an address first in the round: it answered, though not to the session that was offered, say."""
+        key = (address.ip, address.port)
+        self._tried.discard(key)
+        self._avoided -= {key}
         self._pending.appendleft(address)
 
     def _is_new(self, address: Address) -> bool:
-        """Notes the address as tried; `False` if it was, or if it is the lost one, whose turn comes last."""
+        """Notes the address as tried; `False` if it was, or if its turn comes last."""
         key = (address.ip, address.port)
         if key in self._tried:
             return False
         self._tried.add(key)
-        if self._lost is not None and key == (self._lost.ip, self._lost.port):
-            self._deferred = address
+        if key == self._lost_key() or key in self._avoided:
+            self._last.append(address)
             return False
         return True
+
+    def _lost_key(self) -> tuple[str, int] | None:
+        return None if self._lost is None else (self._lost.ip, self._lost.port)
 
     def _rotate_behind(self, endpoint: Endpoint) -> None:
         if endpoint in self._endpoints:
             self._endpoints.rotate(-self._endpoints.index(endpoint) - 1)
+
+
+def _is_among(address: Address, endpoints: Sequence[Endpoint]) -> bool:
+    """By its name or by its address: a list may have either."""
+    return address.endpoint in endpoints or Endpoint(address.ip, address.port) in endpoints

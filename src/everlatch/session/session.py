@@ -11,6 +11,9 @@ The path of a connection:
       |<------- the whole round failed: back-off --------+---------------+             |
       |<------- otherwise the next address at once <-----------------------------------+
 
+An attempt that takes long has rivals: see `rivals`. A serving connection that is silent is doubted, which means that
+other servers are asked whether they live; it is left when one of them does.
+
 Rules:
 1. No request is sent before the ConnectResponse: a frozen server may later replay an abandoned handshake together
    with what was pipelined behind it, take the session back, and apply the write.
@@ -25,6 +28,7 @@ Rules:
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,26 +38,43 @@ from everlatch.errors import (
     ConnectFailedError,
     EverlatchError,
     FrameTooLargeError,
+    GaveUpError,
     HandshakeRefusedError,
     HandshakeTimeoutError,
+    HistoryResetError,
     LinkError,
     ProtocolError,
     ReplyTooLargeError,
     ServerError,
+    ServerLeftError,
     SessionExpiredError,
     SessionMovedError,
     SilentLinkError,
     TruncatedError,
     UnexpectedReplyError,
+    describe,
     hex_id,
     server_error,
 )
 from everlatch.paths import Endpoint, strip_chroot
-from everlatch.session.actions import Action, Announce, Closed, Dial, HangUp, LeaseGranted, Resolve, RoundFailed
+from everlatch.session.actions import (
+    Action,
+    Announce,
+    AskHistory,
+    AskServers,
+    Closed,
+    Dial,
+    HangUp,
+    LeaseGranted,
+    Resolve,
+    RoundFailed,
+)
 from everlatch.session.credentials import Credentials
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
 from everlatch.session.requests import Operation, Request, Requests, no_result
+from everlatch.session.retry import FullJitter, RetryPolicy
+from everlatch.session.rivals import MOST_RIVALS, STAGGER, Attempt, Rivals
 from everlatch.session.rounds import Rounds
 from everlatch.session.servers import Address
 from everlatch.session.states import CONNECTED_STATES, checked
@@ -86,6 +107,8 @@ class Phase(enum.Enum):
     HANDSHAKE = 3
     AUTHENTICATING = 4
     SERVING = 5
+    LEAVING = 6
+    """It is left for another server, when what was sent is answered."""
 
 
 class SessionOptions(NamedTuple):
@@ -104,6 +127,11 @@ class SessionOptions(NamedTuple):
     lease_jitter: float = 0.25
     tick: float | None = None
     """Of the servers, if known."""
+    silence_budget: float | None = None
+    retry_policy: RetryPolicy = FullJitter()
+    renew: bool = True
+    link_check_interval: float | None = None
+    warm_spare: bool = False
 
 
 _CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, no_result)
@@ -127,8 +155,14 @@ _MISSING = {
     Phase.AUTHENTICATING: "no answer to the credentials",
 }
 
+_DECIDING = frozenset({"leader", "standalone"})
+_ANSWERING = frozenset({Phase.AUTHENTICATING, Phase.SERVING, Phase.LEAVING})
+_SPARE_LIVES = 5.0
+"""Seconds that a connection kept in reserve lives at least, unless the server doesn't want it."""
+
 _GRACE = 0.05
-"""After our own loop stood still: so long for what has arrived to be read before a link is called silent."""
+"""So long for what has arrived to be read before a link is called silent: after our own loop stood still, and when
+another server has answered, for whatever held up all of them may just have ended."""
 
 
 class Session:
@@ -148,12 +182,14 @@ class Session:
         )
         self.watching = Watching(self._fire, self._ask, self._is_one_shot_coming)
         self.credentials = Credentials()
-        self.liveness = Liveness(options.session_timeout)
+        self.liveness = Liveness(options.session_timeout, options.silence_budget)
         self.lease = Lease(drift=options.lease_drift, strict=options.lease_strict)
         self._leased = 0
         """How many rest on the lease."""
-        self._commit_at = 0.0
-        self._rounds = Rounds(options.endpoints, rng, shuffle=options.shuffle)
+        self._commit_at = self._link_check_at = math.inf
+        self._spare_at = math.inf
+        """When one is dialled to be kept in reserve."""
+        self._rounds = Rounds(options.endpoints, rng, options.retry_policy, shuffle=options.shuffle)
         # Output that waits for the engine.
         self.actions: deque[Action] = deque()
         self._urgent: list[bytes | Request] = []
@@ -165,19 +201,34 @@ class Session:
         self.generation = 0
         self.last_zxid = 0
         self._announced_id = 0
+        self._may_renew = True
+        """Whether a new session may be asked for."""
+        self._awaits_renewal = False
+        """Whether nothing is done before `renew`."""
+        self._renewed_for: BaseException | None = None
+        """What the next renewal is announced with."""
         self._ended: Callable[[Request], EverlatchError] | None = None
         """Set when no further call is taken: makes the error that it ends with."""
         self._closing = False
         self._close_sent = False
         # The present connection.
         self.phase = Phase.IDLE
-        self._conn = 0
+        self._conn = self._last_conn = 0
         self._address: Address | None = None
         self._reader = FrameReader(options.max_reply_size)
         self._handshake_sent_at = 0.0
         self._serving_since = 0.0
         self._grace_until: float | None = None
+        self.doubts_link = False
+        """Whether the link is silent, and others are asked whether they live."""
+        self._verdict_at: float | None = None
+        """When the link is left, unless it is heard before."""
+        self._alternative: Address | None = None
+        """Who has answered meanwhile."""
         self._attempt_deadline = 0.0
+        self._rivals = Rivals()
+        self._stagger_at: float | None = None
+        """When another one is dialled beside the present attempt; `None`: there is nobody left."""
         # Counts.
         self.connections = self._attempts = self._events = self._replies = 0
         self._bytes_sent = self._bytes_received = 0
@@ -225,6 +276,8 @@ class Session:
             return
         self._closing = True
         self._ended = _closed
+        if self.phase is Phase.LEAVING:
+            self.phase = Phase.SERVING
         if self.phase not in (Phase.AUTHENTICATING, Phase.SERVING):
             self.abort(now)
 
@@ -239,20 +292,78 @@ class Session:
         self._announce(State.CLOSED, None)
         self.actions.append(Closed())
 
+    def renew(self, now: float) -> None:
+        """A new session may be asked for, once, if the present one is over."""
+        self._may_renew = True
+        if self._awaits_renewal:
+            self._awaits_renewal = False
+            self._begin_round(now)
+
+    def update_servers(self, endpoints: Sequence[Endpoint], now: float) -> None:
+        """Another list. The server in use is left if it is not on it, or if it takes that to spread the clients."""
+        used = self._address if self.phase in _ANSWERING else None
+        if self._rounds.servers.update(endpoints, used) and self.phase is Phase.SERVING:
+            self.leave(now)
+
+    def leave(self, now: float) -> None:
+        """Goes to another server, as soon as what was sent is answered; it may take T/3."""
+        if self.phase is Phase.SERVING and not self._closing:
+            self.phase = Phase.LEAVING
+            self._attempt_deadline = now + self.liveness.timeout / 3
+            self._leave_when_answered(now)
+
+    def _leave_when_answered(self, now: float) -> None:
+        if not self.requests.in_flight or now >= self._attempt_deadline:
+            self._drop(ServerLeftError(f"{self.server} is left for another server"), now)
+
+    def prefer(self, serving: Iterable[Address], others: Iterable[Address]) -> None:
+        """What was found out about the servers."""
+        self._rounds.servers.prefer(serving, others)
+
     # -- inputs: the engine ----------------------------------------------------------------------------------------
 
     def resolved(self, conn: int, ips: Iterable[str], now: float) -> None:
         """The addresses of the name that `Resolve` asked for."""
-        if conn == self._conn and self.phase is Phase.RESOLVING:
+        if conn in self._rivals:
+            self._rounds.resolved(self._rivals.remove(conn).address.endpoint, ips)
+            self._add_rival(now)
+        elif conn == self._conn and self.phase is Phase.RESOLVING:
             assert self._address is not None
             self._rounds.resolved(self._address.endpoint, ips)
             self._next_attempt(now)
 
     def connection_made(self, conn: int, now: float) -> None:
         """The connection that `Dial` asked for is there."""
-        if conn != self._conn or self.phase is not Phase.DIALING:
-            return
+        if conn in self._rivals:
+            self._rival_made(self._rivals.remove(conn), now)
+        elif conn == self._conn and self.phase is Phase.DIALING:
+            self._shake_hands(now)
+
+    def _rival_lost(self, rival: Attempt, reason: BaseException, now: float) -> None:
+        if self.phase in _ANSWERING:
+            # Servers close connections that say nothing after 10 s or so. One that closes it at once doesn't want it.
+            self._spare_at = now if now >= rival.deadline + _SPARE_LIVES else now + _SPARE_LIVES
+        else:
+            self._rounds.failed(rival.address, reason)
+            self._add_rival(now)
+
+    def is_wanted(self, conn: int) -> bool:
+        """Whether the connection is of use: the present one, or one that may become it."""
+        return conn == self._conn or conn in self._rivals
+
+    def _rival_made(self, rival: Attempt, now: float) -> None:
+        rival.is_made = True
+        if self.phase in (Phase.RESOLVING, Phase.DIALING):
+            assert self._address is not None
+            is_name = self.phase is Phase.RESOLVING
+            self._rivals.add(Attempt(self._conn, self._address, is_name, self._attempt_deadline))
+            self._make_present(rival, now)
+        else:
+            self._rivals.add(rival)
+
+    def _shake_hands(self, now: float) -> None:
         self.phase = Phase.HANDSHAKE
+        self._attempt_deadline = now + self._attempt_budget()
         self._handshake_sent_at = now
         timeout_ms = round(self._options.session_timeout * 1000)
         password = self.password or bytes(16)
@@ -261,7 +372,9 @@ class Session:
 
     def connection_lost(self, conn: int, reason: BaseException, now: float) -> None:
         """The connection has ended, could not be made, or its name could not be resolved."""
-        if conn == self._conn and self.phase is not Phase.IDLE:
+        if conn in self._rivals:
+            self._rival_lost(self._rivals.remove(conn), reason, now)
+        elif conn == self._conn and self.phase is not Phase.IDLE:
             if self.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING):
                 reason = _refused(reason)
             self._link_down(reason, now)
@@ -279,22 +392,25 @@ class Session:
         except (LinkError, ServerError) as error:
             self._drop(error, now)
         # Bytes alone are no answer: were they to end the grace, a link that brings only events would get it for ever.
-        if self._grace_until is not None and not self.liveness.is_silent(now):
-            self._grace_until = None
+        if (self.doubts_link or self._grace_until is not None) and not self.liveness.is_silent(now):
+            self._trust_link(now)
 
     def handle_timer(self, now: float) -> None:
         """Does what is due. Calling it early is harmless."""
         self.requests.expire(now)
         if self.phase is Phase.SERVING:
             self._check_link(now)
-            if self._leased and now >= self._commit_at:
+            if now >= min(self._commit_at, self._link_check_at):
                 self._commit(now)
+            if now >= self._spare_at:
+                self._dial_spare(now)
+        elif self.phase is Phase.LEAVING:
+            self._leave_when_answered(now)
         elif self._rounds.retry_at is not None:
             if now >= self._rounds.retry_at:
                 self._begin_round(now)
-        elif self.phase is not Phase.IDLE and now >= self._attempt_deadline:
-            self._rounds.ran_out_of_time()
-            self._drop(self._attempt_timed_out(), now)
+        elif self.phase is not Phase.IDLE:
+            self._look_after_attempts(now)
         if self.state is State.SUSPENDED and now >= self.liveness.lost_at:
             self._announce(State.LOST, self._lost_locally(now))
 
@@ -331,14 +447,15 @@ class Session:
         """When `handle_timer` is to be called at the latest; `None`: not before the next input."""
         deadlines = [self.requests.next_deadline(), self._rounds.retry_at]
         if self.phase is Phase.SERVING:
-            deadlines.append(self.liveness.next_deadline() if self._grace_until is None else self._grace_until)
-            if self._leased:
-                deadlines.append(self._commit_at)
-        elif self.phase is not Phase.IDLE:
+            deadlines += [self._link_deadline(), self._commit_at, self._link_check_at, self._spare_at]
+        elif self.phase is Phase.LEAVING:
             deadlines.append(self._attempt_deadline)
+        elif self.phase is not Phase.IDLE:
+            deadlines += [self._attempt_deadline, self._stagger_at, self._rivals.next_deadline()]
         if self.state is State.SUSPENDED:
             deadlines.append(self.liveness.lost_at)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        first = min((deadline for deadline in deadlines if deadline is not None), default=math.inf)
+        return None if first == math.inf else first
 
     @property
     def conn(self) -> int:
@@ -349,6 +466,11 @@ class Session:
     def server(self) -> str | None:
         """The server of the present connection or attempt."""
         return str(self._address) if self._address is not None else None
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """The servers, in the order in which they are tried."""
+        return list(self._rounds.servers)
 
     @property
     def is_closing(self) -> bool:
@@ -387,27 +509,80 @@ class Session:
     # -- attempts --------------------------------------------------------------------------------------------------
 
     def _begin_round(self, now: float) -> None:
-        self._rounds.begin()
+        self._rounds.begin(now)
         self._next_attempt(now)
 
     def _next_attempt(self, now: float) -> None:
-        """Tries the next address of the round, or waits when there is none left."""
+        """A rival that has a connection takes over; else the next address of the round is tried, beside the rivals
+        that are still at it; when there is none left, it waits."""
+        attempt = self._rivals.take() if self._rivals.has_connection else None
+        if attempt is None:
+            attempt = self._new_attempt(now) or self._rivals.take()
+        if attempt is None:
+            self._round_failed(now)
+        else:
+            self._make_present(attempt, now)
+
+    def _new_attempt(self, now: float) -> Attempt | None:
+        """At the next address of the round, if there is one left."""
         target = self._rounds.next_target()
         if target is None:
-            self._round_failed(now)
-            return
-        self._conn += 1
-        budget = self._attempt_budget()
-        self._attempt_deadline = now + budget
+            return None
+        conn, budget = self._new_conn(), self._attempt_budget()
         if isinstance(target, Endpoint):
-            self.phase = Phase.RESOLVING
-            self._address = Address(target.host, target.port, target)
-            self.actions.append(Resolve(self._conn, target, budget))
+            self.actions.append(Resolve(conn, target, budget))
+            return Attempt(conn, Address(target.host, target.port, target), True, now + budget)
+        self._attempts += 1
+        self.actions.append(Dial(conn, target))
+        return Attempt(conn, target, False, now + budget)
+
+    def _make_present(self, attempt: Attempt, now: float) -> None:
+        self._conn, self._address = attempt.conn, attempt.address
+        self._attempt_deadline = attempt.deadline
+        self._stagger_at = now + STAGGER if self._rounds.servers.has_more else None
+        if attempt.is_made:
+            self._shake_hands(now)
         else:
-            self.phase = Phase.DIALING
-            self._address = target
-            self._attempts += 1
-            self.actions.append(Dial(self._conn, target))
+            self.phase = Phase.RESOLVING if attempt.is_name else Phase.DIALING
+
+    def _look_after_attempts(self, now: float) -> None:
+        for rival in self._rivals.overdue(now):
+            self._rounds.ran_out_of_time()
+            self._rounds.failed(rival.address, self._timed_out(Phase.RESOLVING if rival.is_name else Phase.DIALING))
+            self.actions.append(HangUp(self._rivals.remove(rival.conn).conn))
+        if now >= self._attempt_deadline:
+            self._rounds.ran_out_of_time()
+            self._drop(self._timed_out(self.phase), now)
+        elif self._stagger_at is not None and now >= self._stagger_at:
+            self._add_rival(now)
+
+    def _add_rival(self, now: float) -> None:
+        """Another one beside the present attempt, unless one waits already."""
+        if self.phase not in (Phase.RESOLVING, Phase.DIALING, Phase.HANDSHAKE):
+            return
+        self._stagger_at = now + STAGGER
+        if self._rivals.has_connection or len(self._rivals) >= MOST_RIVALS:
+            return
+        rival = self._new_attempt(now)
+        if rival is not None:
+            self._rivals.add(rival)
+        if not self._rounds.servers.has_more:
+            self._stagger_at = None
+
+    def _dial_spare(self, now: float) -> None:
+        """A connection to another server, to be kept in reserve."""
+        self._spare_at = math.inf
+        address = self._rounds.servers.spare(self._address)
+        if address is None:
+            self._spare_at = now + _SPARE_LIVES
+            return
+        conn = self._new_conn()
+        self.actions.append(Dial(conn, address))
+        self._rivals.add(Attempt(conn, address, False, now + self._attempt_budget()))
+
+    def _new_conn(self) -> int:
+        self._last_conn += 1
+        return self._last_conn
 
     def _round_failed(self, now: float) -> None:
         self.phase = Phase.IDLE
@@ -415,16 +590,31 @@ class Session:
         self._rounds.end(now)
         if self.state is State.CONNECTING:
             self.actions.append(RoundFailed(list(self._rounds.failures.items())))
+        if self._rounds.gave_up:
+            self._give_up(now)
+        elif self.state is State.LOST and self.session_id and self._is_refused():
+            self.actions.append(AskHistory())
+
+    def _give_up(self, now: float) -> None:
+        self._ended = _gave_up
+        self._fail_all(_gave_up)
+        reasons = [f"{server}: {describe(reason)}" for server, reason in self._rounds.failures.items()]
+        self._announce(State.GAVE_UP, GaveUpError("no server within the retry policy: " + "; ".join(reasons)))
+        if self._closing:
+            self.abort(now)
 
     def _attempt_budget(self) -> float:
         return self._rounds.budget(self.liveness.timeout, is_first=self.state is State.CONNECTING)
 
-    def _attempt_timed_out(self) -> LinkError:
-        return HandshakeTimeoutError(f"{_MISSING[self.phase]} in {self._attempt_budget():.3g} s")
+    def _timed_out(self, phase: Phase) -> LinkError:
+        return HandshakeTimeoutError(f"{_MISSING[phase]} in {self._attempt_budget():.3g} s")
 
     def failures(self) -> list[tuple[str, BaseException]]:
         """Why each server did not connect so far; the one that is being tried comes last."""
         failures = self._rounds.failures
+        for rival in self._rivals:
+            phase = Phase.RESOLVING if rival.is_name else Phase.HANDSHAKE if rival.is_made else Phase.DIALING
+            failures[str(rival.address)] = HandshakeTimeoutError(f"{_MISSING[phase]} so far")
         if self.phase in _MISSING:
             failures[str(self._address)] = HandshakeTimeoutError(f"{_MISSING[self.phase]} so far")
         return list(failures.items())
@@ -437,15 +627,22 @@ class Session:
         self._link_down(reason, now)
 
     def _hang_up(self) -> None:
-        """Leaves the present connection or attempt; what it still reports is ignored."""
+        """Leaves the present connection and every attempt; what they still report is ignored."""
         if self.phase is not Phase.IDLE:
             self.actions.append(HangUp(self._conn))
+        self._drop_rivals()
         self._forget_link()
         self._rounds.stop()
 
+    def _drop_rivals(self) -> None:
+        self.actions += [HangUp(rival.conn) for rival in self._rivals.take_all()]
+
     def _forget_link(self) -> None:
-        self._conn += 1
+        self._conn = self._new_conn()
         self.phase = Phase.IDLE
+        self._commit_at = self._link_check_at = self._spare_at = math.inf
+        self.doubts_link = False
+        self._verdict_at = self._alternative = None
         self._urgent.clear()
         self._reader = FrameReader(self._options.max_reply_size)
         self._grace_until = None
@@ -454,9 +651,9 @@ class Session:
 
     def _link_down(self, reason: BaseException, now: float) -> None:
         """The connection is gone: settles what was on it, tells, and goes on to the next server."""
-        phase, address = self.phase, self._address
+        phase, address, alternative = self.phase, self._address, self._alternative
         self._forget_link()
-        if phase is not Phase.SERVING:
+        if phase not in (Phase.SERVING, Phase.LEAVING):
             self._rounds.failed(address, reason)
             if self._closing:
                 self.abort(now)
@@ -471,7 +668,9 @@ class Session:
             return
         self._announce(State.SUSPENDED, reason)
         assert address is not None
-        self._rounds.begin_after(address, reason, now - self._serving_since)
+        self._rounds.begin_after(now, address, reason, now - self._serving_since)
+        if alternative is not None:
+            self._rounds.again(alternative)
         self._next_attempt(now)
 
     def _blame_for(self, error: FrameTooLargeError) -> None:
@@ -513,29 +712,75 @@ class Session:
         """The server says that the session is over: a new one, with the same server, for it does answer."""
         if not self.session_id:
             raise HandshakeRefusedError(f"{self.server} refused a new session")
-        reason = SessionExpiredError("session", hex_id(self.session_id))
+        self._end_session(SessionExpiredError("session", hex_id(self.session_id)))
+        assert self._address is not None
+        self._rounds.again(self._address)
+        self._drop_rivals()
+        self.actions.append(HangUp(self._conn))
+        self._forget_link()
+        if self._may_renew:
+            self._next_attempt(now)
+        else:
+            self._awaits_renewal = True
+            self._rounds.stop()
+
+    def _end_session(self, reason: BaseException) -> None:
+        """It is over. What was called for it fails; for the rest there will be another one."""
         if self.state is State.SUSPENDED:
             self._announce(State.LOST, reason)
+        self._renewed_for = reason
         self.requests.fail_bound(self.generation)
         self.lease.session_over()
         self.session_id = 0
         self.password = b""
-        assert self._address is not None
-        self._rounds.again(self._address)
+
+    # -- history -----------------------------------------------------------------------------------------------------
+    #
+    # A server refuses a client that has seen a later zxid than the server has: its data is behind, or it has lost its
+    # quorum, or the ensemble was wiped or restored from a backup. Only in the last case will that never change.
+
+    def _is_refused(self) -> bool:
+        return any(isinstance(reason, HandshakeRefusedError) for reason in self._rounds.failures.values())
+
+    def server_is_at(self, mode: str | None, zxid: int | None, now: float) -> None:
+        """A server has told where it is. One that decides for the ensemble, and is behind what we have seen, has lost
+        data: neither our session nor our zxid will ever be accepted again. Everything begins from zxid 0."""
+        if mode not in _DECIDING or zxid is None or zxid >= self.last_zxid:
+            return
+        if self.state is not State.LOST or not self.session_id or not self._may_renew:
+            return
+        reason = HistoryResetError(
+            f"the ensemble has lost data: its zxid is 0x{zxid:x}, and 0x{self.last_zxid:x} had been seen; session "
+            f"{hex_id(self.session_id)} is gone, and what was read or written since may be gone"
+        )
+        self._end_session(reason)
+        self.last_zxid = 0
+        self.watching.history_reset()
         self._hang_up()
-        self._next_attempt(now)
+        self._begin_round(now)
 
     def _serve_when_authenticated(self, now: float) -> None:
         if self.phase is not Phase.AUTHENTICATING or self.credentials:
             return
         self.phase = Phase.SERVING
         self._serving_since = now
+        if self._options.warm_spare and self._rivals.has_connection:
+            spare = self._rivals.take()
+            self._drop_rivals()
+            if spare is not None:
+                self._rivals.add(spare)
+        else:
+            self._drop_rivals()
+            self._spare_at = now if self._options.warm_spare else math.inf
+        self._may_renew = self._options.renew
+        self._plan_link_check(now)
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
         self.watching.rearm()
         if self._leased:
             self._commit(now)
         if self._announced_id and self._announced_id != self.session_id:
-            self._announce(State.RENEWED, None)
+            reason, self._renewed_for = self._renewed_for, None
+            self._announce(State.RENEWED, reason)
         self._announce(State.CONNECTED, None)
 
     # -- replies ---------------------------------------------------------------------------------------------------
@@ -585,6 +830,8 @@ class Session:
                 self.liveness.answered(answered.sent_at, now)
                 self.lease.answered(answered.sent_at, now)
         self.liveness.received(now, unanswered=bool(in_flight))
+        if self.phase is Phase.LEAVING:
+            self._leave_when_answered(now)
 
     def _answer(self, request: Request, call: Completion, buf: bytes, pos: int, end: int) -> None:
         operation = request.operation
@@ -724,17 +971,58 @@ class Session:
 
     def _check_link(self, now: float) -> None:
         liveness = self.liveness
+        if not self.doubts_link:
+            liveness.waits_for_commit = any(_needs_commit(request) for request in self.requests.in_flight)
         if liveness.is_silent(now):
-            if self._grace_until is None and liveness.was_late(liveness.next_deadline(), now):
-                self._grace_until = now + _GRACE
-            elif self._grace_until is None or now >= self._grace_until:
-                self._drop(self._silence(now), now)
+            self._doubt_link(now)
             return
         # A request that went out meanwhile can end the silence as well; a grace left over would be due for ever.
         self._grace_until = None
         if liveness.ping_due(now):
             self._urgent.append(_PING)
             liveness.ping_sent(now)
+
+    def _doubt_link(self, now: float) -> None:
+        """The link is left when it has been silent for long, or when another server lives and it still is silent."""
+        if self._grace_until is None and self.liveness.was_late(self._link_deadline(), now):
+            self._grace_until = now + _GRACE
+            return
+        if self._grace_until is not None and now < self._grace_until:
+            return
+        self._grace_until = None
+        if self.liveness.is_dead(now) or (self._verdict_at is not None and now >= self._verdict_at):
+            self._drop(self._silence(now), now)
+        elif not self.doubts_link:
+            self.doubts_link = True
+            self.actions.append(AskServers(self._conn))
+
+    def server_answered(self, conn: int, address: Address, now: float) -> None:
+        """A server lives; asked because of `AskServers`, over a connection of its own. `conn` is the one in doubt."""
+        if conn != self._conn or not self.doubts_link:
+            return
+        verdict_at = now + _GRACE
+        if address == self._address:
+            # It lives, and the link is silent: slow, perhaps. The link may be what is broken, but that takes longer to
+            # believe.
+            verdict_at = max(verdict_at, self.liveness.slow_until)
+        elif self._alternative is None:
+            self._alternative = address
+        self._verdict_at = verdict_at if self._verdict_at is None else min(self._verdict_at, verdict_at)
+
+    def _trust_link(self, now: float) -> None:
+        """The link is heard again."""
+        self._grace_until = self._verdict_at = self._alternative = None
+        if self.doubts_link:
+            self.doubts_link = False
+            self.liveness.false_alarm(now)
+
+    def _link_deadline(self) -> float:
+        """When to look at the link again."""
+        if self._grace_until is not None:
+            return self._grace_until
+        if not self.doubts_link:
+            return self.liveness.next_deadline()
+        return min(self.liveness.dead_at, math.inf if self._verdict_at is None else self._verdict_at)
 
     def _silence(self, now: float) -> SilentLinkError:
         since = now - (self.liveness.waiting_since or self.liveness.proven)
@@ -758,6 +1046,8 @@ class Session:
     def release_lease(self) -> None:
         """He does no more."""
         self._leased -= 1
+        if not self._leased:
+            self._commit_at = math.inf
 
     @property
     def lease_end(self) -> float:
@@ -777,8 +1067,14 @@ class Session:
         tick = self._options.tick or self.liveness.timeout / 2
         return (tick / 2 if mode == "follower" else tick) + self._options.lease_jitter
 
+    def _plan_link_check(self, now: float) -> None:
+        interval = self._options.link_check_interval
+        self._link_check_at = math.inf if interval is None else now + interval
+
     def _commit(self, now: float) -> None:
-        self._commit_at = now + self.liveness.timeout / _COMMITS_PER_TIMEOUT
+        """For the lease, or to see whether the server still has a quorum behind it."""
+        self._commit_at = now + self.liveness.timeout / _COMMITS_PER_TIMEOUT if self._leased else math.inf
+        self._plan_link_check(now)
         self._urgent.append(Request(None, _COMMIT, "/", _COMMIT_BODY))
 
     def _commit_answered(self, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
@@ -846,6 +1142,11 @@ class Session:
         return self._chroot if path == "/" else self._chroot + path
 
 
+def _needs_commit(request: Request) -> bool:
+    """Whether only a quorum can answer it."""
+    return request.operation.is_write or request.operation is _COMMIT
+
+
 def _end(request: Request, result_of: Callable[[Request], Any]) -> None:
     try:
         request.complete(result_of(request))
@@ -855,6 +1156,10 @@ def _end(request: Request, result_of: Callable[[Request], Any]) -> None:
 
 def _closed(request: Request) -> EverlatchError:
     return ClientClosedError(f"{request.operation.name} {request.path!r}: the client is closed")
+
+
+def _gave_up(request: Request) -> EverlatchError:
+    return GaveUpError(f"{request.operation.name} {request.path!r}: the client has given up; close it")
 
 
 def _auth_refused(request: Request) -> EverlatchError:

@@ -86,6 +86,10 @@ class Watching:
         self._taking_back.clear()
         self._keeps_modes_apart = False
 
+    def history_reset(self) -> None:
+        """The servers count from the beginning again: everything there is has changed."""
+        self._rearming.history_reset()
+
     def rearm(self) -> None:
         """A server serves us again: before anything else, everything is armed."""
         paths = [self._one_shot.paths(kind) for kind in (DATA, EXIST, CHILD)]

@@ -1,0 +1,167 @@
+"""What the servers tell when they are asked over connections of their own: who lives, who serves, how far they are.
+
+Three have use for it: a link that is in doubt (it is left only when somebody else lives), the preventive search (so
+that after a loss the first attempt goes to a server that lives), and whoever wants to know what the ensemble is.
+
+Rules:
+1. `srvr` is asked, the one four-letter word that servers answer by default. Where it is off the server says so, or
+   closes the connection: then it lives, and no more is known.
+2. Who does not answer within the patience counts as unreachable, whatever the reason.
+3. There is one question per server at a time. Nothing is asked after `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from everlatch.admin import MalformedAnswerError, NotServingError, NotWhitelistedError, srvr
+from everlatch.errors import describe
+from everlatch.paths import Endpoint
+from everlatch.session.servers import Address, is_ip_address
+from everlatch.session.states import CONNECTED_STATES
+from everlatch.types import ServerFinding, ServerKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from everlatch.engine.engine import Engine
+
+__all__ = ["ServerSearch", "classify"]
+
+logger = logging.getLogger("everlatch")
+
+_PATIENCE: Final = 2.0
+_PAUSE: Final = 0.25
+"""Seconds between two rounds of questions while a link is in doubt."""
+_READ_ONLY: Final = "read-only"
+
+
+async def classify(address: Address, clock: Callable[[], float], patience: float = _PATIENCE) -> ServerFinding:
+    """Asks one server. Never raises but for cancellation: who can't be asked is unreachable."""
+    started = clock()
+    try:
+        status = await srvr(Endpoint(address.ip, address.port), timeout=patience)
+    except NotServingError as error:
+        return ServerFinding(str(address), ServerKind.NOT_SERVING, clock() - started, None, None, error)
+    except (NotWhitelistedError, MalformedAnswerError) as error:
+        return ServerFinding(str(address), ServerKind.REACHABLE, clock() - started, None, None, error)
+    except Exception as error:  # rule 2
+        return ServerFinding(str(address), ServerKind.UNREACHABLE, None, None, None, error)
+    kind = ServerKind.READ_ONLY if status.mode == _READ_ONLY else ServerKind.READ_WRITE
+    return ServerFinding(str(address), kind, clock() - started, status.mode, status.zxid, None)
+
+
+class ServerSearch:
+    """Asks the servers of one engine."""
+
+    def __init__(self, engine: Engine, interval: float | None = None) -> None:
+        self._engine = engine
+        self._interval = interval
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._searching: asyncio.Task[None] | None = None
+        self._historian: asyncio.Task[None] | None = None
+        self.findings: tuple[ServerFinding, ...] = ()
+        """Of the last search."""
+
+    # -- a link in doubt
+
+    def doubt(self, conn: int) -> None:
+        """Asks all servers, again and again, for as long as this connection is in doubt."""
+        self._begin(self._ask_while_in_doubt(conn))
+
+    async def _ask_while_in_doubt(self, conn: int) -> None:
+        while self._is_in_doubt(conn):
+            await asyncio.gather(*(self._ask_for(conn, address) for address in await self._addresses()))
+            await asyncio.sleep(_PAUSE)
+
+    async def _ask_for(self, conn: int, address: Address) -> None:
+        finding = await classify(address, self._engine.now)
+        if finding.kind in (ServerKind.READ_WRITE, ServerKind.REACHABLE) and self._is_in_doubt(conn):
+            self._engine.session.server_answered(conn, address, self._engine.now())
+            self._engine.hurry()
+
+    def _is_in_doubt(self, conn: int) -> bool:
+        session = self._engine.session
+        return session.doubts_link and session.conn == conn
+
+    # -- a history that may have been reset
+
+    def ask_history(self) -> None:
+        """Asks every server how far it is, unless that is being done."""
+        if self._historian is None or self._historian.done():
+            self._historian = self._begin(self._ask_history())
+
+    async def _ask_history(self) -> None:
+        for finding in await self._ask_all(await self._addresses()):
+            self._engine.session.server_is_at(finding.mode, finding.zxid, self._engine.now())
+        self._engine.hurry()
+
+    async def _ask_all(self, addresses: list[Address]) -> list[ServerFinding]:
+        return await asyncio.gather(*(classify(address, self._engine.now) for address in addresses))
+
+    # -- searching ahead
+
+    def connected(self) -> None:
+        """There is a connection: from now on it is searched ahead, if that was asked for."""
+        if self._interval is not None and self._searching is None:
+            self._searching = self._begin(self._search_ahead(self._interval))
+
+    async def _search_ahead(self, interval: float) -> None:
+        while True:
+            if self._engine.session.state in CONNECTED_STATES:
+                await self.search()
+            await asyncio.sleep(interval)
+
+    async def search(self) -> tuple[ServerFinding, ...]:
+        """Asks every server once, and has the client prefer those that serve."""
+        addresses = await self._addresses()
+        findings = await self._ask_all(addresses)
+        self.findings = tuple(findings)
+        serving = [
+            address
+            for address, finding in zip(addresses, findings, strict=True)
+            if finding.kind in (ServerKind.READ_WRITE, ServerKind.REACHABLE)
+        ]
+        self._engine.session.prefer(serving, [address for address in addresses if address not in serving])
+        self._engine.hurry()
+        return self.findings
+
+    async def _addresses(self) -> list[Address]:
+        """Every address of every server, in the client's order; names that don't resolve have none."""
+        found: list[Address] = []
+        for endpoint in self._engine.session.endpoints:
+            found += [Address(ip, endpoint.port, endpoint) for ip in await self._resolved(endpoint)]
+        return list(dict.fromkeys(found))
+
+    async def _resolved(self, endpoint: Endpoint) -> list[str]:
+        if is_ip_address(endpoint.host):
+            return [endpoint.host]
+        try:
+            return await self._engine.resolve(endpoint)
+        except Exception as error:  # a name server may fail in many ways; the others can be asked all the same
+            logger.debug("%s can't be asked: %s", endpoint, describe(error))
+            return []
+
+    # -- the end
+
+    async def close(self) -> None:
+        """Nothing is asked any more."""
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+    def _begin(self, steps: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(steps)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("asking the servers failed: %s", describe(task.exception()), exc_info=task.exception())
