@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from everlatch.arguments import checked_acl, checked_timeout
 from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
@@ -194,6 +194,11 @@ class Client(_SessionState):
     `max_reconnect_attempts` make an `AttemptPlan`. `renew_session=False`: when the servers have ended the session
     nothing is done before `renew()`.
 
+    `read_only`: while no server with a quorum can be had, reads are served by one without (`CONNECTED_READ_ONLY`), if
+    the servers have `readonlymode.enabled` and, since 3.7, `localSessionsEnabled`; they may be old, or never come true.
+    Writes, `sync` and calls bound to the session end with `NotReadOnlyError` there, or wait, with all calls behind them
+    (`read_only_writes="queue"`). Every `read_write_search_interval` seconds a server with a quorum is looked for.
+
     `max_in_flight`: requests sent and unanswered at a time.
     `max_queued_calls`, `max_queued_bytes`: what may wait to be sent; beyond it calls raise `QueueFullError`.
     `max_request_size`, `max_reply_size`: bytes of a frame; the first must not exceed the servers' jute.maxbuffer.
@@ -222,6 +227,9 @@ class Client(_SessionState):
         max_consecutive_retries: int | None = None,
         max_reconnect_attempts: int | None = None,
         renew_session: bool = True,
+        read_only: bool = False,
+        read_only_writes: Literal["refuse", "queue"] = "refuse",
+        read_write_search_interval: float = 60.0,
         max_in_flight: int = 1000,
         max_queued_calls: int = 100_000,
         max_queued_bytes: int = 1 << 26,
@@ -250,6 +258,9 @@ class Client(_SessionState):
             renew=renew_session,
             link_check_interval=_interval("link_check_interval", link_check_interval),
             warm_spare=warm_spare,
+            read_only=read_only,
+            read_only_writes=_checked_choice("read_only_writes", read_only_writes, "refuse", "queue"),
+            read_write_search_interval=_interval("read_write_search_interval", read_write_search_interval) or 0.0,
         )
         self._rng = rng or random.Random()  # noqa: S311 (spreads load and names nodes; guards no secret)
         engine = Engine(
@@ -407,6 +418,12 @@ def _checked_policy(policy: RetryPolicy | None, plan: tuple[float | None, int | 
         1 if consecutive is None else _positive("max_consecutive_retries", consecutive),
         None if attempts is None else _positive("max_reconnect_attempts", attempts),
     )
+
+
+def _checked_choice(name: str, value: T, *choices: T) -> T:
+    if value not in choices:
+        raise InvalidArgumentError(f"{name} is {' or '.join(map(repr, choices))}, not {value!r}")
+    return value
 
 
 def _interval(name: str, seconds: float | None) -> float | None:

@@ -47,7 +47,7 @@ from everlatch.errors import (
 from everlatch.paths import Endpoint
 from everlatch.session.actions import (
     Announce,
-    AskHistory,
+    AskModes,
     AskServers,
     Closed,
     Dial,
@@ -558,8 +558,8 @@ class Engine:
                 self._hang_up(conn)
             case AskServers(conn):
                 self.search.doubt(conn)
-            case AskHistory():
-                self.search.ask_history()
+            case AskModes():
+                self.search.ask_modes()
             case RoundFailed(failures):
                 self._round_failed(failures)
             case LeaseGranted():

@@ -62,7 +62,7 @@ class ServerSearch:
         self._interval = interval
         self._tasks: set[asyncio.Task[None]] = set()
         self._searching: asyncio.Task[None] | None = None
-        self._historian: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self.findings: tuple[ServerFinding, ...] = ()
         """Of the last search."""
 
@@ -87,16 +87,17 @@ class ServerSearch:
         session = self._engine.session
         return session.doubts_link and session.conn == conn
 
-    # -- a history that may have been reset
+    # -- nobody takes us
 
-    def ask_history(self) -> None:
-        """Asks every server how far it is, unless that is being done."""
-        if self._historian is None or self._historian.done():
-            self._historian = self._begin(self._ask_history())
+    def ask_modes(self) -> None:
+        """Asks every server what it is and how far, unless that is being done."""
+        if self._asking is None or self._asking.done():
+            self._asking = self._begin(self._ask_modes())
 
-    async def _ask_history(self) -> None:
-        for finding in await self._ask_all(await self._addresses()):
-            self._engine.session.server_is_at(finding.mode, finding.zxid, self._engine.now())
+    async def _ask_modes(self) -> None:
+        addresses = await self._addresses()
+        for address, finding in zip(addresses, await self._ask_all(addresses), strict=True):
+            self._engine.session.server_is(address, finding.mode, finding.zxid, self._engine.now())
         self._engine.hurry()
 
     async def _ask_all(self, addresses: list[Address]) -> list[ServerFinding]:

@@ -17,6 +17,7 @@ deadline. It imports `wire/` and what lies below, nothing else.
     servers      which server to try next
     retry        how long to wait after a whole round has failed, and when to give up
     rivals       the attempts beside the present one
+    read_only    what is kept aside while a read-only server serves
     actions      what the session asks its engine to do
     session      the session itself, composed of the above
 """

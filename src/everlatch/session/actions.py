@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "Announce",
-    "AskHistory",
+    "AskModes",
     "AskServers",
     "Closed",
     "Dial",
@@ -51,9 +51,9 @@ class AskServers(NamedTuple):
     conn: int
 
 
-class AskHistory(NamedTuple):
-    """Servers refuse us, perhaps because their data was wiped: ask them how far they are. Answer with
-    `Session.server_is_at`."""
+class AskModes(NamedTuple):
+    """Nobody takes us, or only a read-only server does: ask all servers, once, what they are and how far. Answer with
+    `Session.server_is`."""
 
 
 class Announce(NamedTuple):
@@ -76,4 +76,4 @@ class Closed(NamedTuple):
     """The session is over: nothing more will come."""
 
 
-Action: TypeAlias = Resolve | Dial | HangUp | AskServers | AskHistory | Announce | RoundFailed | LeaseGranted | Closed
+Action: TypeAlias = Resolve | Dial | HangUp | AskServers | AskModes | Announce | RoundFailed | LeaseGranted | Closed

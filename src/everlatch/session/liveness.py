@@ -89,6 +89,11 @@ class Liveness:
         if now > self._alarmed_at + _MEMORY * timeout:
             self._doublings = 0
 
+    def resume(self, proven: float, timeout: float) -> None:
+        """What was kept aside counts again."""
+        self._set_timeout(timeout)
+        self.proven = proven
+
     def disconnected(self) -> None:
         """The link is gone, and with it everything unanswered."""
         self.waiting_since = self.ping_sent_at = None

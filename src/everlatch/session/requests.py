@@ -24,6 +24,7 @@ from everlatch.errors import (
     SessionExpiredError,
     WriteTimeoutError,
 )
+from everlatch.wire.codes import Op
 from everlatch.wire.headers import REQUEST_HEADER
 
 if TYPE_CHECKING:
@@ -245,6 +246,23 @@ class Requests:
         self.in_flight.append(request)
         return REQUEST_HEADER.pack(len(request.body) + 8, request.xid, request.operation.op) + request.body
 
+    def take_reads(self, now: float) -> list[bytes]:
+        """`take_batch` on a read-only server: nothing from the first request on that has to wait for another one."""
+        waiting = self._waiting
+        blocked = next((i for i, request in enumerate(waiting) if request.call and needs_read_write(request)), None)
+        if blocked is None:
+            return self.take_batch(now, 0)
+        held = deque(waiting.pop() for _ in range(len(waiting) - blocked))
+        frames = self.take_batch(now, 0)
+        waiting.extend(reversed(held))
+        return frames
+
+    def refuse_writes(self, error: Callable[[Request], BaseException]) -> None:
+        """Ends what waits and has to wait for another server than a read-only one."""
+        for request in self._waiting:
+            if request.call is not None and needs_read_write(request):
+                self._end_unsent(request, error(request))
+
     # -- the end of a connection, of a session, of everything
 
     def connection_lost(self, reason: BaseException | None) -> None:
@@ -344,6 +362,12 @@ class Requests:
         if len(self._deadlines) > _GAPS + 4 * len(self):
             self._deadlines = [entry for entry in self._deadlines if entry[2].call is not None]
             heapq.heapify(self._deadlines)
+
+
+def needs_read_write(request: Request) -> bool:
+    """Whether a read-only server can do nothing with it: writes, what is bound to the session, and sync."""
+    operation = request.operation
+    return operation.is_write or request.generation != 0 or operation.op == Op.SYNC
 
 
 def _session_ended(request: Request) -> SessionExpiredError:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from everlatch.errors import (
     AuthFailedError,
@@ -43,6 +43,7 @@ from everlatch.errors import (
     HandshakeTimeoutError,
     HistoryResetError,
     LinkError,
+    NotReadOnlyError,
     ProtocolError,
     ReplyTooLargeError,
     ServerError,
@@ -60,7 +61,7 @@ from everlatch.paths import Endpoint, strip_chroot
 from everlatch.session.actions import (
     Action,
     Announce,
-    AskHistory,
+    AskModes,
     AskServers,
     Closed,
     Dial,
@@ -72,7 +73,8 @@ from everlatch.session.actions import (
 from everlatch.session.credentials import Credentials
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
-from everlatch.session.requests import Operation, Request, Requests, no_result
+from everlatch.session.read_only import Aside
+from everlatch.session.requests import Operation, Request, Requests, needs_read_write, no_result
 from everlatch.session.retry import FullJitter, RetryPolicy
 from everlatch.session.rivals import MOST_RIVALS, STAGGER, Attempt, Rivals
 from everlatch.session.rounds import Rounds
@@ -132,6 +134,9 @@ class SessionOptions(NamedTuple):
     renew: bool = True
     link_check_interval: float | None = None
     warm_spare: bool = False
+    read_only: bool = False
+    read_only_writes: Literal["refuse", "queue"] = "refuse"
+    read_write_search_interval: float = 60.0
 
 
 _CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, no_result)
@@ -211,6 +216,11 @@ class Session:
         """Set when no further call is taken: makes the error that it ends with."""
         self._closing = False
         self._close_sent = False
+        self._aside: Aside | None = None
+        """What is kept while a read-only server serves us."""
+        self._read_only_at: Address | None = None
+        """Who is known to serve read-only, and will be offered a session of its own."""
+        self._read_write_search_at = math.inf
         # The present connection.
         self.phase = Phase.IDLE
         self._conn = self._last_conn = 0
@@ -249,7 +259,9 @@ class Session:
             raise SessionExpiredError(request.operation.name, request.path)
         requests = self.requests
         waits = self.phase is not Phase.SERVING or requests.in_flight or requests.queued_calls or self._urgent
-        if not at_once or now is None or waits:
+        if not at_once or now is None or waits or self._aside is not None:
+            if self._aside is not None and self._refuses_writes and needs_read_write(request):
+                raise _read_only(request)
             requests.submit(request, now)
             return b""
         data = requests.submit_at_once(request, now)
@@ -366,8 +378,11 @@ class Session:
         self._attempt_deadline = now + self._attempt_budget()
         self._handshake_sent_at = now
         timeout_ms = round(self._options.session_timeout * 1000)
-        password = self.password or bytes(16)
-        request = ConnectRequest(0, self.last_zxid, timeout_ms, self.session_id, password, False)
+        if self._read_only_at is not None and self._address == self._read_only_at:
+            request = ConnectRequest(0, self.last_zxid, timeout_ms, 0, bytes(16), True)
+        else:
+            password = self.password or bytes(16)
+            request = ConnectRequest(0, self.last_zxid, timeout_ms, self.session_id, password, False)
         self._urgent.append(frame(encode_connect_request(request)))
 
     def connection_lost(self, conn: int, reason: BaseException, now: float) -> None:
@@ -404,6 +419,8 @@ class Session:
                 self._commit(now)
             if now >= self._spare_at:
                 self._dial_spare(now)
+            if now >= self._read_write_search_at:
+                self._search_read_write(now)
         elif self.phase is Phase.LEAVING:
             self._leave_when_answered(now)
         elif self._rounds.retry_at is not None:
@@ -411,7 +428,7 @@ class Session:
                 self._begin_round(now)
         elif self.phase is not Phase.IDLE:
             self._look_after_attempts(now)
-        if self.state is State.SUSPENDED and now >= self.liveness.lost_at:
+        if self.state is State.SUSPENDED and self.session_id and now >= self.liveness.lost_at:
             self._announce(State.LOST, self._lost_locally(now))
 
     # -- outputs ---------------------------------------------------------------------------------------------------
@@ -420,7 +437,10 @@ class Session:
         """What is to be written to the present connection now; it counts as sent from here on."""
         frames = self._take_urgent(now) if self._urgent else []
         if self.phase is Phase.SERVING:
-            frames += self.requests.take_batch(now, self.generation)
+            if self._aside is None:
+                frames += self.requests.take_batch(now, self.generation)
+            else:
+                frames += self.requests.take_reads(now)
             if self._closing and not self._close_sent and not self.requests.queued_calls:
                 self._close_sent = True
                 frames.append(self.requests.send_now(Request(None, _CLOSE_SESSION, "/", b""), now))
@@ -448,11 +468,12 @@ class Session:
         deadlines = [self.requests.next_deadline(), self._rounds.retry_at]
         if self.phase is Phase.SERVING:
             deadlines += [self._link_deadline(), self._commit_at, self._link_check_at, self._spare_at]
+            deadlines.append(self._read_write_search_at)
         elif self.phase is Phase.LEAVING:
             deadlines.append(self._attempt_deadline)
         elif self.phase is not Phase.IDLE:
             deadlines += [self._attempt_deadline, self._stagger_at, self._rivals.next_deadline()]
-        if self.state is State.SUSPENDED:
+        if self.state is State.SUSPENDED and self.session_id:
             deadlines.append(self.liveness.lost_at)
         first = min((deadline for deadline in deadlines if deadline is not None), default=math.inf)
         return None if first == math.inf else first
@@ -480,7 +501,7 @@ class Session:
     @property
     def lost_at(self) -> float:
         """When the session must be assumed lost unless something is answered before."""
-        return self.liveness.lost_at
+        return self.liveness.lost_at if self._aside is None else self._aside.lost_at
 
     def statistics(self) -> Statistics:
         """A snapshot."""
@@ -592,8 +613,8 @@ class Session:
             self.actions.append(RoundFailed(list(self._rounds.failures.items())))
         if self._rounds.gave_up:
             self._give_up(now)
-        elif self.state is State.LOST and self.session_id and self._is_refused():
-            self.actions.append(AskHistory())
+        elif self._options.read_only or (self.state is State.LOST and self.session_id and self._is_refused()):
+            self.actions.append(AskModes())
 
     def _give_up(self, now: float) -> None:
         self._ended = _gave_up
@@ -638,6 +659,13 @@ class Session:
         self.actions += [HangUp(rival.conn) for rival in self._rivals.take_all()]
 
     def _forget_link(self) -> None:
+        if self._aside is not None:
+            self.liveness.resume(self._aside.proven, self._aside.timeout)
+            self.last_zxid = self._aside.last_zxid
+            self._aside = None
+        if self._address == self._read_only_at:
+            self._read_only_at = None
+        self._read_write_search_at = math.inf
         self._conn = self._new_conn()
         self.phase = Phase.IDLE
         self._commit_at = self._link_check_at = self._spare_at = math.inf
@@ -688,8 +716,15 @@ class Session:
     def _handle_handshake(self, buf: bytes, start: int, end: int, now: float) -> None:
         response = decode_connect_response(buf, start, end)
         # First: what a read-only server says of sessions says nothing of ours.
+        was_local = self._read_only_at is not None and self._address == self._read_only_at
         if response.read_only:
-            raise HandshakeRefusedError(f"{self.server} is read-only")
+            if not was_local or response.timeout_ms <= 0:
+                raise HandshakeRefusedError(f"{self.server} is read-only")
+            self._attach_read_only(response.timeout_ms / 1000, now)
+            return
+        if was_local and self.session_id:
+            # The session that it has just begun will expire; ours is the one to be offered.
+            raise HandshakeRefusedError(f"{self.server} is not read-only any more")
         # ClientCnxn decides by the timeout, the C client by the id; look-alikes have been seen to hand out a fresh id.
         if response.timeout_ms <= 0 or (self.session_id and response.session_id != self.session_id):
             self._session_refused(now)
@@ -707,6 +742,29 @@ class Session:
         self.phase = Phase.AUTHENTICATING
         self._urgent += self.credentials.replay()
         self._serve_when_authenticated(now)
+
+    def _attach_read_only(self, timeout: float, now: float) -> None:
+        """A local session, for reads. The proper one is kept aside."""
+        self._aside = Aside(self.liveness.proven, self.liveness.timeout, self.last_zxid)
+        self.connections += 1
+        self.liveness.connected(self._handshake_sent_at, now, timeout)
+        self.phase = Phase.AUTHENTICATING
+        self._urgent += self.credentials.replay()
+        self._serve_when_authenticated(now)
+
+    def _serve_read_only(self, now: float) -> None:
+        self._read_write_search_at = now + self._options.read_write_search_interval
+        if self._refuses_writes:
+            self.requests.refuse_writes(_read_only)
+        self._announce(State.CONNECTED_READ_ONLY, None)
+
+    @property
+    def _refuses_writes(self) -> bool:
+        return self._options.read_only_writes == "refuse"
+
+    def _search_read_write(self, now: float) -> None:
+        self._read_write_search_at = now + self._options.read_write_search_interval
+        self.actions.append(AskModes())
 
     def _session_refused(self, now: float) -> None:
         """The server says that the session is over: a new one, with the same server, for it does answer."""
@@ -734,7 +792,7 @@ class Session:
         self.session_id = 0
         self.password = b""
 
-    # -- history -----------------------------------------------------------------------------------------------------
+    # -- what the servers are --------------------------------------------------------------------------------------
     #
     # A server refuses a client that has seen a later zxid than the server has: its data is behind, or it has lost its
     # quorum, or the ensemble was wiped or restored from a backup. Only in the last case will that never change.
@@ -742,11 +800,31 @@ class Session:
     def _is_refused(self) -> bool:
         return any(isinstance(reason, HandshakeRefusedError) for reason in self._rounds.failures.values())
 
-    def server_is_at(self, mode: str | None, zxid: int | None, now: float) -> None:
-        """A server has told where it is. One that decides for the ensemble, and is behind what we have seen, has lost
-        data: neither our session nor our zxid will ever be accepted again. Everything begins from zxid 0."""
-        if mode not in _DECIDING or zxid is None or zxid >= self.last_zxid:
+    def server_is(self, address: Address, mode: str | None, zxid: int | None, now: float) -> None:
+        """What a server has told of itself, because of `AskModes`: its mode and zxid, as `srvr` has them."""
+        if mode == "read-only":
+            self._read_only_found(address, now)
+        elif mode is not None and self._aside is not None and self.phase is Phase.SERVING:
+            self._alternative = address
+            self.leave(now)
+        elif mode in _DECIDING and zxid is not None and zxid < self.last_zxid:
+            self._history_was_reset(zxid, now)
+
+    def _read_only_found(self, address: Address, now: float) -> None:
+        """Better than nothing, if the user thinks so; unless somebody is taking us just now."""
+        if not self._options.read_only or self.phase in (Phase.HANDSHAKE, *_ANSWERING):
             return
+        if self._ended is not None or self._awaits_renewal:
+            return
+        self._read_only_at = address
+        self._rounds.again(address)
+        if self.phase is Phase.IDLE:
+            self._rounds.stop()
+            self._next_attempt(now)
+
+    def _history_was_reset(self, zxid: int, now: float) -> None:
+        """One that decides for the ensemble is behind what we have seen: data was lost, and neither our session nor
+        our zxid will ever be accepted again. Everything begins from zxid 0, once the session can't live any more."""
         if self.state is not State.LOST or not self.session_id or not self._may_renew:
             return
         reason = HistoryResetError(
@@ -772,10 +850,13 @@ class Session:
         else:
             self._drop_rivals()
             self._spare_at = now if self._options.warm_spare else math.inf
-        self._may_renew = self._options.renew
-        self._plan_link_check(now)
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
         self.watching.rearm()
+        if self._aside is not None:
+            self._serve_read_only(now)
+            return
+        self._may_renew = self._options.renew
+        self._plan_link_check(now)
         if self._leased:
             self._commit(now)
         if self._announced_id and self._announced_id != self.session_id:
@@ -1040,7 +1121,7 @@ class Session:
     def hold_lease(self, now: float) -> None:
         """Somebody rests on the lease: it is extended until `release_lease`."""
         self._leased += 1
-        if self._leased == 1 and self.phase is Phase.SERVING:
+        if self._leased == 1 and self.phase is Phase.SERVING and self._aside is None:
             self._commit(now)
 
     def release_lease(self) -> None:
@@ -1156,6 +1237,10 @@ def _end(request: Request, result_of: Callable[[Request], Any]) -> None:
 
 def _closed(request: Request) -> EverlatchError:
     return ClientClosedError(f"{request.operation.name} {request.path!r}: the client is closed")
+
+
+def _read_only(request: Request) -> EverlatchError:
+    return NotReadOnlyError(request.operation.name, request.path)
 
 
 def _gave_up(request: Request) -> EverlatchError:
