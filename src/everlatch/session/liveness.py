@@ -8,7 +8,8 @@ Rules, with T the negotiated session timeout:
    a client that only asked on a half-open link would otherwise never notice. The budget is T/8, unless another one is
    asked for, and doubles up to T/3 whenever a silent link was heard again (a server that pauses now and then), until
    that has not happened for 10 T. What needs a quorum may take T/3, and pings queue up behind it.
-   Silence is not the end: it is when the link is doubted. At 2 T/3 it is dead.
+   Silence is not the end: it is when the link is doubted. At 2 T/3 it is dead. However long T is (the server decides),
+   none of that takes longer than 10, 30 and 60 s.
 3. *Proven* is the send time of the last answered request. At that moment at the earliest the server counted T from
    anew, so at proven + T the session must be assumed lost, whatever the link seems to do.
    (ZooKeeper's own client counts from the last byte *received*, which is later than the server's count.)
@@ -27,6 +28,8 @@ _PINGS_PER_TIMEOUT = 6
 _LONGEST_PING_INTERVAL = 10.0
 _SILENCES_PER_TIMEOUT = 3
 _BUDGETS_PER_TIMEOUT = 8
+_LONGEST_BUDGET = 10.0
+_LONGEST_SILENCE = 30.0
 _MOST_DOUBLINGS = 16
 _MEMORY = 10
 """Session timeouts."""
@@ -61,11 +64,17 @@ class Liveness:
     @property
     def budget(self) -> float:
         """How long an unanswered link may be silent. Rule 2."""
-        longest = self.timeout / _SILENCES_PER_TIMEOUT
+        longest = self._longest_silence
         if self.waits_for_commit:
             return longest
-        first = self.timeout / _BUDGETS_PER_TIMEOUT if self._asked_budget is None else self._asked_budget
+        first = self._asked_budget
+        if first is None:
+            first = min(self.timeout / _BUDGETS_PER_TIMEOUT, _LONGEST_BUDGET)
         return min(first * 2.0**self._doublings, longest)
+
+    @property
+    def _longest_silence(self) -> float:
+        return min(self.timeout / _SILENCES_PER_TIMEOUT, _LONGEST_SILENCE)
 
     def false_alarm(self, now: float) -> None:
         """A silent link was heard again."""
@@ -145,13 +154,13 @@ class Liveness:
     @property
     def slow_until(self) -> float:
         """Until when a server that lives may be slow to answer on this link."""
-        return (self.waiting_since or 0.0) + self.timeout / _SILENCES_PER_TIMEOUT
+        return (self.waiting_since or 0.0) + self._longest_silence
 
     @property
     def dead_at(self) -> float:
         """When the link is dead, whoever lives or not."""
         silent = self._without_answers_until
-        return silent if self.waiting_since is None else min(silent, self.waiting_since + self.timeout * 2 / 3)
+        return silent if self.waiting_since is None else min(silent, self.waiting_since + 2 * self._longest_silence)
 
     def is_dead(self, now: float) -> bool:
         """Rule 2, and rule 3."""
