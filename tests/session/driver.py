@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from everlatch.errors import ConnectFailedError, ConnectionClosedByServerError
 from everlatch.paths import Endpoint
-from everlatch.session.actions import Announce, Closed, Dial, HangUp, Resolve, RoundFailed
+from everlatch.session.actions import Announce, AskServers, Closed, Dial, HangUp, Resolve, RoundFailed
 from everlatch.session.requests import Operation, Request
+from everlatch.session.servers import Address
 from everlatch.session.session import Phase, Session, SessionOptions
 from everlatch.session.watches import CHILD, DATA
 from everlatch.types import EventType, Node, Stat, State
@@ -100,6 +101,8 @@ class Driver:
         self.changes: list[Any] = []
         self.attempts: list[Any] = []
         """Dial and Resolve."""
+        self.open: set[int] = set()
+        """Attempts and connections that have not ended."""
         # What the server got.
         self.handshakes: list[Any] = []
         self.sent: list[Sent] = []
@@ -126,13 +129,28 @@ class Driver:
             if isinstance(action, Announce):
                 self.changes.append(action.change)
             elif isinstance(action, (Dial, Resolve)):
+                assert action.conn not in self.open, "every attempt has a number of its own"
                 self.attempts.append(action)
-        if session.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING):
+                self.open.add(action.conn)
+            elif isinstance(action, HangUp):
+                self.open.remove(action.conn)
+        assert self.open == self.wanted, "what is of no use is hung up, and nothing else"
+        if session.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING, Phase.LEAVING):
             data = session.data_to_send(self.now)
             assert has_output or not data, "an engine that trusts `has_output` would not have sent this"
             self._take(session.conn, data)
         else:
             assert session.data_to_send(self.now) == b"", "bytes without a connection"
+
+    @property
+    def wanted(self) -> set[int]:
+        """Attempts and connections that the session has a use for."""
+        session = self.session
+        return {*self.rivals, *([] if session.phase is Phase.IDLE else [session.conn])}
+
+    @property
+    def rivals(self) -> list[int]:
+        return [rival.conn for rival in self.session._rivals]
 
     def _take(self, conn: int, data: bytes) -> None:
         if conn != self._reading:
@@ -169,25 +187,47 @@ class Driver:
         assert deadline is not None
         self.tick(max(0.0, deadline - self.now))
 
-    def made(self) -> None:
-        """The next attempt reaches its server; if a back-off is before it, that passes."""
+    def made(self, conn: int | None = None) -> None:
+        """The present attempt, or another one, reaches its server; if a back-off is before it, that passes."""
         while self.session.phase is Phase.IDLE:
             self.wake()
-        self.session.connection_made(self.session.conn, self.now)
+        self.session.connection_made(self.session.conn if conn is None else conn, self.now)
         self.pump()
 
-    def lose(self, reason: BaseException | None = None) -> None:
-        """The server closes the connection."""
-        reason = reason or ConnectionClosedByServerError("gone")
-        self.session.connection_lost(self.session.conn, reason, self.now)
+    def lose(self, reason: BaseException | None = None, conn: int | None = None) -> None:
+        """The server closes the present connection, or another one."""
+        conn = self.session.conn if conn is None else conn
+        self.open.discard(conn)
+        self.session.connection_lost(conn, reason or ConnectionClosedByServerError("gone"), self.now)
         self.pump()
 
-    def refuse(self) -> None:
+    def refuse(self, conn: int | None = None) -> None:
         """The attempt fails."""
-        self.lose(ConnectFailedError("refused"))
+        self.lose(ConnectFailedError("refused"), conn)
 
-    def resolve(self, *ips: str) -> None:
-        self.session.resolved(self.session.conn, ips, self.now)
+    def resolve(self, *ips: str, conn: int | None = None) -> None:
+        conn = self.session.conn if conn is None else conn
+        if self.session.phase is Phase.RESOLVING or conn in self.rivals:
+            self.open.discard(conn)
+        self.session.resolved(conn, ips, self.now)
+        self.pump()
+
+    def until_hung_up(self) -> None:
+        """Time passes until the present attempt is given up; its rivals may be before it."""
+        conn = self.session.conn
+        while conn in self.open:
+            self.wake()
+
+    # -- other servers
+
+    def lives(self, ip: str) -> None:
+        """A server has answered, asked over a connection of its own because the link is in doubt."""
+        self.session.server_answered(self.session.conn, Address(ip, 2181, Endpoint(ip, 2181)), self.now)
+        self.pump()
+
+    def update(self, hosts: str) -> None:
+        """Another list of servers."""
+        self.session.update_servers([Endpoint(host, 2181) for host in hosts.split(",")], self.now)
         self.pump()
 
     # -- the server
@@ -298,6 +338,11 @@ class Driver:
     @property
     def hung_up(self) -> list[int]:
         return [action.conn for action in self.actions if isinstance(action, HangUp)]
+
+    @property
+    def doubts(self) -> list[int]:
+        """The connections in doubt."""
+        return [action.conn for action in self.actions if isinstance(action, AskServers)]
 
     @property
     def failed_rounds(self) -> list[RoundFailed]:

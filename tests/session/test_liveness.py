@@ -13,7 +13,7 @@ def test_the_granted_timeout_counts():
     liveness = Liveness(10.0)
     assert liveness.timeout == 10.0
     liveness.connected(99.5, 100.0, 6.0)
-    assert (liveness.timeout, liveness.ping_interval, liveness.budget, liveness.lost_at) == (6.0, 1.0, 2.0, 105.5)
+    assert (liveness.timeout, liveness.ping_interval, liveness.budget, liveness.lost_at) == (6.0, 1.0, 0.75, 105.5)
 
 
 @pytest.mark.parametrize(("timeout", "interval"), [(6.0, 1.0), (60.0, 10.0), (600.0, 10.0)])
@@ -41,7 +41,7 @@ def test_no_ping_while_something_is_unanswered():
     liveness = connected()
     liveness.sent(100.5)
     assert not liveness.ping_due(105.0)
-    assert liveness.next_deadline() == 102.5
+    assert liveness.next_deadline() == 101.25
 
 
 def test_no_second_ping_before_the_first_is_answered():
@@ -49,32 +49,37 @@ def test_no_second_ping_before_the_first_is_answered():
     liveness.ping_sent(101.0)
     assert not liveness.ping_due(102.9)
     liveness.received(101.5, unanswered=False)
-    assert not liveness.ping_due(103.4), "an event is no answer"
-    assert liveness.next_deadline() == 103.5
+    assert not liveness.ping_due(102.2), "an event is no answer"
+    assert liveness.next_deadline() == 102.25
 
 
 @pytest.mark.parametrize("send", [Liveness.sent, Liveness.ping_sent])
-def test_a_link_is_silent_when_nothing_comes_for_a_third(send):
+def test_a_link_is_silent_when_nothing_comes_for_an_eighth_and_dead_after_two_thirds(send):
     liveness = connected()
     send(liveness, 101.0)
-    assert liveness.next_deadline() == 103.0
-    assert not liveness.is_silent(102.999)
-    assert liveness.is_silent(103.0)
+    assert liveness.next_deadline() == 101.75
+    assert not liveness.is_silent(101.749)
+    assert liveness.is_silent(101.75)
+    assert liveness.dead_at == 105.0
+    assert not liveness.is_dead(104.999)
+    assert liveness.is_dead(105.0)
 
 
 def test_silence_counts_from_the_first_unanswered_request():
     liveness = connected()
     liveness.sent(101.0)
-    liveness.sent(102.0)
-    assert liveness.next_deadline() == 103.0
+    liveness.sent(101.5)
+    assert liveness.next_deadline() == 101.75
+    assert liveness.dead_at == 105.0
 
 
 def test_every_byte_breaks_the_silence():
     liveness = connected()
     liveness.sent(101.0)
-    liveness.received(102.0, unanswered=True)
-    assert not liveness.is_silent(103.9)
-    assert liveness.is_silent(104.0)
+    liveness.received(101.5, unanswered=True)
+    assert not liveness.is_silent(102.2)
+    assert liveness.is_silent(102.25)
+    assert liveness.dead_at == 105.5
 
 
 def test_nothing_unanswered_is_not_silence():
@@ -150,7 +155,7 @@ def test_a_ping_goes_out_while_answers_come_in():
     """They may take longer than a session lives untouched."""
     liveness = connected()
     liveness.sent(100.5)
-    liveness.received(100.6, unanswered=True)
+    liveness.received(100.9, unanswered=True)
     assert liveness.next_deadline() == 101.5
     assert not liveness.ping_due(101.4)
     assert liveness.ping_due(101.5)

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from everlatch.paths import Endpoint
+from everlatch.session.retry import FullJitter, RetryNTimes, RetryUntilElapsed
 from everlatch.session.rounds import Rounds
 from everlatch.session.servers import Address
 
@@ -17,16 +18,16 @@ REASON = OSError("gone")
 
 @pytest.fixture
 def rounds() -> Rounds:
-    return Rounds([A, B], random.Random(1), shuffle=False)
+    return Rounds([A, B], random.Random(1), FullJitter(), shuffle=False)
 
 
 def test_a_round_tries_all_and_then_comes_a_pause(rounds: Rounds) -> None:
-    rounds.begin()
+    rounds.begin(9.0)
     assert [rounds.next_target() for _ in range(3)] == [AT_A, AT_B, None]
     rounds.end(10.0)
     assert rounds.retry_at is not None
     assert 10.0 <= rounds.retry_at <= 10.02
-    rounds.begin()
+    rounds.begin(11.0)
     assert rounds.retry_at is None
 
 
@@ -54,15 +55,15 @@ def test_a_good_connection_lets_everything_begin_anew(rounds: Rounds) -> None:
     rounds.ran_out_of_time()
     rounds.failed(AT_B, REASON)
     rounds.end(0.0)
-    rounds.begin_after(AT_A, REASON, lived=1.0)
+    rounds.begin_after(12.0, AT_A, REASON, lived=1.0)
     assert rounds.failures == {}
     assert rounds.budget(6.0, is_first=False) == 1.0
     assert [rounds.next_target() for _ in range(3)] == [AT_B, AT_A, None]
 
 
 def test_one_that_was_dropped_at_once_does_not(rounds: Rounds) -> None:
-    rounds.begin()
+    rounds.begin(11.0)
     rounds.next_target()
-    rounds.begin_after(AT_A, REASON, lived=0.5)
+    rounds.begin_after(12.0, AT_A, REASON, lived=0.5)
     assert rounds.failures == {str(AT_A): REASON}
     assert [rounds.next_target() for _ in range(2)] == [AT_B, None]

@@ -176,8 +176,10 @@ def test_a_loss_while_closing_ends_it_without_reconnecting(make):
 def test_a_silent_link_while_closing():
     driver = connected()
     driver.close()
-    driver.wake()
-    assert driver.now == 102.0
+    driver.run(3.9)
+    assert not driver.is_closed
+    driver.run(0.1)
+    assert driver.now == 104.0
     assert len(driver.dialled) == 1
     assert_over(driver)
 

@@ -234,7 +234,7 @@ def test_a_refused_session_is_lost_and_renewed():
     assert lost[:6] == (State.LOST, State.SUSPENDED, 0x1234, 0x1234, 1, "10.0.0.2:2181")
     assert isinstance(lost.reason, SessionExpiredError)
     assert "0x1234" in str(lost.reason)
-    assert renewed == (State.RENEWED, State.LOST, 0x5678, 0x1234, 2, "10.0.0.2:2181", None)
+    assert renewed == (State.RENEWED, State.LOST, 0x5678, 0x1234, 2, "10.0.0.2:2181", lost.reason)
     assert again == (State.CONNECTED, State.RENEWED, 0x5678, 0x5678, 2, "10.0.0.2:2181", None)
 
 
@@ -433,9 +433,43 @@ def test_a_call_bound_to_a_session_that_has_ended_is_refused_at_once():
 
 def test_a_black_holed_server_costs_its_budget_only():
     driver = Driver("10.0.0.1,10.0.0.2")
-    assert driver.session.next_deadline() == CLOSE_TO(driver.now + 2.0), "T/3 at first"
+    start = driver.now
+    driver.made()  # it takes the connection, and says nothing
+    driver.wake()
+    assert driver.now == CLOSE_TO(start + 0.25)
+    assert driver.dialled == ["10.0.0.1", "10.0.0.2"], "the next one is dialled beside it"
+    driver.made(driver.rivals[0])
+    assert len(driver.handshakes) == 1, "one at a time"
+    driver.wake()
+    assert driver.now == CLOSE_TO(start + 2.0), "T/3 at first"
+    assert driver.session.phase is Phase.HANDSHAKE
+    assert len(driver.handshakes) == 2
+    driver.grant()
+    assert driver.states == [State.CONNECTED]
+
+
+def test_a_server_that_takes_no_connection_costs_a_stagger_only():
+    driver = Driver("10.0.0.1,10.0.0.2")
+    assert driver.session.next_deadline() == CLOSE_TO(driver.now + 0.25)
     driver.wake()
     assert driver.dialled == ["10.0.0.1", "10.0.0.2"]
+    driver.made(driver.rivals[0])
+    driver.grant()
+    assert driver.changes[0].server == "10.0.0.2:2181"
+    assert driver.hung_up == [1]
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_an_attempt_costs_its_budget_only(made):
+    driver = Driver("10.0.0.1")
+    start = driver.now
+    assert driver.session.next_deadline() == CLOSE_TO(driver.now + 2.0), "T/3 at first"
+    if made:
+        driver.made()
+    driver.wake()
+    assert driver.now == CLOSE_TO(start + 2.0)
+    assert driver.session.phase is Phase.IDLE
+    driver.wake()
     driver.connect()
     assert driver.states == [State.CONNECTED]
 
@@ -469,11 +503,16 @@ def test_unanswered_credentials_cost_the_attempt():
     assert str(reason) == "no answer to the credentials in 2 s"
 
 
-def test_the_budget_counts_from_the_first_step_of_an_attempt():
+def test_the_handshake_has_a_budget_of_its_own_and_the_credentials_share_it():
     driver = Driver()
-    deadline = driver.session.next_deadline()
+    driver.authenticate()
     driver.run(1.0)
     driver.made()
+    deadline = driver.session.next_deadline()
+    assert deadline == CLOSE_TO(driver.now + 2.0)
+    driver.run(1.0)
+    driver.grant()
+    assert driver.session.phase is Phase.AUTHENTICATING
     assert driver.session.next_deadline() == deadline
 
 
