@@ -111,6 +111,8 @@ class Driver:
         self._reader = FrameReader(1 << 30)
         self._reading = 0
         self._shaken = False
+        self._offered: set[int] = set()
+        """The connections that a ConnectRequest was sent on."""
         self.zxid = 1000
         self.session_id = 0x1234
         if start:
@@ -159,6 +161,8 @@ class Driver:
         for buf, start, end in self._reader.feed(data):
             if not self._shaken:
                 self._shaken = True
+                assert not self._offered & self.open - {conn}, "one ConnectRequest at a time"
+                self._offered.add(conn)
                 self.handshakes.append(decode_connect_request(buf, start, end))
                 continue
             request = Sent(conn, *decode_request_header(buf, start, end), buf[start + 8 : end])
@@ -189,7 +193,7 @@ class Driver:
 
     def made(self, conn: int | None = None) -> None:
         """The present attempt, or another one, reaches its server; if a back-off is before it, that passes."""
-        while self.session.phase is Phase.IDLE:
+        while conn is None and self.session.phase is Phase.IDLE:
             self.wake()
         self.session.connection_made(self.session.conn if conn is None else conn, self.now)
         self.pump()

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from everlatch.paths import Endpoint
-from everlatch.session.retry import FullJitter, RetryNTimes, RetryUntilElapsed
+from everlatch.session.retry import FullJitter
 from everlatch.session.rounds import Rounds
 from everlatch.session.servers import Address
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from everlatch.errors import QueueFullError, SessionExpiredError
+from everlatch.errors import NotReadOnlyError, QueueFullError, SessionExpiredError
+from everlatch.paths import Endpoint
 from everlatch.session.actions import Closed
 from everlatch.session.requests import Operation
+from everlatch.session.retry import AttemptPlan, FullJitter, RetryForever, RetryNTimes
+from everlatch.session.rivals import MOST_RIVALS
+from everlatch.session.servers import Address
 from everlatch.session.session import Phase
 from everlatch.session.states import TRANSITIONS
 from everlatch.session.watches import PERSISTENT, RECURSIVE
@@ -20,14 +24,22 @@ from session.driver import EXISTS, GET, SET, Driver
 
 ADD = {kind: Operation("add_watch", Op.ADD_WATCH, lambda *_: 0, watch=kind) for kind in (PERSISTENT, RECURSIVE)}
 PLACES = ("/p", "/p/q")
-LINKED = (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING)
+LINKED = (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING, Phase.LEAVING)
+IPS = ("10.0.1.1", "10.0.1.2", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+LISTS = ("10.0.0.1", "10.0.0.1,10.0.0.2", "10.0.0.2,10.0.0.3", "zk.example,10.0.0.1,10.0.0.2")
+SOME = st.lists(st.sampled_from(IPS), unique=True, max_size=3)
+
+
+def address(ip, host=None):
+    return Address(ip, 2181, Endpoint(host or ip, 2181))
 
 
 def in_phase(*phases):
     return precondition(lambda self: self.driver.session.phase in phases)
 
 
-serving = in_phase(Phase.AUTHENTICATING, Phase.SERVING)
+serving = in_phase(*LINKED[1:])
+rivalled = precondition(lambda self: self.driver.rivals)
 asked = precondition(lambda self: self.driver.session.phase in LINKED[1:] and self.driver.unanswered)
 taking = precondition(lambda self: self.driver.session._ended is None)
 
@@ -43,17 +55,28 @@ class SessionMachine(RuleBasedStateMachine):
         self.seen_changes = 0
         self.state = State.CONNECTING
         self.ids = iter(range(1, 10_000))
+        self.leases = 0
 
     @initialize(
-        hosts=st.sampled_from(["10.0.0.1", "10.0.0.1,10.0.0.2", "zk.example,10.0.0.1,10.0.0.2"]),
-        max_in_flight=st.integers(1, 4),
+        hosts=st.sampled_from(LISTS),
         seed=st.integers(0, 3),
         well=st.booleans(),
+        options=st.fixed_dictionaries(
+            {"max_in_flight": st.integers(1, 4)},
+            optional={
+                "warm_spare": st.just(True),
+                "renew": st.just(False),
+                "link_check_interval": st.sampled_from([0.3, 2.0]),
+                "silence_budget": st.sampled_from([0.02, 1.0, 50.0]),
+                "retry_policy": st.sampled_from([RetryForever(0.0), RetryForever(9.0), AttemptPlan(0.1, 2)]),
+                "read_only": st.just(True),
+                "read_only_writes": st.just("queue"),
+                "read_write_search_interval": st.just(0.7),
+            },
+        ),
     )
-    def start(self, hosts, max_in_flight, seed, well):
-        self.driver = Driver(
-            hosts, seed=seed, max_in_flight=max_in_flight, max_queued_calls=8, max_reply_size=4096, shuffle=True
-        )
+    def start(self, hosts, seed, well, options):
+        self.driver = Driver(hosts, seed=seed, max_queued_calls=8, max_reply_size=4096, shuffle=True, **options)
         if well:
             self.all_goes_well()
 
@@ -81,7 +104,7 @@ class SessionMachine(RuleBasedStateMachine):
     # -- connections
 
     @in_phase(Phase.RESOLVING)
-    @rule(ips=st.lists(st.sampled_from(["10.0.1.1", "10.0.1.2", "10.0.0.1"]), max_size=3))
+    @rule(ips=SOME)
     def a_name_is_resolved(self, ips):
         self.driver.resolve(*ips)
 
@@ -94,6 +117,33 @@ class SessionMachine(RuleBasedStateMachine):
     @rule()
     def an_attempt_fails(self):
         self.driver.refuse()
+
+    def a_rival(self, data, *, is_name=None, is_made=None):
+        rivals = [
+            rival
+            for rival in self.driver.session._rivals
+            if is_name in (None, rival.is_name) and is_made in (None, rival.is_made)
+        ]
+        return data.draw(st.sampled_from(rivals)).conn if rivals else None
+
+    @rivalled
+    @rule(data=st.data(), ips=SOME)
+    def a_rivals_name_is_resolved(self, data, ips):
+        conn = self.a_rival(data, is_name=True)
+        if conn is not None:
+            self.driver.resolve(*ips, conn=conn)
+
+    @rivalled
+    @rule(data=st.data())
+    def a_rival_succeeds(self, data):
+        conn = self.a_rival(data, is_name=False, is_made=False)
+        if conn is not None:
+            self.driver.made(conn)
+
+    @rivalled
+    @rule(data=st.data())
+    def a_rival_is_lost(self, data):
+        self.driver.lose(conn=self.a_rival(data))
 
     @in_phase(Phase.HANDSHAKE)
     @rule(how=st.sampled_from(["same", "same", "same", "other", "refused", "tiny", "read-only"]))
@@ -116,6 +166,8 @@ class SessionMachine(RuleBasedStateMachine):
         driver = self.driver
         for _ in range(20):
             match driver.session.phase:
+                case Phase.IDLE if driver.session._awaits_renewal:
+                    self.a_new_session_may_begin()
                 case Phase.IDLE:
                     driver.wake()
                 case Phase.RESOLVING:
@@ -126,6 +178,10 @@ class SessionMachine(RuleBasedStateMachine):
                     self.the_handshake_is_answered("same")
                 case Phase.AUTHENTICATING:
                     driver.answer()
+                case Phase.LEAVING if driver.unanswered:
+                    driver.answer()
+                case Phase.LEAVING:  # what it waits for was refused out of turn
+                    driver.wake()
                 case Phase.SERVING:
                     return
 
@@ -134,16 +190,54 @@ class SessionMachine(RuleBasedStateMachine):
     def the_link_breaks(self):
         self.driver.lose()
 
-    @rule(age=st.integers(1, 3), data=st.binary(max_size=40))
+    @rule(age=st.integers(-1, 4), data=st.binary(max_size=40))
     def an_abandoned_connection_speaks(self, age, data):
         session, now = self.driver.session, self.driver.now
         before = session.statistics()
         old = session.conn - age
+        if old in self.driver.open or old == session.conn:
+            return
+        assert not session.is_wanted(old)
+        session.server_answered(old, address("10.0.0.2"), now)
         session.bytes_received(old, data, now)
         session.connection_made(old, now)
         session.resolved(old, ["10.6.6.6"], now)
         session.connection_lost(old, OSError("late"), now)
         assert session.statistics() == before
+
+    # -- what is found out about the servers
+
+    @precondition(lambda self: self.driver.session.doubts_link)
+    @rule(ip=st.sampled_from(IPS))
+    def another_server_lives(self, ip):
+        self.driver.lives(ip)
+
+    @rule(serving=SOME, others=SOME)
+    def the_servers_are_searched(self, serving, others):
+        others = [ip for ip in others if ip not in serving]
+        self.driver.session.prefer(map(address, serving), map(address, others))
+        self.driver.pump()
+
+    @rule(
+        ip=st.sampled_from(IPS),
+        mode=st.sampled_from([None, "leader", "standalone", "follower", "read-only"]),
+        zxid=st.sampled_from([None, 3, 1 << 40]),
+    )
+    def a_server_tells_what_it_is(self, ip, mode, zxid):
+        self.driver.session.server_is(address(ip), mode, zxid, self.driver.now)
+        self.driver.pump()
+
+    @rule(hosts=st.sampled_from(LISTS))
+    def the_servers_change(self, hosts):
+        self.driver.update(hosts)
+        session = self.driver.session
+        if session.phase in (Phase.RESOLVING, Phase.DIALING, Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING):
+            assert session._rounds.servers.has(session._address) or session.is_closing
+
+    @rule()
+    def it_goes_to_another_server(self):
+        self.driver.session.leave(self.driver.now)
+        self.driver.pump()
 
     # -- the server
 
@@ -211,6 +305,9 @@ class SessionMachine(RuleBasedStateMachine):
                 self.calls.append(self.driver.submit(operation, f"/{next(self.ids)}", **more))
             except (QueueFullError, SessionExpiredError):  # the latter: there is no session, and it is bound
                 return
+            except NotReadOnlyError:
+                assert self.driver.session.state is State.CONNECTED_READ_ONLY
+                return
 
     @taking
     @rule(kind=st.sampled_from([PERSISTENT, RECURSIVE]), place=st.sampled_from(PLACES))
@@ -241,6 +338,23 @@ class SessionMachine(RuleBasedStateMachine):
             self.calls.append(self.driver.submit(operation, place, body))
         except QueueFullError:
             return
+
+    @rule()
+    def a_new_session_may_begin(self):
+        self.driver.session.renew(self.driver.now)
+        self.driver.pump()
+
+    @rule()
+    def somebody_rests_on_the_lease(self):
+        self.leases += 1
+        self.driver.session.hold_lease(self.driver.now)
+        self.driver.pump()
+
+    @precondition(lambda self: self.leases)
+    @rule()
+    def who_rests_on_the_lease_leaves(self):
+        self.leases -= 1
+        self.driver.session.release_lease()
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
@@ -298,7 +412,7 @@ class SessionMachine(RuleBasedStateMachine):
     def requests_in_flight_are_in_order(self):
         xids = [request.xid for request in self.driver.session.requests.in_flight]
         assert xids == sorted(set(xids))
-        if self.driver.session.phase is Phase.SERVING:
+        if self.driver.session.phase in (Phase.SERVING, Phase.LEAVING):
             unanswered = [request.xid for request in self.driver.unanswered if request.xid > 0]
             assert not xids or xids == unanswered[-len(xids) :]
         else:
@@ -320,6 +434,22 @@ class SessionMachine(RuleBasedStateMachine):
         assert set(heard) <= set(self.listeners)
         wanted = [(*place, callback) for place, callbacks in persistent._wanted.items() for callback in callbacks]
         assert sorted(map(hash, wanted)) == sorted(map(hash, self.listeners))
+
+    @invariant()
+    def attempts_beside_one_that_serves_are_spares(self):
+        session = self.driver.session
+        if session.phase is Phase.SERVING:
+            assert len(self.driver.rivals) <= (1 if session._options.warm_spare else 0)
+        elif session.phase is Phase.IDLE:
+            assert self.driver.rivals == []
+        assert len(self.driver.open) <= MOST_RIVALS + 1
+
+    @invariant()
+    def doubts_end(self):
+        session = self.driver.session
+        if session.doubts_link:
+            assert session.phase in (Phase.SERVING, Phase.LEAVING)
+            assert session.next_deadline() <= self.driver.now + session.liveness.timeout
 
     @invariant()
     def credentials_are_unanswered_only_on_a_connection(self):

@@ -352,7 +352,7 @@ class Session:
             self._shake_hands(now)
 
     def _rival_lost(self, rival: Attempt, reason: BaseException, now: float) -> None:
-        if self.phase in _ANSWERING:
+        if self.phase in (Phase.SERVING, Phase.LEAVING):
             # Servers close connections that say nothing after 10 s or so. One that closes it at once doesn't want it.
             self._spare_at = now if now >= rival.deadline + _SPARE_LIVES else now + _SPARE_LIVES
         else:
@@ -580,6 +580,7 @@ class Session:
     def _add_rival(self, now: float) -> None:
         """Another one beside the present attempt, unless one waits already."""
         if self.phase not in (Phase.RESOLVING, Phase.DIALING, Phase.HANDSHAKE):
+            self._stagger_at = None  # somebody is taking us
             return
         self._stagger_at = now + STAGGER
         if self._rivals.has_connection or len(self._rivals) >= MOST_RIVALS:
