@@ -135,6 +135,7 @@ class Driver:
                 self.attempts.append(action)
                 self.open.add(action.conn)
             elif isinstance(action, HangUp):
+                assert action.conn in self.open, "what has ended is not hung up"
                 self.open.remove(action.conn)
         assert self.open == self.wanted, "what is of no use is hung up, and nothing else"
         if session.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING, Phase.LEAVING):

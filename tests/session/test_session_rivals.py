@@ -63,7 +63,7 @@ def test_a_rival_that_takes_too_long_is_given_up_and_noted():
     driver = Driver(PAIR)
     driver.run(1.9)
     driver.made()
-    driver.run(0.3)
+    driver.run(0.4)
     assert driver.hung_up == [2], "dialled at 0.25 s, and given 2 s"
     assert str(dict(driver.session.failures())["10.0.0.2:2181"]) == "no TCP connection in 2 s"
     assert driver.session.phase is Phase.HANDSHAKE

@@ -78,8 +78,6 @@ class Liveness:
 
     def false_alarm(self, now: float) -> None:
         """A silent link was heard again."""
-        if now > self._alarmed_at + _MEMORY * self.timeout:
-            self._doublings = 0
         self._alarmed_at = now
         self._doublings = min(self._doublings + 1, _MOST_DOUBLINGS)
 
@@ -123,6 +121,8 @@ class Liveness:
         """Bytes came; `unanswered`: something still waits for its reply."""
         self.waiting_since = now if unanswered or self.ping_sent_at is not None else None
         self.waits_for_commit = False
+        if self._doublings and now > self._alarmed_at + _MEMORY * self.timeout:
+            self._doublings = 0
 
     def answered(self, sent_at: float, now: float) -> None:
         """An answer came to what was sent at `sent_at`. Rule 3."""

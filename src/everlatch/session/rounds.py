@@ -2,7 +2,8 @@
 
 Rules:
 1. A round tries every address once (`servers` has the order). Only after a whole round that failed comes a pause, or
-   the end, as the policy says (`retry`): never while an untried server is left.
+   the end, as the policy says (`retry`): never while an untried server is left. A policy that raises is noted among
+   the failures, and the default one takes its place for that time.
 2. The time for one address is short, so that one dead server costs little of the session's time; it doubles after
    each round in which some did not answer at all, in case they are merely slow. Who refuses at once needs no more.
 3. A connection that lived for a while was worth having: after it everything begins anew. One that was dropped at once
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from everlatch.session.retry import FullJitter
 from everlatch.session.servers import Servers
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ _LONGEST_FIRST: Final = 1.0
 """Seconds, after a loss, until the next server is tried. While an ensemble elects its leader, servers have been seen to
 accept a connection and its handshake and never answer: with a long session timeout, T/6 was lost at each of them."""
 _MOST_DOUBLINGS: Final = 8
+_SHORTEST_PAUSE: Final = 0.001
+"""Seconds. Servers that refuse at once would otherwise be asked in a loop, if the policy says so."""
 _GOOD_CONNECTION: Final = 1.0
 """Rule 3, seconds."""
 
@@ -68,12 +72,17 @@ class Rounds:
     def begin_after(self, now: float, lost: Address, reason: BaseException, lived: float) -> None:
         """After a connection that was lost: a new round, or the rest of the present one. Rule 3."""
         if lived >= _GOOD_CONNECTION:
-            self._slow_rounds = 0
-            self._failures.clear()
-            self._retries, self._since = 0, None
+            self.start_anew()
             self.begin(now, lost)
         else:
             self.failed(lost, reason)
+
+    def start_anew(self) -> None:
+        """What was before doesn't count any more. Rule 3."""
+        self._slow_rounds = 0
+        self._is_slow = False
+        self._failures.clear()
+        self._retries, self._since = 0, None
 
     def stop(self) -> None:
         """Nothing is looked for."""
@@ -105,10 +114,18 @@ class Rounds:
             self._slow_rounds += 1
             self._is_slow = False
         elapsed = 0.0 if self._since is None else now - self._since
-        delay = self._policy.next_delay(self._retries, elapsed, self._rng)
+        delay = self._delay(elapsed)
         self._retries += 1
         self.gave_up = delay is None
-        self.retry_at = None if delay is None else now + max(0.0, delay)
+        self.retry_at = None if delay is None else now + delay
+
+    def _delay(self, elapsed: float) -> float | None:
+        try:
+            delay = self._policy.next_delay(self._retries, elapsed, self._rng)
+            return None if delay is None else max(_SHORTEST_PAUSE, float(delay))
+        except Exception as error:  # a policy is anybody's code; nobody would ever try again if it got through
+            self._failures["the retry policy"] = error
+            return FullJitter().next_delay(self._retries, elapsed, self._rng)
 
     def budget(self, session_timeout: float, *, is_first: bool) -> float:
         """Seconds for one address, handshake included; `is_first`: before the first connection. Rule 2."""

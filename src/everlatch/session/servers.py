@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from everlatch.paths import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from random import Random
 
 __all__ = ["Address", "Servers", "is_ip_address"]
@@ -64,6 +64,8 @@ class Servers:
         self._last: list[Address] = []
         """Whose turn comes when nobody else is left."""
         self._preferred: list[Address] = []
+        self._spares = 0
+        """How many were named to be kept in reserve."""
         self._avoided: frozenset[tuple[str, int]] = frozenset()
 
     def __len__(self) -> int:
@@ -78,13 +80,26 @@ class Servers:
         self._avoided = frozenset((address.ip, address.port) for address in others)
 
     def spare(self, used: Address | None) -> Address | None:
-        """Whom to keep in reserve while `used` is in use; `None`: nobody is known."""
+        """Whom to keep in reserve while `used` is in use: one after the other, for one may be down; `None`: nobody is
+        known."""
         known = [*self._known(), *(Address(e.host, e.port, e) for e in self._endpoints if is_ip_address(e.host))]
-        keys = {*self._avoided, *([] if used is None else [(used.ip, used.port)])}
-        return next((address for address in known if (address.ip, address.port) not in keys), None)
+        unfit = {*self._avoided, *([] if used is None else [(used.ip, used.port)])}
+        fit: dict[tuple[str, int], Address] = {}
+        for address in known:
+            key = (address.ip, address.port)
+            if key not in unfit:
+                fit.setdefault(key, address)
+        if not fit:
+            return None
+        self._spares += 1
+        return list(fit.values())[(self._spares - 1) % len(fit)]
+
+    def has(self, address: Address) -> bool:
+        """Whether an address is, or may be, one of a server of the list."""
+        return _is_among(address, self._endpoints)
 
     def update(self, endpoints: Sequence[Endpoint], used: Address | None) -> bool:
-        """Another list, from the next round on. Whether the server that is in use has to be left. Rule 5."""
+        """Another list; a round that is under way goes on with it. Whether the server that is in use has to be left. Rule 5."""
         old, new = list(self._endpoints), list(dict.fromkeys(endpoints))
         added = [endpoint for endpoint in new if endpoint not in old]
         kept = [endpoint for endpoint in new if endpoint in old]
@@ -97,6 +112,7 @@ class Servers:
             kept.sort(key=used.endpoint.__eq__)
         self._endpoints = deque([*added, *kept] if to_added else [*kept, *added])
         self._pending = deque(self._endpoints)
+        self._last = [address for address in self._last if self.has(address)]
         self._preferred = [address for address in self._preferred if address.endpoint in new]
         return used is not None and moves
 
@@ -180,6 +196,6 @@ class Servers:
             self._endpoints.rotate(-self._endpoints.index(endpoint) - 1)
 
 
-def _is_among(address: Address, endpoints: Sequence[Endpoint]) -> bool:
+def _is_among(address: Address, endpoints: Collection[Endpoint]) -> bool:
     """By its name or by its address: a list may have either."""
     return address.endpoint in endpoints or Endpoint(address.ip, address.port) in endpoints

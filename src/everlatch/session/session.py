@@ -145,6 +145,8 @@ _COMMIT = Operation("commit", Op.MULTI, decode_multi_reply)
 _COMMIT_BODY = encode_multi_request([CheckPart("/", -1)])
 """Changes nothing, and has to be decided all the same."""
 _COMMITS_PER_TIMEOUT = 12
+_DECIDED = frozenset({_COMMIT.op, _CLOSE_SESSION.op, Op.SYNC})
+"""Beside the writes of users, what the servers answer when their leader has decided it."""
 _OVER = frozenset({SessionExpiredError.code, SessionMovedError.code})
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
@@ -161,7 +163,8 @@ _MISSING = {
 }
 
 _DECIDING = frozenset({"leader", "standalone"})
-_ANSWERING = frozenset({Phase.AUTHENTICATING, Phase.SERVING, Phase.LEAVING})
+_SERVED = frozenset({Phase.SERVING, Phase.LEAVING})
+_ANSWERING = frozenset({Phase.AUTHENTICATING, *_SERVED})
 _SPARE_LIVES = 5.0
 """Seconds that a connection kept in reserve lives at least, unless the server doesn't want it."""
 
@@ -288,6 +291,7 @@ class Session:
             return
         self._closing = True
         self._ended = _closed
+        self._plan_spare(math.inf)
         if self.phase is Phase.LEAVING:
             self.phase = Phase.SERVING
         if self.phase not in (Phase.AUTHENTICATING, Phase.SERVING):
@@ -299,6 +303,7 @@ class Session:
             return
         self._closing = True
         self._ended = _closed
+        self._awaits_renewal = False
         self._hang_up()
         self._fail_all(_closed)
         self._announce(State.CLOSED, None)
@@ -309,19 +314,44 @@ class Session:
         self._may_renew = True
         if self._awaits_renewal:
             self._awaits_renewal = False
+            self._rounds.start_anew()
             self._begin_round(now)
 
     def update_servers(self, endpoints: Sequence[Endpoint], now: float) -> None:
-        """Another list. The server in use is left if it is not on it, or if it takes that to spread the clients."""
-        used = self._address if self.phase in _ANSWERING else None
-        if self._rounds.servers.update(endpoints, used) and self.phase is Phase.SERVING:
-            self.leave(now)
+        """Another list. The server in use is left if it is not on it, or if it takes that to spread the clients; an
+        attempt at one that is not on it is given up; what is new is tried without a pause."""
+        servers = self._rounds.servers
+        is_new = not set(endpoints) <= set(servers)
+        serves = self.phase in _SERVED
+        must_leave = servers.update(endpoints, self._address if serves else None)
+        self._leave_removed(now)
+        if serves:
+            if must_leave:
+                self.leave(now)
+        elif self.phase is not Phase.IDLE and not self._closing:
+            assert self._address is not None
+            if not servers.has(self._address):
+                self._drop(ServerLeftError(f"{self.server} is no longer one of the servers"), now)
+            elif is_new and self._stagger_at is None:
+                self._stagger_at = now + STAGGER
+        elif is_new and self._rounds.retry_at is not None:
+            self._rounds.stop()
+            self._next_attempt(now)
+
+    def _leave_removed(self, now: float) -> None:
+        """Nobody waits any more for servers that are not on the list."""
+        has = self._rounds.servers.has
+        for rival in [rival for rival in self._rivals if not has(rival.address)]:
+            self.actions.append(HangUp(self._rivals.remove(rival.conn).conn))
+            self._plan_spare(now)
+        if self._alternative is not None and not has(self._alternative):
+            self._alternative = None
 
     def leave(self, now: float) -> None:
         """Goes to another server, as soon as what was sent is answered; it may take T/3."""
         if self.phase is Phase.SERVING and not self._closing:
             self.phase = Phase.LEAVING
-            self._attempt_deadline = now + self.liveness.timeout / 3
+            self._attempt_deadline = min(now + self.liveness.timeout / 3, self.liveness.dead_at)
             self._leave_when_answered(now)
 
     def _leave_when_answered(self, now: float) -> None:
@@ -352,9 +382,9 @@ class Session:
             self._shake_hands(now)
 
     def _rival_lost(self, rival: Attempt, reason: BaseException, now: float) -> None:
-        if self.phase in (Phase.SERVING, Phase.LEAVING):
+        if self.phase in _SERVED:
             # Servers close connections that say nothing after 10 s or so. One that closes it at once doesn't want it.
-            self._spare_at = now if now >= rival.deadline + _SPARE_LIVES else now + _SPARE_LIVES
+            self._plan_spare(now if now >= rival.deadline + _SPARE_LIVES else now + _SPARE_LIVES)
         else:
             self._rounds.failed(rival.address, reason)
             self._add_rival(now)
@@ -414,6 +444,7 @@ class Session:
         """Does what is due. Calling it early is harmless."""
         self.requests.expire(now)
         if self.phase is Phase.SERVING:
+            self._give_up_rivals(now)
             self._check_link(now)
             if now >= min(self._commit_at, self._link_check_at):
                 self._commit(now)
@@ -422,6 +453,7 @@ class Session:
             if now >= self._read_write_search_at:
                 self._search_read_write(now)
         elif self.phase is Phase.LEAVING:
+            self._give_up_rivals(now)
             self._leave_when_answered(now)
         elif self._rounds.retry_at is not None:
             if now >= self._rounds.retry_at:
@@ -468,9 +500,9 @@ class Session:
         deadlines = [self.requests.next_deadline(), self._rounds.retry_at]
         if self.phase is Phase.SERVING:
             deadlines += [self._link_deadline(), self._commit_at, self._link_check_at, self._spare_at]
-            deadlines.append(self._read_write_search_at)
+            deadlines += [self._read_write_search_at, self._rivals.next_deadline()]
         elif self.phase is Phase.LEAVING:
-            deadlines.append(self._attempt_deadline)
+            deadlines += [self._attempt_deadline, self._rivals.next_deadline()]
         elif self.phase is not Phase.IDLE:
             deadlines += [self._attempt_deadline, self._stagger_at, self._rivals.next_deadline()]
         if self.state is State.SUSPENDED and self.session_id:
@@ -566,11 +598,16 @@ class Session:
         else:
             self.phase = Phase.RESOLVING if attempt.is_name else Phase.DIALING
 
-    def _look_after_attempts(self, now: float) -> None:
+    def _give_up_rivals(self, now: float) -> None:
+        """Those that ran out of their budget."""
         for rival in self._rivals.overdue(now):
-            self._rounds.ran_out_of_time()
-            self._rounds.failed(rival.address, self._timed_out(Phase.RESOLVING if rival.is_name else Phase.DIALING))
             self.actions.append(HangUp(self._rivals.remove(rival.conn).conn))
+            if self.phase not in _SERVED:
+                self._rounds.ran_out_of_time()
+            self._rival_lost(rival, self._timed_out(Phase.RESOLVING if rival.is_name else Phase.DIALING), now)
+
+    def _look_after_attempts(self, now: float) -> None:
+        self._give_up_rivals(now)
         if now >= self._attempt_deadline:
             self._rounds.ran_out_of_time()
             self._drop(self._timed_out(self.phase), now)
@@ -593,14 +630,17 @@ class Session:
 
     def _dial_spare(self, now: float) -> None:
         """A connection to another server, to be kept in reserve."""
-        self._spare_at = math.inf
+        self._plan_spare(now + _SPARE_LIVES)
         address = self._rounds.servers.spare(self._address)
         if address is None:
-            self._spare_at = now + _SPARE_LIVES
             return
+        self._plan_spare(math.inf)
         conn = self._new_conn()
         self.actions.append(Dial(conn, address))
         self._rivals.add(Attempt(conn, address, False, now + self._attempt_budget()))
+
+    def _plan_spare(self, at: float) -> None:
+        self._spare_at = at if self._options.warm_spare and not self._closing else math.inf
 
     def _new_conn(self) -> int:
         self._last_conn += 1
@@ -613,17 +653,15 @@ class Session:
         if self.state is State.CONNECTING:
             self.actions.append(RoundFailed(list(self._rounds.failures.items())))
         if self._rounds.gave_up:
-            self._give_up(now)
+            self._give_up()
         elif self._options.read_only or (self.state is State.LOST and self.session_id and self._is_refused()):
             self.actions.append(AskModes())
 
-    def _give_up(self, now: float) -> None:
+    def _give_up(self) -> None:
         self._ended = _gave_up
         self._fail_all(_gave_up)
         reasons = [f"{server}: {describe(reason)}" for server, reason in self._rounds.failures.items()]
         self._announce(State.GAVE_UP, GaveUpError("no server within the retry policy: " + "; ".join(reasons)))
-        if self._closing:
-            self.abort(now)
 
     def _attempt_budget(self) -> float:
         return self._rounds.budget(self.liveness.timeout, is_first=self.state is State.CONNECTING)
@@ -682,7 +720,7 @@ class Session:
         """The connection is gone: settles what was on it, tells, and goes on to the next server."""
         phase, address, alternative = self.phase, self._address, self._alternative
         self._forget_link()
-        if phase not in (Phase.SERVING, Phase.LEAVING):
+        if phase not in _SERVED:
             self._rounds.failed(address, reason)
             if self._closing:
                 self.abort(now)
@@ -850,13 +888,14 @@ class Session:
                 self._rivals.add(spare)
         else:
             self._drop_rivals()
-            self._spare_at = now if self._options.warm_spare else math.inf
+            self._plan_spare(now)
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
         self.watching.rearm()
         if self._aside is not None:
             self._serve_read_only(now)
             return
-        self._may_renew = self._options.renew
+        if self._announced_id != self.session_id:  # what `renew` has allowed is used up
+            self._may_renew = self._options.renew
         self._plan_link_check(now)
         if self._leased:
             self._commit(now)
@@ -1226,7 +1265,7 @@ class Session:
 
 def _needs_commit(request: Request) -> bool:
     """Whether only a quorum can answer it."""
-    return request.operation.is_write or request.operation is _COMMIT
+    return request.operation.is_write or request.operation.op in _DECIDED
 
 
 def _end(request: Request, result_of: Callable[[Request], Any]) -> None:
