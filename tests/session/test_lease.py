@@ -78,13 +78,39 @@ def test_the_shorter_timeout_counts() -> None:
     assert lease.end == 2.0 + T
 
 
-def test_a_lease_never_becomes_shorter() -> None:
+def test_a_server_that_grants_less_makes_it_shorter_from_its_handshake_on() -> None:
+    """The leader counts anew with what that one granted, though it had granted more before."""
     lease = leased()
+    lease.connected(1.0, T, LAG)
+    commit(lease, 1.1, 1.2)
+    assert lease.end == 1.0 + T
+    lease.connected(2.0, 4.0, LAG)
+    assert lease.end == 6.0
+
+
+def test_a_commit_never_makes_it_shorter() -> None:
+    lease = leased()
+    lease.commit_sent(0.1)
     lease.answered(3.0, 3.1)
-    commit(lease, 5.0, 5.1)
-    lease.connected(4.0, 5.0, LAG)
-    commit(lease, 6.0, 6.1)
+    lease.commit_sent(5.0)
+    lease.committed(5.1)
+    lease.committed(5.2)
     assert lease.end == 3.0 + T
+    lease.commit_sent(5.3)
+    lease.disconnected()
+    lease.connected(5.5, T, LAG)
+    commit(lease, 5.6, 5.7)
+    assert lease.end == 5.5 + T
+
+
+def test_a_lapse_takes_two_commits_also_without_a_lag() -> None:
+    lease = leased()
+    lease.lag = 0.0
+    commit(lease, 1.0, 1.1)
+    lease.answered(10.5, 10.6)
+    assert not commit(lease, 10.7, 10.8)
+    assert lease.lapses == 1
+    assert commit(lease, 10.8, 10.9)
 
 
 def test_one_that_has_lapsed_takes_two_commits_with_the_lag_between_them() -> None:
@@ -108,6 +134,18 @@ def test_what_was_answered_on_another_connection_does_not_count() -> None:
     assert lease.end == 5.0 + T
     lease.disconnected()
     assert lease.runs(6.0)
+
+
+def test_what_is_answered_without_a_connection_of_the_session_does_not_count() -> None:
+    lease = leased()
+    commit(lease, 1.0, 1.1)
+    lease.disconnected()
+    for second in range(2, 6):
+        lease.answered(second, second + 0.1)
+    assert lease.end == 0.0 + T
+    lease.connected(6.0, T, LAG)
+    commit(lease, 6.1, 6.2)
+    assert lease.end == 6.0 + T
 
 
 def test_what_is_answered_while_a_commit_is_under_way_does_not_count_for_it() -> None:

@@ -24,9 +24,9 @@ Why this is safe, and what was tried that isn't:
    lease has to look at what he holds again (`lapses` says so).
 
 What is taken for granted: clock rates within ρ; the ensemble's ping interval and the delay of its links within D;
-nobody else closes the session, deletes the node, or restores data. What is left: a follower takes what it tells and
-clears it in two steps, so one touch in a very long while may be lost between them; `strict` counts from the second
-newest of E.
+nobody else closes the session, deletes the node, or restores data; the server that says what it is (`srvr`) is the one
+in use, so no balancer stands before several. What is left: a follower takes what it tells and clears it in two steps,
+so one touch in a very long while may be lost between them; `strict` counts from the second newest of E.
 
 Rule of this module: a time that isn't known is never guessed to be later than it may be.
 """
@@ -86,6 +86,9 @@ class Lease:
         """A connection of the session, whose ConnectRequest was sent at `sent_at`; `lag` is D for this server."""
         self.disconnected()
         self._timeout = min(timeout, self._longest)
+        # Servers may be configured differently. One that grants less has the leader expire the session sooner, from
+        # this handshake on.
+        self.end = min(self.end, sent_at + self._length)
         self.lag = lag
         self._counted.extend((sent_at, sent_at))
 
@@ -99,8 +102,11 @@ class Lease:
     # -- what is asked and answered
 
     def answered(self, sent_at: float, now: float) -> None:
-        """A request was answered: sent then, received now."""
+        """A request was answered: sent then, received now. Without a connection of the session it says nothing (a
+        read-only server answers in one of its own)."""
         answers = self._answers
+        if not self._counted:
+            return
         if not answers or now - answers[-1][0] >= self.lag / _SAMPLES_PER_LAG:
             self._count(now)
             answers.append((now, sent_at))
@@ -117,6 +123,7 @@ class Lease:
             if self._first_commit is None:
                 self.lapses += 1
                 self._first_commit = sent_at
+                return
             if sent_at < self._first_commit + self.lag or newest + self._length <= now:
                 return
         self._first_commit = None

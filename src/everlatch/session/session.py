@@ -292,6 +292,7 @@ class Session:
         self._closing = True
         self._ended = _closed
         self._plan_spare(math.inf)
+        self._commit_at = self._link_check_at = math.inf
         if self.phase is Phase.LEAVING:
             self.phase = Phase.SERVING
         if self.phase not in (Phase.AUTHENTICATING, Phase.SERVING):
@@ -896,9 +897,10 @@ class Session:
             return
         if self._announced_id != self.session_id:  # what `renew` has allowed is used up
             self._may_renew = self._options.renew
-        self._plan_link_check(now)
-        if self._leased:
-            self._commit(now)
+        if not self._closing:
+            self._plan_link_check(now)
+            if self._leased:
+                self._commit(now)
         if self._announced_id and self._announced_id != self.session_id:
             reason, self._renewed_for = self._renewed_for, None
             self._announce(State.RENEWED, reason)
@@ -929,7 +931,7 @@ class Session:
                         self._replies += 1
                         call = answered.call
                         if answered.operation is _COMMIT:
-                            self._commit_answered(err, buf, start + _REPLY_HEADER_SIZE, end, now)
+                            self._commit_answered(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
                         elif err or call is None:
                             self._answer_otherwise(answered, err, now)
                             if err == _AUTHENTICATE_FIRST:
@@ -1198,16 +1200,21 @@ class Session:
         self._plan_link_check(now)
         self._urgent.append(Request(None, _COMMIT, "/", _COMMIT_BODY))
 
-    def _commit_answered(self, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
+    def _commit_answered(self, request: Request, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
         """One whose check failed was decided as well, unless the session was what failed."""
+        lease = self.lease
         results = [] if err else decode_multi_reply(buf, pos, end)
         if err or any(isinstance(result, ErrorResult) and result.code in _OVER for result in results):
-            self.lease.commit_refused()
+            lease.commit_refused()
+            if err == _AUTHENTICATE_FIRST:
+                self._leave_who_demands_authentication(request)
             return
-        did_run = self.lease.runs(now)
-        self.lease.committed(now)
-        if self.lease.runs(now) and not did_run:
+        did_run, lapses = lease.runs(now), lease.lapses
+        lease.committed(now)
+        if lease.runs(now) and not did_run:
             self.actions.append(LeaseGranted())
+        elif lease.lapses > lapses and not lease.lag and not self._closing:
+            self._commit(now)  # the second of two, which need no time between them here
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
