@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from everlatch.session.states import CONNECTED_STATES
@@ -101,8 +100,7 @@ class LeaseKeeper:
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asking
+            await asyncio.wait({asking})
 
     def _ask_what_the_server_is(self) -> None:
         if self._asking is None or self._asking.done():
