@@ -10,6 +10,7 @@ from everlatch.errors import (
     EverlatchError,
     FrameTooLargeError,
     LinkError,
+    MemberInTheWayError,
     NoNodeError,
     NotEmptyError,
     OutcomeUnknownError,
@@ -17,6 +18,7 @@ from everlatch.errors import (
     ReplyTooLargeError,
     RequestKillsConnectionError,
     ServerError,
+    StaleLeaderError,
     StartError,
     TransactionFailedError,
     UnimplementedError,
@@ -90,6 +92,10 @@ RequestKillsConnectionError EverlatchError ConnectionError
 ReplyTooLargeError EverlatchError ConnectionError
 TransactionFailedError EverlatchError
 NotLeaderError EverlatchError
+StaleLeaderError NotLeaderError
+HandOverError EverlatchError
+NoSuchMemberError HandOverError
+MemberInTheWayError HandOverError
 LinkError EverlatchError ConnectionError
 ConnectionClosedByServerError LinkError
 ConnectFailedError LinkError
@@ -121,6 +127,8 @@ SAMPLES = [
     RequestKillsConnectionError("get", "/a", 3, LinkError("gone")),
     ReplyTooLargeError("get", "/a", 20, 10),
     TransactionFailedError(1, "/a", NoNodeError("delete", "/a")),
+    StaleLeaderError("/latch/_c_1-latch-0000000000", 7, NoNodeError("check", "/latch/_c_1-latch-0000000000")),
+    MemberInTheWayError("/latch", "b", ("java-1", "java-2")),
     FrameTooLargeError(20, 10),
     UnknownServerError(-126, "get", "/a"),
     UnsupportedByServerError("who_am_i", "3.6.2", "3.7.0", "/"),
@@ -219,6 +227,10 @@ def test_messages():
         ReplyTooLargeError: "the reply to get '/a' has 20 bytes, over the limit of 10",
         TransactionFailedError: "transaction refused at part 1 ('/a'), nothing was applied: "
         "delete '/a': no such node (-101)",
+        StaleLeaderError: "the term of the leader '/latch/_c_1-latch-0000000000' (token 7) is over, nothing was "
+        "applied: check '/latch/_c_1-latch-0000000000': no such node (-101)",
+        MemberInTheWayError: "'/latch' can't be handed over to 'b': 'java-1', 'java-2' stand before it and can't step "
+        "aside",
         FrameTooLargeError: "frame of 20 bytes, over the limit of 10",
         UnknownServerError: "get '/a': unknown error code (-126)",
         UnsupportedByServerError: "who_am_i needs ZooKeeper 3.7.0, the server in use is 3.6.2: nothing was sent; "

@@ -7,6 +7,7 @@ import pytest
 from everlatch import (
     BadVersionError,
     ClientStateError,
+    EverlatchError,
     NodeExistsError,
     NoNodeError,
     NotStartedError,
@@ -14,14 +15,17 @@ from everlatch import (
     Pending,
     ProtocolError,
     QueueFullError,
+    ServerError,
     SessionExpiredError,
     Stat,
     State,
     StateChange,
     TransactionFailedError,
 )
+from everlatch.transaction import Guard
 from everlatch.wire.codes import Op
 from everlatch.wire.multi import (
+    CheckPart,
     CheckResult,
     CreateResult,
     DeleteResult,
@@ -278,3 +282,76 @@ async def test_repr():
         assert repr(t) == "<Transaction of 1 parts, open>"
         await t.commit()
         assert repr(t) == "<Transaction of 1 parts, committed>"
+
+
+# --- with a guard -------------------------------------------------------------------------------------------------
+
+
+class OffError(EverlatchError):
+    """What a guard raises."""
+
+    def __init__(self, error: ServerError) -> None:
+        self.error = error
+
+
+@CHROOTS
+@simulated
+async def test_a_guard_goes_before_all_parts_and_is_not_counted(chroot):
+    async with ScriptedServer() as server, server.client(chroot) as client:
+        await client.ensure_path("/guard")
+        t = client.transaction(Guard("/guard", OffError))
+        created = t.create("/b")
+        changed = t.set("/guard", b"x")
+        await t.commit()
+        assert (created.result, changed.result.version) == ("/b", 1)
+        body = next(request.body for request in server.requests if request.op == Op.MULTI)
+        assert decode_multi_request(body, 0, len(body))[0] == CheckPart(f"{chroot}/guard", -1)
+        t = client.transaction(Guard("/guard", OffError))
+        t.check("/b")
+        t.create("/b")
+        with pytest.raises(TransactionFailedError) as raised:
+            await t.commit()
+        assert (raised.value.index, raised.value.path) == (1, "/b")
+        assert type(raised.value.error) is NodeExistsError
+
+
+@simulated
+async def test_a_guard_that_is_gone_refuses_all():
+    async with ScriptedServer() as server, server.client() as client:
+        await client.create("/a")
+        t = client.transaction(Guard("/guard", OffError))
+        changed = t.set("/a", b"x")
+        with pytest.raises(OffError) as raised:
+            await t.commit()
+        assert isinstance(raised.value.error, NoNodeError)
+        assert raised.value.error.path == "/guard"
+        with pytest.raises(ClientStateError, match="refused"):
+            changed.result  # noqa: B018
+        assert (await client.get("/a")).data == b""
+        assert client.connections == 1
+
+
+@simulated
+async def test_a_guard_alone_tells_whether_it_is_there():
+    async with ScriptedServer() as server, server.client() as client:
+        with pytest.raises(OffError):
+            await client.transaction(Guard("/guard", OffError)).commit()
+        await client.create("/guard")
+        await client.transaction(Guard("/guard", OffError)).commit()
+
+
+@pytest.mark.parametrize("results", [[DeleteResult(), CheckResult()], [CheckResult()]], ids=["another", "too few"])
+@simulated
+async def test_a_guard_that_is_answered_by_something_else(results):
+    def reply(connection: Connection, request: Received) -> None:
+        connection.reply(request.xid, 0, encode_multi_reply(results))
+
+    async with ScriptedServer() as server, server.client() as client:
+        changes: list[StateChange] = []
+        client.add_listener(changes.append)
+        server.next(reply)
+        t = client.transaction(Guard("/guard", OffError))
+        t.delete("/a")
+        with pytest.raises(OutcomeUnknownError) as raised:
+            await t.commit()
+        assert isinstance(raised.value.reason, ProtocolError)

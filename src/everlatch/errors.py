@@ -22,6 +22,10 @@
     ├── ReplyTooLargeError (ConnectionError)
     ├── TransactionFailedError              one part of a transaction was refused; nothing of it was applied
     ├── NotLeaderError                      a leader's privilege was asked for by somebody else
+    │   └── StaleLeaderError                … by who has led: its fenced transaction was refused
+    ├── HandOverError                       leadership can't be handed over like that
+    │   ├── NoSuchMemberError
+    │   └── MemberInTheWayError
     ├── LinkError (ConnectionError)         why a connection ended or was refused: the `reason` of a state change
     │   ├── ConnectionClosedByServerError
     │   ├── ConnectFailedError
@@ -68,6 +72,7 @@ __all__ = [
     "EverlatchError",
     "FrameTooLargeError",
     "GaveUpError",
+    "HandOverError",
     "HandshakeRefusedError",
     "HandshakeTimeoutError",
     "InvalidACLArgumentError",
@@ -81,10 +86,12 @@ __all__ = [
     "InvalidTypeError",
     "LinkError",
     "MarshallingError",
+    "MemberInTheWayError",
     "NewConfigNoQuorumError",
     "NoAuthError",
     "NoChildrenForEphemeralsError",
     "NoNodeError",
+    "NoSuchMemberError",
     "NoWatcherError",
     "NodeExistsError",
     "NotEmptyError",
@@ -110,6 +117,7 @@ __all__ = [
     "SessionExpiredError",
     "SessionMovedError",
     "SilentLinkError",
+    "StaleLeaderError",
     "StartError",
     "SystemZookeeperError",
     "ThrottledOpError",
@@ -212,6 +220,33 @@ class QueueFullError(EverlatchError):
 
 class NotLeaderError(EverlatchError):
     """Something that only the leader may have was asked for while not leading."""
+
+
+class StaleLeaderError(NotLeaderError):
+    """A fenced transaction was refused by ZooKeeper, because the leader that it was begun by is none any more: its
+    node is gone. Nothing of it was applied. `term` is the token of his term; `error` is the server's answer."""
+
+    def __init__(self, node: str, term: int, error: ServerError) -> None:
+        self.node, self.term, self.error = node, term, error
+        super().__init__(f"the term of the leader {node!r} (token {term}) is over, nothing was applied: {error}")
+
+
+class HandOverError(EverlatchError):
+    """Leadership can't be handed over like that. Unless the message says otherwise, this member leads on."""
+
+
+class NoSuchMemberError(HandOverError):
+    """Leadership was to be handed to a member that is none, or there is no other member at all."""
+
+
+class MemberInTheWayError(HandOverError):
+    """Members stand before the one that is to lead, and don't know how to step aside (Curator's don't): hand over to
+    the next in line, or close them. `members` has their ids."""
+
+    def __init__(self, path: str, to: str, members: tuple[str, ...]) -> None:
+        self.path, self.to, self.members = path, to, members
+        named = ", ".join(map(repr, members))
+        super().__init__(f"{path!r} can't be handed over to {to!r}: {named} stand before it and can't step aside")
 
 
 # --- how a call ends without an answer ----------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from everlatch.multi_read import MultiRead
 from everlatch.paths import join, parent, strip_chroot, validate_path
 from everlatch.session.requests import Operation, no_result
 from everlatch.session.watches import CHILD, DATA
-from everlatch.transaction import Transaction
+from everlatch.transaction import Guard, Transaction
 from everlatch.types import ACL, UNSET, Children, ClientInfo, Created, Node, Stat, Timeout, WatchKind
 from everlatch.wire.auth_records import decode_who_am_i_reply, encode_auth_request
 from everlatch.wire.codes import CreateMode, Op, WatcherType
@@ -271,9 +271,10 @@ class Operations:
         body = encode_set_acl_request(server_path(self._chroot, path), checked_acl(acl), checked_version(version))
         return self._engine.submit(_SET_ACL, path, body, None, timeout, self._generation)
 
-    def transaction(self) -> Transaction:
-        """Several writes and version checks that are applied together or not at all: see `Transaction`."""
-        return Transaction(self._submit_multi, self._chroot, self._default_acl)
+    def transaction(self, guard: Guard | None = None) -> Transaction:
+        """Several writes and version checks that are applied together or not at all: see `Transaction`. (`guard` is for
+        recipes.)"""
+        return Transaction(self._submit_multi, self._chroot, self._default_acl, guard)
 
     # -- watches ---------------------------------------------------------------------------------------------------
 

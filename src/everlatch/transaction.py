@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar, cast
 
 from everlatch.arguments import checked_acl, checked_data, checked_version, server_path, server_path_of_new
 from everlatch.errors import ClientStateError, ProtocolError, TransactionFailedError, server_error
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from everlatch.engine.call import Call
-    from everlatch.errors import EverlatchError
+    from everlatch.errors import EverlatchError, ServerError
     from everlatch.types import ACL, Stat
     from everlatch.wire.multi import Part, Result
 
-__all__ = ["Pending", "Transaction"]
+__all__ = ["Guard", "Pending", "Transaction"]
 
 T = TypeVar("T")
 
@@ -68,6 +68,15 @@ class Pending(Generic[T]):
         self._results = [result]
 
 
+class Guard(NamedTuple):
+    """For recipes: a check that goes before all parts of a transaction, and is not counted among them."""
+
+    path: str
+    """The node that must exist."""
+    refused: Callable[[ServerError], EverlatchError]
+    """What the commit raises when it doesn't, given the server's answer."""
+
+
 class Transaction:
     """Collects parts, and sends them as one request.
 
@@ -85,10 +94,12 @@ class Transaction:
         submit: Callable[[Operation, str, bytes, Timeout], Call[None]],
         chroot: str,
         default_acl: Sequence[ACL],
+        guard: Guard | None = None,
     ) -> None:
         self._submit = submit
         self._chroot = chroot
         self._default_acl = default_acl
+        self._guard = guard
         self._parts: list[Part] = []
         self._paths: list[str] = []
         self._pending: list[Pending[str] | Pending[Stat] | None] = []
@@ -144,14 +155,18 @@ class Transaction:
     def commit(self, *, timeout: Timeout = UNSET) -> Call[None]:
         """Sends it. Raises `TransactionFailedError`, and what any write raises; can be called once."""
         self._require_open()
-        body = encode_multi_request(self._parts)
+        guard, path = self._guard, self._paths[0] if self._paths else "/"
+        body = encode_multi_request(self._parts if guard is None else [self._check(guard), *self._parts])
         is_write = not all(isinstance(part, CheckPart) for part in self._parts)
         operation = Operation("transaction", Op.MULTI, self._decode, is_write=is_write)
-        call = self._submit(operation, self._paths[0] if self._paths else "/", body, timeout)
+        call = self._submit(operation, path, body, timeout)
         self._committed = True
         return call
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _check(self, guard: Guard) -> Part:
+        return CheckPart(server_path(self._chroot, guard.path), -1)
 
     def _add(self, path: str, part: Part, pending: Pending[str] | Pending[Stat] | None) -> None:
         self._require_open()
@@ -167,9 +182,12 @@ class Transaction:
         """Runs when the reply is there. Results are told apart by what the server sent, not by what was asked:
         a creation is answered with or without `Stat`, depending on its version."""
         results = decode_multi_reply(buf, pos, end)
-        if len(results) != len(self._parts):
-            raise ProtocolError(f"{len(results)} results for a transaction of {len(self._parts)} parts")
-        self._raise_failure(results)
+        hidden = 0 if self._guard is None else 1
+        if len(results) != len(self._parts) + hidden:
+            raise ProtocolError(f"{len(results)} results for a transaction of {len(self._parts) + hidden} parts")
+        self._raise_failure(results, hidden)
+        if hidden and not isinstance(results.pop(0), CheckResult):
+            raise ProtocolError("the check before a transaction was answered by something else")
         for part, result in zip(self._parts, results, strict=True):
             if not isinstance(result, _ANSWERS[type(part)]):
                 raise ProtocolError(f"{_NAMES[type(part)]} in a transaction was answered by {type(result).__name__}")
@@ -177,19 +195,23 @@ class Transaction:
             if pending is not None:
                 self._deliver(result, pending)
 
-    def _raise_failure(self, results: list[Result]) -> None:
-        """All results are errors then: 0 before the culprit, its code, −2 behind it."""
+    def _raise_failure(self, results: list[Result], hidden: int) -> None:
+        """All results are errors then: 0 before the culprit, its code, −2 behind it. The first ones, `hidden`, the
+        user knows nothing of."""
         failed = [(index, result.code) for index, result in enumerate(results) if isinstance(result, ErrorResult)]
         if not failed:
             return
         index, code = next(((i, c) for i, c in failed if c not in (0, _NOT_EXECUTED)), failed[0])
-        path = self._paths[index]
         for pending in self._pending:
             if pending is not None:
                 pending.set_error(
                     ClientStateError("the transaction was refused and nothing of it was applied: there is no result")
                 )
-        raise TransactionFailedError(index, path, server_error(code, _NAMES[type(self._parts[index])], path))
+        if index < hidden:
+            assert self._guard is not None
+            raise self._guard.refused(server_error(code, "check", self._guard.path))
+        path, name = self._paths[index - hidden], _NAMES[type(self._parts[index - hidden])]
+        raise TransactionFailedError(index - hidden, path, server_error(code, name, path))
 
     def _deliver(self, result: Result, pending: Pending[str] | Pending[Stat]) -> None:
         if isinstance(result, CreateResult):

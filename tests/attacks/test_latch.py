@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import pytest
 
 from everlatch import ClientStateError, EverlatchError
 from everlatch.recipes import LeaderLatch
@@ -115,11 +117,13 @@ def applied_then_silent(connection, request) -> None:
     apply(connection, request)
 
 
-async def _told_while_the_link_goes(meddle: Callable[[LeaderLatch, ScriptedServer], None]) -> list[bool]:
+async def _told_while_the_link_goes(
+    meddle: Callable[[LeaderLatch, ScriptedServer], None], policy: Literal["session", "suspended"]
+) -> list[bool]:
     told: list[bool] = []
     async with ScriptedServer() as server, server.client() as client:
         await client.create(LATCH)
-        async with LeaderLatch(client, LATCH) as latch:
+        async with LeaderLatch(client, LATCH, error_policy=policy) as latch:
             latch.add_listener(told.append)
             await latch.wait(timeout=10)
             before = len(server.connections)
@@ -132,7 +136,8 @@ async def _told_while_the_link_goes(meddle: Callable[[LeaderLatch, ScriptedServe
 
 
 @simulated
-async def test_listeners_hear_of_every_end():
+@pytest.mark.parametrize(("policy", "expected"), [("session", [True, False]), ("suspended", [True, False] * 2)])
+async def test_listeners_hear_of_every_end(policy, expected):
     """The link goes in the turn in which a leader's second look is answered."""
 
     def meddle(latch: LeaderLatch, server: ScriptedServer) -> None:
@@ -142,8 +147,7 @@ async def test_listeners_hear_of_every_end():
         server.on(Op.GET_CHILDREN, answer_and_close)
         server.znodes.set(latch.node, b"touched")
 
-    told = await _told_while_the_link_goes(meddle)
-    assert told == [True, False, True, False]
+    assert await _told_while_the_link_goes(meddle, policy) == expected
 
 
 def drop_after_answer(connection, request) -> None:

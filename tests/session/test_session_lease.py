@@ -303,12 +303,22 @@ def test_a_commit_that_was_under_way_when_the_connection_ended_is_not_sent_again
     assert lease_end(driver) == driver.now + T
 
 
-def test_after_a_lapse_it_takes_two_commits_with_the_lag_between_them() -> None:
-    driver = leased()
+def lapsed(mode: str = "") -> Driver:
+    """Held, and cut off for longer than the lease ran; the session has lived on, and a commit is under way."""
+    driver = leased("10.0.0.1,10.0.0.2")
     decide(driver)
-    driver.session.release_lease()
-    serve(driver, T + 1.0)
-    hold(driver)
+    driver.lose()
+    driver.run(T + 1.0)
+    assert driver.states[-1] is State.LOST
+    driver.connect()
+    if mode:
+        driver.session.server_told(driver.session.conn, mode)
+    assert len(driver.unanswered) == 1
+    return driver
+
+
+def test_after_a_lapse_it_takes_two_commits_with_the_lag_between_them() -> None:
+    driver = lapsed()
     begun = driver.now
     decide(driver)
     assert driver.session.lease.lapses == 1
@@ -320,20 +330,40 @@ def test_after_a_lapse_it_takes_two_commits_with_the_lag_between_them() -> None:
 
 
 def test_where_there_is_no_lag_the_second_one_follows_at_once() -> None:
-    driver = leased()
-    driver.session.server_told(driver.session.conn, "standalone")
-    decide(driver)
-    driver.session.release_lease()
-    serve(driver, T + 1.0)
+    driver = lapsed("standalone")
     before = len(commits(driver))
-    hold(driver)
     decide(driver)
-    assert len(commits(driver)) == before + 2
+    assert len(commits(driver)) == before + 1
     assert lease_end(driver) < driver.now
     decide(driver)
     assert lease_end(driver) > driver.now
     assert driver.session.lease.lapses == 1
     assert granted(driver) == 2
+
+
+@pytest.mark.parametrize("seconds", [T + 1.0, 10 * T])
+def test_that_it_ended_while_nobody_rested_on_it_is_no_lapse(seconds: float) -> None:
+    """Nobody believes in anything then that has to be looked at again."""
+    driver = leased(tick=0.5)
+    driver.session.server_told(driver.session.conn, "follower")
+    decide(driver)
+    driver.session.release_lease()
+    serve(driver, seconds)
+    assert lease_end(driver) < driver.now
+    hold(driver)
+    decide(driver)
+    assert driver.now < lease_end(driver) <= driver.now + T - 0.5
+    assert driver.session.lease.lapses == 0
+    assert granted(driver) == 2
+
+
+def test_one_that_runs_is_as_it_was_for_the_next_who_rests_on_it() -> None:
+    driver = leased()
+    decide(driver)
+    end = lease_end(driver)
+    driver.session.release_lease()
+    hold(driver)
+    assert lease_end(driver) == end
 
 
 def test_the_end_of_the_session_ends_it_and_the_next_one_begins_anew() -> None:

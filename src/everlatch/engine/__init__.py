@@ -9,6 +9,7 @@ session (that is `session/`). It is built on the public API of event loops (`cre
     transport       connections: protocol, dialer
     lookups         name resolution that outlives an attempt
     server_version  which version the server in use has, for operations that older ones lack
+    lease_keeper    who rests on the lease
     dispatch        user callbacks, kept away from each other and from us
     subscription    async iterators over what happens
     watch_subscription  persistent watches as such iterators

@@ -8,5 +8,6 @@ reply; calls are bound to the session; cancellation leaves no node behind; `time
 """
 
 from everlatch.recipes.leader_latch import LeaderLatch, Participant
+from everlatch.recipes.terms import Term
 
-__all__ = ["LeaderLatch", "Participant"]
+__all__ = ["LeaderLatch", "Participant", "Term"]

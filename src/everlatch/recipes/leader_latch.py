@@ -15,13 +15,19 @@ Rules:
 4. A create whose reply was lost is found again by its GUID, behind a commit: only that proves that the old connection
    can bring about nothing more.
 5. Closing gives up leadership first, and deletes the node however long that takes; the session's end does it else.
-6. The member next in line holds the lease as well, so that taking over costs one look.
+6. The member that finds itself next in line holds the lease as well, so that taking over costs one look.
+7. A leader's fenced transactions begin with a check that its node is there. Whoever leads later has waited for that
+   node to be gone: so ZooKeeper refuses whatever a leader of the past still sends, however late it comes.
+8. Handing over is one transaction: the own node goes, with the nodes of members that have to stand back
+   (`everlatch.recipes.hand_over`), and another own node comes at the end of the line. Leadership is given up before it
+   is sent. Nodes only ever come at the end, so the tokens of leaders rise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
@@ -40,16 +46,23 @@ from everlatch.errors import (
     NotLeaderError,
     OutcomeUnknownError,
     SessionExpiredError,
+    SessionMovedError,
+    StaleLeaderError,
     TransactionFailedError,
 )
 from everlatch.paths import join, validate_path
 from everlatch.recipes.contenders import Behind, First, Missing, ordered, place_of, protected_prefix
+from everlatch.recipes.hand_over import Plan, plan
+from everlatch.recipes.terms import Term
+from everlatch.transaction import Guard
 from everlatch.types import UNSET, EventType, Outcome, State, Unset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from everlatch.client import SessionClient
+    from everlatch.errors import ServerError
+    from everlatch.transaction import Transaction
     from everlatch.types import Remove, StateChange, Timeout, WatchEvent
 
 __all__ = ["LeaderLatch", "Participant"]
@@ -59,7 +72,11 @@ logger = logging.getLogger("everlatch")
 _MARKER = "latch-"
 _RETRY_DELAY = 1.0
 """Seconds until a refused step (no permission, say) is tried again."""
+_MOVED_DELAY = 0.1
+"""Seconds until a server that has lost our session to another one will have closed the connection."""
 _CLOSE_TIMEOUT = 5.0
+_LONGEST_NAP = 1.0
+"""Seconds between two looks at the clock while leading: a loop's timers stand still while the machine is suspended."""
 
 _releases: set[asyncio.Task[None]] = set()
 """Nodes still to be deleted by closed latches; held here so that the tasks are not collected."""
@@ -82,16 +99,33 @@ class _Grant(NamedTuple):
     """Of the connection, for who doesn't outlive it."""
 
 
+class _HandOver(NamedTuple):
+    """A call of `hand_over` on its way."""
+
+    to: str | None
+    done: asyncio.Future[None]
+
+    def end(self, error: Exception | None = None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
 class LeaderLatch:
     """One member of an election.
 
         async with LeaderLatch(client, "/app/leader", "worker-1") as latch:
-            await latch.wait()
-            while latch.is_leader:
-                await do_some_work(latch.token)
+            async for term in latch.terms():
+                while term.is_current:
+                    async with term.transaction() as t:
+                        t.set("/app/state", await next_state())
 
-    It takes part from `start` (or `async with`) to `close`; after a lost session it takes part again by itself. Ask
-    `is_leader` before each step that only the leader may do: leadership can end at any moment.
+    It takes part from `start` (or `async with`) to `close`; after a lost session it takes part again by itself.
+    Leadership can end at any moment: ask `is_leader` before each step that only the leader may do, and make what it
+    writes a `transaction`, which a later leader's ZooKeeper refuses.
 
     `error_policy`: whether leadership lasts while the link is lost, as long as the lease runs ("session"), or ends with
     the link ("suspended").
@@ -126,18 +160,24 @@ class LeaderLatch:
         self._session: SessionClient | None = None
         self._prefix = ""
         self._node = ""
-        self._czxid = 0
         self._in_doubt = False
-        """Whether there may be a node under `_prefix` whose name nobody has seen."""
+        """Whether there may be a node under `_prefix` whose name nobody has seen; then there is no other one."""
         self._granted: _Grant | None = None
+        self._term: Term | None = None
+        """While granted."""
+        self._timer: asyncio.TimerHandle | None = None
+        """While granted."""
+        self._handing_over: _HandOver | None = None
         self._let_lease_go: Callable[[], None] | None = None
         """While this member rests on the lease, or is about to."""
         self._error: Exception | None = None
         """Why taking part is refused at the moment."""
         self._watched = ""
         """The path whose change is waited for: the predecessor's."""
+        self._has_gone = False
+        """Whether it has, so that it may be our turn."""
         self._wake = asyncio.Event()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
         self._listeners: list[Callable[[bool], None]] = []
 
     def __repr__(self) -> str:
@@ -173,6 +213,8 @@ class LeaderLatch:
             self._closed = True
             self._end_leadership()
             self._rest_no_more()
+            if self._handing_over is not None:
+                self._handing_over.end(ClientStateError(f"the latch on {self._path!r} was closed while handing over"))
             if self._task is not None:
                 self._releasing = self._stop(self._task)
             self._notify()
@@ -201,9 +243,7 @@ class LeaderLatch:
     def token(self) -> int:
         """The fencing token of this term: the zxid at which the own node was created. It only grows from leader to
         leader. Raises `NotLeaderError`."""
-        if not self.is_leader:
-            raise NotLeaderError(f"{self._id or 'this member'} does not lead {self._path!r} now")
-        return self._czxid
+        return self._present_term().token
 
     @property
     def participant_id(self) -> str:
@@ -227,7 +267,7 @@ class LeaderLatch:
                 if self._error is not None:
                     raise self._error
                 await self._next_change()
-        return self._czxid
+        return self.token
 
     async def wait_lost(self, token: int | None = None, *, timeout: float | None = None) -> None:
         """Returns when this member does not lead: at once, or when its leadership ends.
@@ -236,8 +276,69 @@ class LeaderLatch:
         Raises `CallTimeoutError`.
         """
         async with self._within(timeout, "wait for the end of leadership of"):
-            while self.is_leader and token in (None, self._czxid):
+            while self.is_leader and token in (None, self.token):
                 await self._next_change()
+
+    async def terms(self) -> AsyncIterator[Term]:
+        """This member's terms of leadership, each once: the present one at once, then every later one.
+
+        `async for term in latch.terms(): …` waits until this member leads; `Term` shows how to work under one. Ends
+        when the latch is closed. Raises what `wait` raises; iterate again to go on.
+        """
+        last: Term | None = None
+        while not self._closed:
+            term = self._term
+            if term is not None and term is not last and term.is_current:
+                last = term
+                yield term
+            else:
+                self._require_running()
+                if self._error is not None:
+                    raise self._error
+                await self._next_change()
+
+    # -- leading ---------------------------------------------------------------------------------------------------
+
+    def transaction(self) -> Transaction:
+        """A transaction that ZooKeeper refuses when this member's present term is over, whatever it believes itself.
+
+        Use it as `Client.transaction`; its parts, indexes and results are the same. It belongs to this term and to its
+        session. Raises `NotLeaderError` when not leading. The commit raises `StaleLeaderError` (a `NotLeaderError`)
+        when the term is over by then, `SessionExpiredError` when the session is; `OutcomeUnknownError` as any write.
+        """
+        return self._present_term().transaction()
+
+    async def hand_over(self, to: str | None = None, *, timeout: float | None = None) -> None:
+        """Gives leadership to the member with the id `to`, or to the next in line; this one queues up again behind all.
+
+        Returns when ZooKeeper has done it; the other one leads as soon as it notices. Leadership ends here before
+        anything is sent, and what the leader began must have come to an end before: `async with term` blocks are
+        cancelled. Members between this one and `to` lose their places and queue up again too; those behind notice
+        nothing. Of several with the id `to` the first in line is meant.
+
+        Raises `NotLeaderError`; `NoSuchMemberError`; `MemberInTheWayError` when one that would have to stand back is no
+        member of this library (`to` itself may be any); and what a transaction raises, `NoAuthError`, say. It leads on
+        then, or again. After `timeout` seconds `CallTimeoutError`: it may still happen, if it had begun.
+        """
+        if to is not None and not isinstance(to, str):
+            raise InvalidTypeError(f"a participant id is str, not {type(to).__name__}")
+        self._present_term()
+        if self._handing_over is not None:
+            raise ClientStateError(f"leadership of {self._path!r} is being handed over already")
+        request = self._handing_over = _HandOver(to, asyncio.get_running_loop().create_future())
+        self._wake.set()
+        try:
+            async with self._within(timeout, "hand over"):
+                await request.done
+        finally:
+            request.done.cancel()
+            if self._handing_over is request:
+                self._handing_over = None
+
+    def _present_term(self) -> Term:
+        if self._term is None or not self.is_leader:
+            raise NotLeaderError(f"{self._id or 'this member'} does not lead {self._path!r} now")
+        return self._term
 
     @contextlib.asynccontextmanager
     async def _within(self, timeout: float | None, what: str) -> AsyncIterator[None]:
@@ -276,7 +377,7 @@ class LeaderLatch:
                 continue
             if isinstance(node, BaseException):
                 raise node
-            found.append(Participant(node.data.decode("utf-8", "replace"), not found))
+            found.append(Participant(_decoded(node.data), not found))
         return found
 
     async def leader(self, *, timeout: Timeout = UNSET) -> Participant | None:
@@ -289,10 +390,13 @@ class LeaderLatch:
     async def _run(self) -> None:
         while True:
             try:
-                await self._client.wait_connected(timeout=None)
+                await self._link()
                 await self._campaign(self._client.in_session())
             except SessionExpiredError:
                 self._forget_node()  # and begin again in the next session
+            except SessionMovedError:
+                # A server that was frozen has taken the session for a moment; the connection is about to end.
+                await asyncio.sleep(_MOVED_DELAY)
             except (ClientClosedError, AuthFailedError) as error:
                 self._refused(error)
                 return
@@ -307,38 +411,30 @@ class LeaderLatch:
             self._forget_node()
             self._session = session
         while True:
+            # One look when the link is back, not one into the queue at its loss and another one then.
+            await self._link()
+            if self._in_doubt:
+                await self._settle(session)
+            if self._handing_over is not None:
+                await self._carry_out(session, self._handing_over)
             if not self._node:
                 await self._join(session)
             self._wake.clear()
-            if not await self._look(session):
-                continue
-            self._error = None
-            await self._news()
-            # One look when the link is back, not one into the queue at its loss and another one then.
-            await self._connected()
-
-    async def _news(self) -> None:
-        """Waits for something to look at; the end of our own time is that too, and nobody else tells of it."""
-        while not self._wake.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with self._while_it_lasts():
+            if self._has_gone:
+                self._has_gone = False
+                self._rest()  # beforehand: if it is our turn, the lease is there with the look
+            if await self._look(session):
+                self._error = None
+                if self._handing_over is None:
                     await self._wake.wait()
-            if self._granted is not None and not self.is_leader:
-                self._end_leadership()
-                return
 
-    async def _connected(self) -> None:
-        """Waits for the link; leadership may end meanwhile."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with self._while_it_lasts():
-                    await self._client.wait_connected(timeout=None)
-                    return
-            if not self.is_leader:
-                self._end_leadership()
-
-    def _while_it_lasts(self) -> asyncio.Timeout:
-        return asyncio.timeout(None if self._granted is None else self._client.lease_time_left)
+    async def _link(self) -> None:
+        """Waits for a server that takes writes; another one would refuse whatever belongs to the session."""
+        await self._client.wait_connected(timeout=None)
+        while self._client.state is State.CONNECTED_READ_ONLY:
+            self._wake.clear()
+            await self._wake.wait()
+            await self._client.wait_connected(timeout=None)
 
     async def _look(self, session: SessionClient) -> bool:
         """Finds the own place, and acts on it; `False`: look again at once."""
@@ -371,21 +467,25 @@ class LeaderLatch:
             self._end_leadership()
             await self._lease_or_news()
             return False
-        self._grant(grant, node.stat.czxid)
+        self._rest()
+        self._grant(grant, session, node.stat.czxid)
         return True
 
     async def _lease_or_news(self) -> None:
         """Waits until there is a lease to rest on, or something has happened."""
         self._rest()
-        waits = [asyncio.ensure_future(self._client.wait_lease()), asyncio.ensure_future(self._wake.wait())]
+        lease = asyncio.ensure_future(self._client.wait_lease())
+        lease.add_done_callback(self._on_lease)
         try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await self._wake.wait()
         finally:
-            for wait in waits:
-                wait.cancel()
-        for wait in done:
-            wait.result()  # raises if there will never be one
-        await self._connected()
+            lease.cancel()
+
+    def _on_lease(self, wait: asyncio.Future[None]) -> None:
+        """It runs; or there will never be one, as the next step will find out."""
+        if not wait.cancelled():
+            wait.exception()
+            self._wake.set()
 
     def _rest(self) -> None:
         if self._let_lease_go is None:
@@ -417,8 +517,7 @@ class LeaderLatch:
         would ever delete it, and we would wait behind it."""
         while not self._node:
             if self._in_doubt:
-                self._node = await self._find(session)
-                self._in_doubt = False
+                await self._settle(session)
                 continue
             try:
                 await self._create(session)
@@ -431,19 +530,29 @@ class LeaderLatch:
 
     async def _create(self, session: SessionClient) -> None:
         """One attempt, under a GUID of its own. When it is cancelled, the node stays in doubt."""
-        self._prefix = protected_prefix(self._client.new_guid(), _MARKER)
+        path = self._new_name()
         self._in_doubt = True
         try:
-            path = join(self._path, self._prefix)
             created = await session.create(path, self._data, ephemeral=True, sequential=True, timeout=None)
         except EverlatchError as error:
             self._in_doubt = error.outcome is Outcome.UNKNOWN
             raise
         self._in_doubt = False
-        self._node, self._czxid = created.path, created.stat.czxid
+        self._node = created.path
+
+    def _new_name(self) -> str:
+        self._prefix = protected_prefix(self._client.new_guid(), _MARKER)
+        return join(self._path, self._prefix)
+
+    async def _settle(self, session: SessionClient) -> bool:
+        """Finds out whether there is a node under the name that was tried last. If so, it is the only own one."""
+        found = await self._find(session)
+        self._in_doubt = False
+        self._node = found or self._node
+        return bool(found)
 
     async def _find(self, session: SessionClient) -> str:
-        """The path of the own node, or `""`: it was not created, and will not be."""
+        """Its path, or `""`: it was not created, and will not be."""
         commit = session.transaction()
         commit.check(self._path)
         try:
@@ -457,11 +566,76 @@ class LeaderLatch:
             raise error.error from error
         return next((join(self._path, name) for name in names if name.startswith(self._prefix)), "")
 
+    # -- handing over ----------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, session: SessionClient, request: _HandOver) -> None:
+        """Ends the call; what goes wrong is its business, not the campaign's."""
+        try:
+            await self._step_behind(session, request)
+        except EverlatchError as error:
+            request.end(error)
+        except Exception as error:  # a bug; the campaign tells of it as well
+            request.end(error)
+            raise
+        else:
+            request.end()
+        finally:
+            self._handing_over = None
+
+    async def _step_behind(self, session: SessionClient, request: _HandOver) -> None:
+        """As often as it takes, for members may go meanwhile, and replies be lost; while somebody waits for it."""
+        is_done = False
+        while not is_done and not request.done.done():
+            move = await self._plan(session, request.to)
+            if not request.done.done():
+                self._end_leadership()  # whatever becomes of it: the next one may lead from now on
+                is_done = await self._move(session, move)
+
+    async def _plan(self, session: SessionClient, to: str | None) -> Plan:
+        line = ordered(await session.children(self._path, timeout=None), _MARKER)
+        ids: dict[str, str] = {}
+        if to is not None:
+            calls = [session.get(join(self._path, name), timeout=None) for name in line]
+            for name, node in zip(line, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+                if not isinstance(node, BaseException):
+                    ids[name] = _decoded(node.data)
+                elif not isinstance(node, (NoNodeError, NoAuthError)):  # of those nobody knows an id
+                    raise node
+        return plan(self._path, self._node.rpartition("/")[2], line, to, ids)
+
+    async def _move(self, session: SessionClient, move: Plan) -> bool:
+        """The transaction; `False`: nothing was applied, for somebody has gone meanwhile."""
+        transaction = session.transaction()
+        transaction.delete(self._node)
+        for name in move.aside:
+            transaction.delete(join(self._path, name))
+        transaction.check(join(self._path, move.heir))
+        created = transaction.create(self._new_name(), self._data, ephemeral=True, sequential=True)
+        self._in_doubt = True
+        try:
+            await transaction.commit(timeout=None)
+        except OutcomeUnknownError:
+            return await self._settle(session)
+        except TransactionFailedError as error:
+            self._in_doubt = False
+            if not isinstance(error.error, NoNodeError):
+                raise error.error from error
+            return False
+        except EverlatchError:
+            self._in_doubt = False
+            raise
+        self._in_doubt = False
+        self._node = created.result
+        return True
+
     # -- changes ---------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: WatchEvent) -> None:
-        if event.type is EventType.DELETED and event.path == self._node:
-            self._lose_node()
+        if event.type is EventType.DELETED:
+            if event.path == self._node:
+                self._lose_node()
+            elif event.path == self._watched:
+                self._has_gone = True
         self._wake.set()
 
     def _on_state(self, change: StateChange) -> None:
@@ -469,7 +643,8 @@ class LeaderLatch:
             self._end_leadership()
         if change.state in (State.CLOSED, State.AUTH_FAILED, State.GAVE_UP):
             self._notify()
-        self._wake.set()
+        elif change.state in (State.SUSPENDED, State.RENEWED) or change.previous is State.CONNECTED_READ_ONLY:
+            self._wake.set()  # to look when the link is back, or in the new session
 
     def _holds(self, grant: _Grant) -> bool:
         """Whether what leadership was granted on is still so, by the clock too."""
@@ -480,22 +655,42 @@ class LeaderLatch:
             return False
         return client.lease_time_left > 0
 
-    def _grant(self, grant: _Grant, czxid: int) -> None:
+    def _grant(self, grant: _Grant, session: SessionClient, token: int) -> None:
         """Unless the lease has ended since the reads: then another look follows."""
         if self._closed or not self._holds(grant):
             self._end_leadership()
             self._wake.set()
             return
-        led = self._granted is not None
-        self._czxid = czxid
         self._granted = grant
-        if not led:
-            logger.info("latch %s: member %r leads, token %d", self._path, self._id, czxid)
+        if self._term is None:
+            begin = functools.partial(self._begin_fenced, session, self._node, token)
+            self._term = Term(self._path, token, lambda: self.is_leader, begin)
+            self._look_at_the_clock_later()
+            logger.info("latch %s: member %r leads, token %d", self._path, self._id, token)
             self._tell(True)
 
+    @staticmethod
+    def _begin_fenced(session: SessionClient, node: str, token: int) -> Transaction:
+        return session.transaction(Guard(node, lambda error: _stale(node, token, error)))
+
+    def _look_at_the_clock_later(self) -> None:
+        """Leadership ends with the lease, whatever the campaign waits for just then; nobody else tells of that."""
+        seconds = min(self._client.lease_time_left, _LONGEST_NAP)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        if self.is_leader:
+            self._look_at_the_clock_later()
+        else:
+            self._end_leadership()
+            self._wake.set()
+
     def _end_leadership(self) -> None:
-        if self._granted is not None:
-            self._granted = None
+        if self._term is not None:
+            term, self._term, self._granted = self._term, None, None
+            if self._timer is not None:
+                self._timer.cancel()
+            term.end()
             logger.info("latch %s: member %r leads no more", self._path, self._id)
             self._tell(False)
 
@@ -528,11 +723,11 @@ class LeaderLatch:
 
     async def _next_change(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
     def _require_running(self) -> None:
         if self._closed:
@@ -562,12 +757,11 @@ class LeaderLatch:
                 await asyncio.sleep(_RETRY_DELAY)
 
     async def _delete_own(self, session: SessionClient) -> None:
-        node = self._node
         if self._in_doubt:  # a create was cancelled in flight, say, and nobody has seen its reply
-            node = await self._find(session)
-        if node:
+            await self._settle(session)
+        if self._node:
             with contextlib.suppress(NoNodeError):
-                await session.delete(node, timeout=None)
+                await session.delete(self._node, timeout=None)
         self._node = ""
 
 
@@ -576,3 +770,13 @@ def _encoded(participant_id: str) -> bytes:
         return participant_id.encode()
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"a participant id must be encodable as UTF-8, {participant_id!r} is not") from error
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _stale(node: str, token: int, error: ServerError) -> EverlatchError:
+    if isinstance(error, (NoNodeError, SessionExpiredError)):
+        return StaleLeaderError(node, token, error)
+    return TransactionFailedError(-1, node, error)

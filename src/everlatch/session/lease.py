@@ -19,9 +19,9 @@ Why this is safe, and what was tried that isn't:
    that was answered more than D before a commit was sent has been counted when that commit is decided.
 4. A commit that was decided has passed the leader's look at the session, and a quorum has logged it. The leader after
    an election was in touch with one of them, so it counts from later, and gives each session its whole time again.
-5. A lease that has lapsed is not extended: between a session's removal from the leader's table and the news of that
-   lies a moment in which a late touch means nothing. It takes two commits at least D apart, and whoever rests on the
-   lease has to look at what he holds again (`lapses` says so).
+5. A lease that has lapsed while somebody rested on it is not extended: between a session's removal from the leader's
+   table and the news of that lies a moment in which a late touch means nothing. It takes two commits at least D apart,
+   and whoever rests on the lease has to look at what he holds again (`lapses` says so).
 
 What is taken for granted: clock rates within ρ; the ensemble's ping interval and the delay of its links within D;
 nobody else closes the session, deletes the node, or restores data; the server that says what it is (`srvr`) is the one
@@ -98,6 +98,12 @@ class Lease:
         self._answers.clear()
         self._commits.clear()
         self._first_commit = None
+
+    def begin(self, now: float) -> None:
+        """Somebody rests on it whom nobody preceded: that it ended while nobody did was no lapse."""
+        if now >= self.end:
+            self.end = 0.0
+            self._first_commit = None
 
     # -- what is asked and answered
 

@@ -1163,8 +1163,10 @@ class Session:
     def hold_lease(self, now: float) -> None:
         """Somebody rests on the lease: it is extended until `release_lease`."""
         self._leased += 1
-        if self._leased == 1 and self.phase is Phase.SERVING and self._aside is None:
-            self._commit(now)
+        if self._leased == 1:
+            self.lease.begin(now)
+            if self.phase is Phase.SERVING and self._aside is None:
+                self._commit(now)
 
     def release_lease(self) -> None:
         """He does no more."""
