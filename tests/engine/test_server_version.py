@@ -320,8 +320,8 @@ async def test_answers(answer, numbers):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    version = await _ask(Endpoint("127.0.0.1", port))
-    assert (version.numbers if version else None) == numbers
+    status = await _ask(Endpoint("127.0.0.1", port))
+    assert (status.version.numbers or None if status else None) == numbers
     server.close()
     await server.wait_closed()
     assert await _ask(Endpoint("127.0.0.1", port)) is None

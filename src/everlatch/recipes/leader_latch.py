@@ -643,8 +643,8 @@ class LeaderLatch:
             self._end_leadership()
         if change.state in (State.CLOSED, State.AUTH_FAILED, State.GAVE_UP):
             self._notify()
-        elif change.state in (State.SUSPENDED, State.RENEWED) or change.previous is State.CONNECTED_READ_ONLY:
-            self._wake.set()  # to look when the link is back, or in the new session
+        elif change.state in (State.SUSPENDED, State.RENEWED):  # when the link is back, or in the new session
+            self._wake.set()
 
     def _holds(self, grant: _Grant) -> bool:
         """Whether what leadership was granted on is still so, by the clock too."""
