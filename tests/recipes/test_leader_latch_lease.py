@@ -9,7 +9,6 @@ import pytest
 
 from everlatch import State
 from everlatch.recipes import LeaderLatch
-from everlatch.wire.codes import Op
 from recipes.simulated import PATH, Election, Member, T, election
 from scripted_server import ScriptedServer, fail_with
 from skipping_loop import simulated
