@@ -1,0 +1,48 @@
+"""The ensemble that the tests of this directory share; `ensembles` says how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from everlatch import Client
+from everlatch.testing import NetworkEnsemble
+from promises.real.ensembles import PATIENCE, SETTINGS, TICK, USUAL_VERSIONS, make_well, new_root
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture(scope="session", params=USUAL_VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def three_hosts(version: str) -> AsyncIterator[NetworkEnsemble]:
+    async with NetworkEnsemble(3, version=version, tick_time=TICK, config=SETTINGS) as network:
+        yield network
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def network(three_hosts: NetworkEnsemble) -> AsyncIterator[NetworkEnsemble]:
+    """Three servers, all well: whatever a test has done to them is healed before the next."""
+    await make_well(three_hosts)
+    yield three_hosts
+    await make_well(three_hosts)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def witness(network: NetworkEnsemble) -> AsyncIterator[Client]:
+    """Another client, which sees and does what the one under test can't."""
+    async with Client(network.connect_string, session_timeout=30, default_timeout=PATIENCE) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def root(witness: Client) -> str:
+    """A node of the test's own."""
+    return await new_root(witness)
