@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from everlatch import Client
 from everlatch.testing import NetworkEnsemble
-from promises.real.ensembles import PATIENCE, SETTINGS, TICK, USUAL_VERSIONS, make_well, new_root
+from promises.real.ensembles import SETTINGS, TICK, USUAL_VERSIONS, client_of, make_well, new_root, without
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from everlatch import Client
 
 
 @pytest.fixture(scope="session", params=USUAL_VERSIONS)
@@ -37,8 +38,9 @@ async def network(three_hosts: NetworkEnsemble) -> AsyncIterator[NetworkEnsemble
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def witness(network: NetworkEnsemble) -> AsyncIterator[Client]:
-    """Another client, which sees and does what the one under test can't."""
-    async with Client(network.connect_string, session_timeout=30, default_timeout=PATIENCE) as client:
+    """Another client, which sees and does what the one under test can't; at the leader, for what it is told is true."""
+    leader = await network.leader()
+    async with client_of([leader, *await without(network, leader)], session_timeout=30) as client:
         yield client
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from everlatch import Client, OutcomeUnknownError, SilentLinkError, State
+from everlatch import Client, EventType, OutcomeUnknownError, SessionExpiredError, SilentLinkError, State, WatchEvent
 from promises.real.ensembles import (
     ON_BOTH,
     PATIENCE,
@@ -205,14 +205,16 @@ async def test_all_servers_are_down_for_longer_than_the_session_lives(
                 assert "must be assumed gone" in str(change.reason)
                 assert client.session_time_left == 0.0
             calls: list[Any] = [client.create(f"{root}/n-", sequential=True) for client in (early, late)]
+            bound: list[Any] = [client.in_session().exists(root) for client in (early, late)]
             await until_time(down_at + down)
-            assert not any(call.done() for call in calls)
+            assert not any(call.done() for call in calls + bound)
             assert early_states.states == late_states.states == [State.SUSPENDED, State.LOST]
 
             for server in network.servers:
                 await server.start(wait=False)
             await early_states.until(State.CONNECTED)
             await calls[0]
+            assert await bound[0] is not None
             assert early_states.states == [State.SUSPENDED, State.LOST, State.CONNECTED]
             assert (early.session_id, early.generation) == (early_id, 1)
             assert (await early.exists(f"{root}/early")).ephemeral_owner == early_id  # type: ignore[union-attr]
@@ -220,6 +222,8 @@ async def test_all_servers_are_down_for_longer_than_the_session_lives(
 
             accept_all(proxies)
             await calls[1]
+            with pytest.raises(SessionExpiredError):
+                await bound[1]
             assert late_states.states == [State.SUSPENDED, State.LOST, State.RENEWED, State.CONNECTED]
             assert late.session_id != late_id
             assert late.generation == 2
@@ -464,6 +468,8 @@ async def test_all_data_are_wiped(network: NetworkEnsemble, root: str) -> None:
         # So far that no new ensemble gets there soon, whatever the tests before have done.
         for _ in range(20):
             await client.set(root, b"history")
+        events: list[WatchEvent] = []
+        await client.get(root, watch=events.append)
         old_id, old_zxid = client.session_id, client.statistics().last_zxid
         bound = client.in_session()
         await asyncio.gather(*[server.kill() for server in network.servers])
@@ -474,8 +480,10 @@ async def test_all_data_are_wiped(network: NetworkEnsemble, root: str) -> None:
         for server in network.servers:
             await server.start(wait=False)
         assert await read is None
-        with pytest.raises(ConnectionError):
+        with pytest.raises(SessionExpiredError):
             await bound_call
+        await until(lambda: events)
+        assert [(event.type, event.path) for event in events] == [(EventType.DELETED, root)]
         created = await client.create(f"/anew-{time.monotonic_ns()}")
         assert created.stat.czxid < old_zxid
         assert client.statistics().last_zxid < old_zxid
