@@ -40,7 +40,7 @@ async def network(three_hosts: NetworkEnsemble) -> AsyncIterator[NetworkEnsemble
 async def witness(network: NetworkEnsemble) -> AsyncIterator[Client]:
     """Another client, which sees and does what the one under test can't; at the leader, for what it is told is true."""
     leader = await network.leader()
-    async with client_of([leader, *await without(network, leader)], session_timeout=30) as client:
+    async with client_of([leader, *await without(network, leader)], session_timeout=30, close_timeout=0.5) as client:
         yield client
 
 
