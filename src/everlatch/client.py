@@ -366,7 +366,7 @@ class Client(_SessionState):
 
     async def search_servers(self) -> tuple[ServerFinding, ...]:
         """Asks every server, over a connection of its own, whether it serves, and how fast; the client prefers those
-        that do from now on. Takes 2 s at most. Raises `NotStartedError`, `ClientClosedError` and such."""
+        that do from now on. Takes 3 s at most. Raises `NotStartedError`, `ClientClosedError` and such."""
         self._engine.check_usable("search_servers()")
         return await self._engine.search.search()
 

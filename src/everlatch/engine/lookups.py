@@ -28,7 +28,8 @@ class Lookups:
         self._running: dict[Endpoint, asyncio.Task[Any]] = {}
 
     async def resolve(self, endpoint: Endpoint) -> list[str]:
-        """The addresses of a name, each once. Raises what `getaddrinfo` raises."""
+        """The addresses of a name, each once. Raises what `getaddrinfo` raises, and `InterruptedError` after
+        `forget`."""
         lookup = self._running.get(endpoint)
         if lookup is None:
             lookup = self._running[endpoint] = self._loop.create_task(self._look_up(endpoint))
@@ -41,6 +42,8 @@ class Lookups:
         await asyncio.wait({lookup})  # cancelling this leaves it running
         if self._running.get(endpoint) is lookup:
             del self._running[endpoint]
+        if lookup.cancelled():  # not by whoever waits here: he goes on
+            raise InterruptedError(f"looking {endpoint.host!r} up was ended: there is a connection")
         return lookup.result()
 
     async def _look_up(self, endpoint: Endpoint) -> Any:

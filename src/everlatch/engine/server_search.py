@@ -34,6 +34,8 @@ __all__ = ["ServerSearch", "classify"]
 logger = logging.getLogger("everlatch")
 
 _PATIENCE: Final = 2.0
+_LOOKUP_PATIENCE: Final = 1.0
+"""Seconds for one name: a name server that hangs must not keep those from being asked that it isn't needed for."""
 _PAUSE: Final = 0.25
 """Seconds between two rounds of questions while a link is in doubt."""
 _READ_ONLY: Final = "read-only"
@@ -74,8 +76,12 @@ class ServerSearch:
 
     async def _ask_while_in_doubt(self, conn: int) -> None:
         while self._is_in_doubt(conn):
-            await asyncio.gather(*(self._ask_for(conn, address) for address in await self._addresses()))
+            # Each as soon as its name is resolved: one that hangs holds up nobody else.
+            await asyncio.gather(*(self._ask_at(conn, endpoint) for endpoint in self._engine.session.endpoints))
             await asyncio.sleep(_PAUSE)
+
+    async def _ask_at(self, conn: int, endpoint: Endpoint) -> None:
+        await asyncio.gather(*(self._ask_for(conn, address) for address in await self._addresses_of(endpoint)))
 
     async def _ask_for(self, conn: int, address: Address) -> None:
         finding = await classify(address, self._engine.now)
@@ -132,16 +138,18 @@ class ServerSearch:
 
     async def _addresses(self) -> list[Address]:
         """Every address of every server, in the client's order; names that don't resolve have none."""
-        found: list[Address] = []
-        for endpoint in self._engine.session.endpoints:
-            found += [Address(ip, endpoint.port, endpoint) for ip in await self._resolved(endpoint)]
-        return list(dict.fromkeys(found))
+        found = await asyncio.gather(*map(self._addresses_of, self._engine.session.endpoints))
+        return list(dict.fromkeys(address for addresses in found for address in addresses))
+
+    async def _addresses_of(self, endpoint: Endpoint) -> list[Address]:
+        return [Address(ip, endpoint.port, endpoint) for ip in await self._resolved(endpoint)]
 
     async def _resolved(self, endpoint: Endpoint) -> list[str]:
         if is_ip_address(endpoint.host):
             return [endpoint.host]
         try:
-            return await self._engine.resolve(endpoint)
+            async with asyncio.timeout(_LOOKUP_PATIENCE):
+                return await self._engine.resolve(endpoint)
         except Exception as error:  # a name server may fail in many ways; the others can be asked all the same
             logger.debug("%s can't be asked: %s", endpoint, describe(error))
             return []
