@@ -123,6 +123,32 @@ async def test_says_when_the_loop_was_blocked(caplog):
         assert "the event loop was blocked for 0.5 s" in caplog.text
 
 
+@simulated
+async def test_says_so_when_a_call_comes_before_the_late_timer(caplog):
+    async with ScriptedServer() as server, server.client(session_timeout=6) as client:
+        this_loop().skip(1.5)
+        await client.exists("/", timeout=5)
+        assert "the event loop was blocked for 0.5 s" in caplog.text
+        assert caplog.text.count("was blocked") == 1
+
+
+@simulated
+async def test_a_short_silence_budget_counts_from_the_request_that_ends_a_rest():
+    """However far off the timer is at that moment."""
+    async with ScriptedServer() as server, server.client(session_timeout=10, silence_budget=0.05) as client:
+        for rest in (0.0, 0.1, 1.0):
+            await client.exists("/")
+            await asyncio.sleep(rest)
+            server.connection.silent = True
+            began = this_loop().time()
+            call = client.exists("/")
+            while not client._engine.session.doubts_link:
+                await asyncio.sleep(0.001)
+            assert this_loop().time() - began == pytest.approx(0.05, abs=0.01)
+            server.connection.reset()
+            await call
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 

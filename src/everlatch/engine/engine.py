@@ -182,11 +182,15 @@ class Engine:
         if link is None or requests.in_flight or not link.writable:
             self.session.submit(request, now)
         else:
-            data = self.session.submit(request, self._clock(), at_once=True)
+            if now is None:
+                now = self._clock()
+            data = self.session.submit(request, now, at_once=True)
             if data:
                 assert link.transport is not None
                 link.transport.write(data)
                 self._alone = call
+                if self._timer_at > now + self.session.liveness.first_budget:
+                    self._look_after_timer(now, acted=False)
                 return call
         if link is not None and not self._flush_scheduled:
             self._flush_scheduled = True
@@ -497,13 +501,15 @@ class Engine:
                 link.transport.write(data)
 
     def _look_after_timer(self, now: float, *, acted: bool) -> None:
-        """Sending and receiving move deadlines back, and a timer that fires too early does no harm. So it is looked
-        after only when something else has happened, or when it waits for an answer that has come: a ping is due
-        first then. Without a server that serves, everything is something else: a round that has failed asks for
-        nothing, and sets a deadline all the same."""
+        """Sending and receiving move most deadlines back, and a timer that fires too early does no harm. So it is
+        looked after only when something else has happened, or when it is farther off than what these two bring about:
+        a link that has just been asked something is doubted soon, and a ping is due when an answer has come. Without
+        a server that serves, everything is something else: a round that has failed asks for nothing, and sets a
+        deadline all the same."""
         session = self.session
         serving = session.phase is Phase.SERVING
-        if acted or not serving or self._timer is None or self._timer_at > now + session.liveness.ping_interval:
+        soonest = min(session.liveness.first_budget, session.liveness.ping_interval)
+        if acted or not serving or self._timer is None or self._timer_at > now + soonest:
             deadline = session.next_deadline()
             if deadline is not None:
                 self._arm(deadline, now)
@@ -514,7 +520,10 @@ class Engine:
             if deadline >= self._timer_at - _TIMER_SLACK:
                 if self._timer_at > now - _BLOCKED:
                     return
-                deadline = now  # overdue: the machine was suspended; unlike our clock, the loop's stood still then
+                # Overdue: we come before it in this turn, or the machine was suspended; unlike our clock, the loop's
+                # stood still then.
+                _report_late(now - self._timer_at)
+                deadline = now
             self._timer.cancel()
         assert self._loop is not None
         self._timer_at = deadline
@@ -523,9 +532,7 @@ class Engine:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._clock()
-        late = now - self._timer_at
-        if late > _BLOCKED:
-            logger.warning("the event loop was blocked for %.3g s: something in this process holds it up", late)
+        _report_late(now - self._timer_at)
         self.session.handle_timer(now)
         self.pump()
 
@@ -751,6 +758,11 @@ class Engine:
 def _check_callable(what: str, callback: object) -> None:
     if not callable(callback):
         raise InvalidTypeError(f"{what} is called with what happens; {callback!r} can't be called")
+
+
+def _report_late(late: float) -> None:
+    if late > _BLOCKED:
+        logger.warning("the event loop was blocked for %.3g s: something in this process holds it up", late)
 
 
 def _loss(error: Exception | None) -> LinkError:

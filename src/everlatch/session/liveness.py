@@ -60,6 +60,8 @@ class Liveness:
         self.timeout = timeout
         self.ping_interval = min(timeout / _PINGS_PER_TIMEOUT, _LONGEST_PING_INTERVAL)
         """How long nothing may be sent before a ping is."""
+        self.first_budget = self._asked_budget or min(timeout / _BUDGETS_PER_TIMEOUT, _LONGEST_BUDGET)
+        """How long an unanswered link may be silent at least."""
 
     @property
     def budget(self) -> float:
@@ -67,10 +69,7 @@ class Liveness:
         longest = self._longest_silence
         if self.waits_for_commit:
             return longest
-        first = self._asked_budget
-        if first is None:
-            first = min(self.timeout / _BUDGETS_PER_TIMEOUT, _LONGEST_BUDGET)
-        return min(first * 2.0**self._doublings, longest)
+        return min(self.first_budget * 2.0**self._doublings, longest)
 
     @property
     def _longest_silence(self) -> float:
