@@ -31,7 +31,6 @@ async def three_hosts(version: str) -> AsyncIterator[NetworkEnsemble]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def network(three_hosts: NetworkEnsemble) -> AsyncIterator[NetworkEnsemble]:
     """Three servers, all well: whatever a test has done to them is healed before the next."""
-    await make_well(three_hosts)
     yield three_hosts
     await make_well(three_hosts)
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from everlatch import CREATOR_ALL_ACL, Client, EventType, SessionExpiredError, State, StateChange, WatchEvent
+from everlatch import (
+    CREATOR_ALL_ACL,
+    CallTimeoutError,
+    Client,
+    EventType,
+    SessionExpiredError,
+    State,
+    StateChange,
+    WatchEvent,
+)
 from everlatch.testing import HANDSHAKE, Op, expire_session
 from promises.real.ensembles import (
     ON_BOTH,
@@ -69,7 +78,6 @@ async def test_the_session_expires_while_connected(network: NetworkEnsemble, wit
         assert await client.exists(path) is None
 
 
-@ON_BOTH
 async def test_the_session_expires_while_disconnected(network: NetworkEnsemble, witness: Client, root: str) -> None:
     async with proxies_of(network.servers) as proxies:
         client = client_of(proxies, session_timeout=1.0)
@@ -174,6 +182,24 @@ async def test_a_restoring_step_that_hangs_holds_nothing_up(
 async def end_session(client: Client, network: NetworkEnsemble) -> None:
     used = await network.server_of(client.session_id)
     await expire_session(client, (await without(network, used))[0].address)
+
+
+async def test_who_renews_by_himself(network: NetworkEnsemble, root: str) -> None:
+    """With `renew_session=False` it stops at `LOST`, and goes on when it is told to."""
+    client = client_of(network.servers, renew_session=False)
+    async with watched(client) as states:
+        old_id, bound = client.session_id, client.in_session()
+        await end_session(client, network)
+        await states.until(State.LOST)
+        with pytest.raises(SessionExpiredError):
+            await bound.exists(root)
+        attempts, call = client.statistics().connection_attempts, client.exists(root)
+        with pytest.raises(CallTimeoutError):
+            await client.wait_connected(timeout=0.5)
+        assert (client.state, client.statistics().connection_attempts) == (State.LOST, attempts)
+        client.renew()
+        assert await call is not None
+        assert_renewed(states, client, old_id)
 
 
 async def test_one_session_after_the_other(network: NetworkEnsemble, root: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="session")]
 
+SHORT = 1.2
+"""A session timeout that costs little to be blocked for."""
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 
 
@@ -59,9 +61,10 @@ async def test_callbacks_that_fail_harm_nobody_through_a_failover(
             await client.get(root, watch=bad)
             await client.exists(f"{root}/later", watch=bad)
         await client.exists(f"{root}/later", watch=heard.append)
-        await followers[0].kill()
+        followers[0].pause()
         await states.until(State.CONNECTED)
         await traffic.goes_on()
+        followers[0].resume()
         await client.create(f"{root}/later")
         await until(lambda: heard)
         await until(lambda: client.state is State.CONNECTED)
@@ -93,7 +96,7 @@ async def test_a_blocked_loop_leaves_no_healthy_link(
     """`time.sleep` in a watch's callback, in a listener of a recipe, in any callback of the loop: with requests
     unanswered, and without; for parts of the session timeout in which the servers keep the session."""
     servers = await network.followers()
-    scenario = blocked_again_and_again(servers, root, share * T)
+    scenario = blocked_again_and_again(servers, root, share * SHORT)
     changes, connections = await asyncio.to_thread(on_a_loop_of_its_own, new_loop, scenario)
     assert changes == []
     assert connections == 1
@@ -103,7 +106,7 @@ async def test_a_blocked_loop_leaves_no_healthy_link(
 
 
 async def blocked_again_and_again(servers: list[Server], root: str, seconds: float) -> tuple[list[StateChange], int]:
-    client = client_of(servers)
+    client = client_of(servers, session_timeout=SHORT)
     async with watched(client) as states:
 
         def block(_: object) -> None:
@@ -126,10 +129,10 @@ async def test_a_loop_that_is_blocked_for_longer_than_the_session_lives(
     """The servers have ended the session: that is what it is told, and not that a link was silent."""
 
     async def scenario() -> list[StateChange]:
-        client = client_of(servers, session_timeout=1.0)
+        client = client_of(servers, session_timeout=0.6)
         async with watched(client) as states:
             path = (await client.create(f"{root}/ephemeral", ephemeral=True)).path
-            asyncio.get_running_loop().call_soon(time.sleep, 2.0)
+            asyncio.get_running_loop().call_soon(time.sleep, 1.4)
             await asyncio.sleep(0)
             assert await client.exists(path) is None
             assert client.generation == 2
