@@ -1117,7 +1117,8 @@ class Session:
             self._drop(self._silence(now), now)
         elif not self.doubts_link:
             self.doubts_link = True
-            self.actions.append(AskServers(self._conn))
+            if not self._closing:  # who says goodbye goes to nobody else
+                self.actions.append(AskServers(self._conn))
 
     def server_answered(self, conn: int, address: Address, now: float) -> None:
         """A server lives; asked because of `AskServers`, over a connection of its own. `conn` is the one in doubt."""
