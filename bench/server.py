@@ -16,7 +16,7 @@ from bench.workload import CROWD, NODE, ROOT, VALUE, names_of_crowd
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["fresh_parent", "prepare", "remove", "server_version", "warm"]
+__all__ = ["four_letter_word", "fresh_parent", "has_session", "prepare", "remove", "server_version", "warm"]
 
 
 def prepare(address: str, *, with_crowd: bool) -> None:
@@ -66,9 +66,19 @@ def _delete_with_children(connection: PlainConnection, parent: str) -> None:
 
 def server_version(address: str) -> str:
     """What the server says of itself in answer to `srvr`."""
+    first_line = four_letter_word(address, "srvr").partition("\n")[0]
+    return first_line.partition("version:")[2].partition(",")[0].strip() or first_line.strip()
+
+
+def has_session(address: str, session_id: int) -> bool:
+    """Whether a session is connected to this server."""
+    return f"sid=0x{session_id & (1 << 64) - 1:x}," in four_letter_word(address, "cons")
+
+
+def four_letter_word(address: str, word: str) -> str:
+    """The server's answer."""
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=10) as connection:
-        connection.sendall(b"srvr")
+        connection.sendall(word.encode())
         with connection.makefile("rb") as answer:
-            first_line = answer.readline().decode(errors="replace")
-    return first_line.partition("version:")[2].partition(",")[0].strip() or first_line.strip()
+            return answer.read().decode(errors="replace")
