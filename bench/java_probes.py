@@ -39,7 +39,7 @@ async def compile_probes(directory: Path) -> JavaProbes:
     """Compiles into this directory. Raises `MeasurementError`, `ZooKeeperNotFoundError`."""
     build = find_build("3.9")
     # A ZooKeeper that the user names has no Curator.
-    libraries = os.pathsep.join((build.classpath, str(_cached() / "*")))
+    libraries = _without_wildcards(os.pathsep.join((build.classpath, str(_cached() / "*"))))
     sources = [str(source) for source in sorted(_SOURCES.glob("*.java"))]
     process = await asyncio.create_subprocess_exec(
         *(build.java, "-m", _COMPILER, "-d", str(directory), "-cp", libraries, "-proc:none", *sources),
@@ -55,6 +55,16 @@ async def compile_probes(directory: Path) -> JavaProbes:
     if process.returncode:
         raise MeasurementError(f"the Java probes could not be compiled:\n{said.decode(errors='replace')}")
     return JavaProbes(build.java, os.pathsep.join((str(directory), libraries)))
+
+
+def _without_wildcards(classpath: str) -> str:
+    """`java` itself reads `directory/*` as all jars in it, the compiler does not."""
+    entries: dict[str, None] = {}
+    for entry in classpath.split(os.pathsep):
+        directory = Path(entry)
+        found = sorted(directory.parent.glob("*.jar")) if directory.name == "*" else [directory]
+        entries |= dict.fromkeys(map(str, found))
+    return os.pathsep.join(entries)
 
 
 def curator_version() -> str | None:

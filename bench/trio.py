@@ -44,6 +44,8 @@ class Trio:
     def __init__(self, ensemble: Ensemble, victim: Server) -> None:
         self._ensemble = ensemble
         self._victim = victim
+        self.deaths_ms: list[float] = []
+        """How long it took the victim to die, each time."""
 
     @property
     def connect_string(self) -> str:
@@ -72,6 +74,7 @@ class Trio:
         began = time.monotonic_ns()
         if fault == "kill":
             await self._victim.kill()
+            self.deaths_ms.append((time.monotonic_ns() - began) / 1e6)
         else:
             self._victim.pause()
             assert self._victim.pid is not None

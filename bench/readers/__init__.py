@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["READERS", "ReaderJob", "load"]
 
-READERS = ("raw", "everlatch", "kazoo")
+_PLACES = {
+    "raw": ("bench.readers.raw_reader", "read"),
+    "everlatch": ("bench.readers.everlatch_reader", "read"),
+    "kazoo": ("bench.readers.kazoo_reader", "read"),
+    "kazoo-eager": ("bench.readers.kazoo_reader", "read_eagerly"),
+}
+
+READERS = tuple(_PLACES)
 """Those in Python."""
 
 
@@ -32,5 +39,6 @@ class ReaderJob(NamedTuple):
 
 def load(contestant: str) -> Callable[[ReaderJob], None]:
     """The function that reads. Clients are imported when they are asked for."""
-    read: Callable[[ReaderJob], None] = import_module(f"bench.readers.{contestant}_reader").read
+    module, function = _PLACES[contestant]
+    read: Callable[[ReaderJob], None] = getattr(import_module(module), function)
     return read
