@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `python -m bench throughput`, `… devserver`, `… table FILE`."""
+"""The command line of the benchmarks: `python -m bench throughput`, `devserver`, `failover`, `handover`, `table FILE`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench import devserver, markdown
+from bench import delays, devserver, failover, handover, markdown
 from bench.contestants import CONTESTANTS
 from bench.plain import PlainError
 from bench.process import MeasurementError
@@ -22,7 +23,9 @@ from everlatch.errors import EverlatchError
 from everlatch.testing.ensemble import Ensemble
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+
+    from bench.delays import Bar, Row
 
 __all__ = ["main"]
 
@@ -30,6 +33,8 @@ _ROUNDS = 9
 _QUICK_ROUNDS = 3
 _DEVSERVER_ROUNDS = 5
 _DEVSERVER_COUNT = 50_000
+_FAULT_ROUNDS = 10
+_STDOUT = Path("-")
 # No fsync and no snapshot: the disk and a background thread would be measured by whoever happens to meet them.
 _SETTINGS = {"forceSync": "no", "snapCount": "100000000"}
 
@@ -70,9 +75,30 @@ def _parser() -> argparse.ArgumentParser:
     alone.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file, too")
     alone.add_argument("--rounds", type=_positive, metavar="N", default=_DEVSERVER_ROUNDS, help="default %(default)s")
     alone.add_argument("--count", type=_positive, metavar="N", default=_DEVSERVER_COUNT, help="requests of a load")
+    for name, contestants, text in (
+        ("failover", failover.CONTESTANTS, "how long reads stop when the server in use is killed or frozen"),
+        ("handover", handover.CONTESTANTS, "how long until the next of six members leads"),
+    ):
+        _add_fault_benchmark(commands.add_parser(name, help=text), contestants)
     table = commands.add_parser("table", help="the table of the README, from a report")
     table.add_argument("report", type=Path, metavar="FILE", help="what `throughput --json FILE` has written")
     return parser
+
+
+def _add_fault_benchmark(parser: argparse.ArgumentParser, contestants: Sequence[str]) -> None:
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=_STDOUT,
+        metavar="FILE",
+        help="write the report to this file, too; without FILE: print it, and nothing else",
+    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", default=_FAULT_ROUNDS, help="default %(default)s")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed or was not measured")
+    parser.add_argument(
+        "--contestants", type=_some_of(contestants), default=contestants, help=f"some of {','.join(contestants)}"
+    )
 
 
 @asynccontextmanager
@@ -114,22 +140,66 @@ async def _devserver(chosen: argparse.Namespace) -> None:
         chosen.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
+async def _failover(chosen: argparse.Namespace) -> int:
+    rows, known = await failover.run(failover.FailoverPlan(chosen.contestants, chosen.rounds), _say)
+    return _tell(chosen, rows, known, failover.BARS, failover.CASE, {})
+
+
+async def _handover(chosen: argparse.Namespace) -> int:
+    plan = handover.HandoverPlan(chosen.contestants, handover.HOW, chosen.rounds)
+    rows, known = await handover.run(plan, _say)
+    return _tell(chosen, rows, known, handover.BARS, handover.CASE, handover.CONSTANT)
+
+
+def _tell(
+    chosen: argparse.Namespace,
+    rows: Sequence[Row],
+    known: Mapping[str, Any],
+    bars: Sequence[Bar],
+    case: str,
+    constant: Mapping[str, Any],
+) -> int:
+    """Prints and writes what was asked for; the exit code."""
+    verdicts = delays.judge(rows, bars)
+    report = delays.to_json(rows, verdicts, known, case, constant)
+    text = json.dumps(report, indent=2)
+    if chosen.json == _STDOUT:
+        print(text)
+    else:
+        print(delays.render(report["results"], case, verdicts))
+        if chosen.json:
+            chosen.json.write_text(text + "\n")
+    return 1 if chosen.check and not delays.passed(verdicts) else 0
+
+
+async def _ended_by_sigterm(benchmark: Coroutine[Any, Any, int | None]) -> int:
+    """Its exit code. SIGTERM ends it as Ctrl-C does: processes are ended, files removed."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await benchmark or 0
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the chosen benchmark. The exit code is 1 if it could not be run; a missed bar is a result, not a failure."""
+    """Run the chosen benchmark. The exit code is 1 if it could not be run; a missed bar is a result, not a failure,
+    unless `--check` asks for it."""
     chosen = _parser().parse_args(arguments)
     if chosen.command == "table":
         print(markdown.table(json.loads(chosen.report.read_text())))
         return 0
+    benchmark = {"throughput": _throughput, "devserver": _devserver, "failover": _failover, "handover": _handover}
     try:
-        asyncio.run({"throughput": _throughput, "devserver": _devserver}[chosen.command](chosen))
+        return asyncio.run(_ended_by_sigterm(benchmark[chosen.command](chosen)))
     except (MeasurementError, PlainError, EverlatchError, OSError) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    return 0
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@ How it is measured:
   contestant member number i uses server number i mod 3, so that all have the same ways to go.
 - `resign`: from just before the leader begins to give up leadership, as one should with that client, until the next
   member is told that it leads. It joins again behind the others. Each member has led once before the first round.
-- `crash`: from just before the leader's process is killed with SIGKILL until the next member is told that it leads. That
-  takes as long as the servers keep the session of the dead one: the session timeout, less the time since they heard of
-  it last, rounded up to their ticks. Another process takes its place behind the others.
+  Rounds begin 2 s apart at least, so that when its turn comes a member has not led for two session timeouts, as is
+  usual where leaders stay: whatever it held while it led is gone.
+- `crash`: from just before the leader's process is killed with SIGKILL until the next member is told that it leads.
+  That takes as long as the servers keep the session of the dead one: the session timeout, less the time since they
+  heard of it last, rounded up to their ticks. Another process takes its place behind the others.
 - Both ends of a delay are read from CLOCK_MONOTONIC, which all processes of a machine share.
 - Before each measurement all six members are there, and each watches the one before, as the servers tell.
-- Contestants take turns; each round begins with another one; first all rounds of `resign`, then those of `crash`. Results
-  are medians over the rounds.
+- Contestants take turns; each round begins with another one; first all rounds of `resign`, then those of `crash`.
+  Results are medians over the rounds.
 - everlatch: `LeaderLatch`. kazoo: `Election`. curator: `LeaderLatch`. `raw`: a socket that deletes its node, and on the
   other side one that has a watch on it and then lists the members once more, with nothing that makes it safe; what it
   takes is what the servers take. Every client has its default settings.
@@ -19,6 +21,7 @@ How it is measured:
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
 from collections import defaultdict
@@ -52,6 +55,7 @@ CASE = "how"
 """What the results call a case."""
 CONSTANT = {"members": MEMBERS}
 """What each result has besides."""
+_ROUND_S = 2 * SESSION_TIMEOUT_S / MEMBERS
 BARS = (Bar("resign", None, 3.0), Bar("resign", "kazoo", 1.0), Bar("resign", "curator", 1.0))
 
 
@@ -78,16 +82,20 @@ async def run(plan: HandoverPlan, say: Callable[[str], None]) -> tuple[list[Row]
 
 
 async def _measure(plan: HandoverPlan, rings: Mapping[str, Ring], say: Callable[[str], None]) -> list[Row]:
-    for ring in rings.values():
-        for _ in range(MEMBERS):
+    for _ in range(MEMBERS):
+        pause = asyncio.create_task(asyncio.sleep(_ROUND_S))
+        for ring in rings.values():
             await ring.resign()
+        await pause
     delays: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for how in plan.how:
         for number in range(plan.rounds):
+            pause = asyncio.create_task(asyncio.sleep(_ROUND_S))
             for name in order(plan.contestants, number):
                 delay = await (rings[name].resign() if how == "resign" else rings[name].crash())
                 delays[name, how].append(delay)
                 say(f"round {number + 1} of {plan.rounds}: {name} {how} {delay:.2f} ms")
+            await pause
     return [to_row(name, how, delays[name, how]) for how in plan.how for name in plan.contestants]
 
 

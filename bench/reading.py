@@ -9,8 +9,8 @@
         reading.succeeded()
     reading.tell()
 
-A reader says `ready SESSION` after `READS_BEFORE` successful reads. Then the fault comes. When the bench knows that it is
-complete, so that the faulty server can't answer any more, it says anything at all; the reader is done after
+A reader says `ready SESSION` after `READS_BEFORE` successful reads. Then the fault comes. When the bench knows that it
+is complete, so that the faulty server can't answer any more, it says anything at all; the reader is done after
 `READS_AFTER` successful reads that it began after that. It says its gaps, each as `gap BEGAN ENDED`, and `done`.
 
 The probe in Java does the same by itself.
@@ -41,7 +41,11 @@ class Reading:
     """The progress of one reader."""
 
     def __init__(
-        self, session_id: int, told: Iterable[str] = sys.stdin, say: Callable[[str], None] = _say, gaps: Gaps | None = None
+        self,
+        session_id: int,
+        told: Iterable[str] = sys.stdin,
+        say: Callable[[str], None] = _say,
+        gaps: Gaps | None = None,
     ) -> None:
         self._session_id = session_id
         self._say = say

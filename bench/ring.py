@@ -1,13 +1,14 @@
-"""The members of one election, as processes, in the order in which they will lead; and what the servers tell of them.
+"""The members of one election, as processes, in the order in which they lead; and what the servers tell of them.
 
-Rules of this file: before anything is measured every member is there and waits, which is not asked of the members but of
-the servers: each node is there, and each member's session watches the node before its own (`wchp`). All recipes that are
-compared do that.
+Rules of this file: before anything is measured every member is there and waits, which is not asked of the members but
+of the servers: each node is there, and each member's session watches the node before its own (`wchp`). All recipes
+that are compared do that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from contextlib import AsyncExitStack
@@ -130,7 +131,7 @@ def _owners(session: WireSession, path: str) -> list[tuple[str, int]]:
 
 def is_whole(owners: Sequence[tuple[str, int]], watches: set[tuple[str, int]]) -> bool:
     """Whether each but the first watches the node before its own."""
-    return all((before, owner) in watches for (before, _), (_, owner) in zip(owners, owners[1:], strict=False))
+    return all((before, owner) in watches for (before, _), (_, owner) in itertools.pairwise(owners))
 
 
 def watches_in(answer: str) -> set[tuple[str, int]]:

@@ -34,6 +34,7 @@ SESSION_TIMEOUT_S = 6.0
 TICK_S = 0.5
 _SETTINGS = {"syncLimit": "120"}
 _POLL_S = 0.02
+_MOMENT_S = 0.0002
 _PATIENCE_S = 60.0
 _REATTACHMENTS = 100
 
@@ -78,7 +79,7 @@ class Trio:
         else:
             self._victim.pause()
             assert self._victim.pid is not None
-            await _frozen(self._victim.pid)
+            await asyncio.to_thread(_wait_frozen, self._victim.pid)
         return began
 
     async def heal(self) -> None:
@@ -92,7 +93,9 @@ class Trio:
     async def wait_whole(self) -> None:
         """As `heal`."""
         async with asyncio.timeout(_PATIENCE_S):
-            while not await self._is_whole():
+            while True:
+                if await self._is_whole():
+                    return
                 await asyncio.sleep(_POLL_S)
 
     async def _is_whole(self) -> bool:
@@ -104,10 +107,10 @@ class Trio:
         return synced == 2 and len(await self._ensemble.followers()) == 2
 
 
-async def _frozen(pid: int) -> None:
+def _wait_frozen(pid: int) -> None:
     """Returns when no thread of the process runs any more: SIGSTOP takes a moment."""
     while not all(_state(task) in "Tt" for task in Path(f"/proc/{pid}/task").iterdir()):
-        await asyncio.sleep(0)
+        time.sleep(_MOMENT_S)
 
 
 def _state(task: Path) -> str:

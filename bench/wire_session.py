@@ -37,15 +37,15 @@ class WireSession:
     `patience_s`: for how long a server may be silent, in the handshake and before a reply, until `TimeoutError`.
     """
 
-    def __init__(
-        self, addresses: Sequence[str], timeout_s: float, *, patience_s: float = _DEFAULT_PATIENCE_S
-    ) -> None:
+    def __init__(self, addresses: Sequence[str], timeout_s: float, *, patience_s: float = _DEFAULT_PATIENCE_S) -> None:
         self._addresses = deque(addresses)
         self._timeout_ms = round(timeout_s * 1000)
         self._patience_s = patience_s
         self.session_id = 0
         self._password = bytes(16)
         self._zxid = 0
+        self._events: list[tuple[int, str]] = []
+        self._frames: deque[bytes] = deque()
         self._attach()
 
     def __enter__(self) -> Self:
@@ -127,8 +127,8 @@ class WireSession:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.connect((host, int(port)))
         self._reader = FrameReader(_FRAME_LIMIT)
-        self._frames: deque[bytes] = deque()
-        self._events: list[tuple[int, str]] = []
+        self._frames.clear()
+        self._events.clear()
         self._xid = 0
         request = ConnectRequest(0, self._zxid, self._timeout_ms, self.session_id, self._password, False)
         self._socket.sendall(frame(encode_connect_request(request)))

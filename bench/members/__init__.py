@@ -1,4 +1,4 @@
-"""The members of `bench.handover`, one file a client: each a process with one session, which takes part in one election.
+"""The members of `bench.handover`, one file a client: each a process with one session, and part of one election.
 
 What a member is told, and what it says, both a line each:
 

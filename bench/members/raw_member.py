@@ -6,6 +6,7 @@ and leads if it is first. It resigns by deleting its node.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import sys
 import time
@@ -65,10 +66,8 @@ class _Member:
             say("resigned", began)
 
     def _join(self) -> None:
-        try:
+        with contextlib.suppress(NodeExistsError):
             self._create(self._path, CreateMode.PERSISTENT)
-        except NodeExistsError:
-            pass
         self._node = self._create(f"{self._path}/member-", CreateMode.EPHEMERAL_SEQUENTIAL)
 
     def _create(self, path: str, mode: CreateMode) -> str:
