@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `python -m bench throughput`, `devserver`, `failover`, `handover`, `table FILE`."""
+"""The command line of the benchmarks: `python -m bench throughput`, `devserver`, `failover`, `handover`, `table`."""
 
 from __future__ import annotations
 

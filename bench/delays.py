@@ -29,7 +29,7 @@ class Row(NamedTuple):
     @property
     def median_ms(self) -> float:
         """Over the rounds."""
-        return median(self.delays_ms)
+        return round(median(self.delays_ms), 3)
 
     @property
     def worst_ms(self) -> float:
