@@ -33,6 +33,8 @@ FAULTS = ("kill", "stop")
 SESSION_TIMEOUT_S = 6.0
 TICK_S = 0.5
 _SETTINGS = {"syncLimit": "120"}
+# A process that is killed closes its connections only when its memory has been freed: the less, the sooner.
+_SMALL_HEAP = ("-Xmx64m",)
 _POLL_S = 0.02
 _MOMENT_S = 0.0002
 _PATIENCE_S = 60.0
@@ -121,7 +123,7 @@ def _state(task: Path) -> str:
 @asynccontextmanager
 async def trio() -> AsyncIterator[Trio]:
     """Three servers of ZooKeeper 3.9, with the nodes of the workload, and warm. Raises `EnsembleError`, …"""
-    async with Ensemble(3, version="3.9", tick_time=TICK_S, config=_SETTINGS) as ensemble:
+    async with Ensemble(3, version="3.9", tick_time=TICK_S, config=_SETTINGS, java_options=_SMALL_HEAP) as ensemble:
         servers = Trio(ensemble, (await ensemble.followers())[0])
         await servers.wait_whole()
         await asyncio.to_thread(_warm, servers.addresses)
