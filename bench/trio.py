@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.process import MeasurementError
-from bench.server import prepare
+from bench.server import prepare, warm
 from bench.wire_session import WireSession
 from everlatch.admin import MalformedAnswerError, mntr
 from everlatch.testing.ensemble import Ensemble
@@ -39,6 +39,8 @@ _POLL_S = 0.02
 _MOMENT_S = 0.0002
 _PATIENCE_S = 60.0
 _REATTACHMENTS = 100
+_OPERATIONS = 10_000
+"""Of each kind, at each server."""
 
 
 class Trio:
@@ -133,6 +135,7 @@ async def trio() -> AsyncIterator[Trio]:
 def _warm(addresses: list[str]) -> None:
     for address in addresses:
         prepare(address, with_crowd=False)
+        warm(address, _OPERATIONS)
     # Sessions that come from elsewhere, which is what failover is: at every server, again and again.
     with WireSession(addresses, SESSION_TIMEOUT_S) as session:
         for _ in range(_REATTACHMENTS):
