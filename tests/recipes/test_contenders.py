@@ -78,8 +78,10 @@ def test_kazoos_lock_names_are_foreign() -> None:
 def test_everyone_but_the_first_is_behind_exactly_the_one_before(names: list[str]) -> None:
     first, *others = in_order = sorted(names, key=curator_key)
     assert place_of(first, names, MARKER) == First()
-    for before, name in zip(in_order, others, strict=False):
-        assert place_of(name, names, MARKER) == Behind(before, is_next=before == first)
+    for ahead, (before, name) in enumerate(zip(in_order, others, strict=False), 1):
+        place = place_of(name, names, MARKER)
+        assert place == Behind(before, ahead)
+        assert place.is_next == (before == first)
 
 
 @given(st.lists(members, unique=True), members)

@@ -31,8 +31,13 @@ class Behind(NamedTuple):
     """The next one ahead: the only one worth watching."""
 
     predecessor: str
-    is_next: bool
-    """Whether that one is the first."""
+    ahead: int
+    """How many contenders are ahead, that one included."""
+
+    @property
+    def is_next(self) -> bool:
+        """Whether that one is the first."""
+        return self.ahead == 1
 
 
 class Missing(NamedTuple):
@@ -65,4 +70,4 @@ def place_of(own: str, names: Iterable[str], marker: str) -> Place:
     if own not in contenders:
         return Missing()
     index = contenders.index(own)
-    return Behind(contenders[index - 1], index == 1) if index else First()
+    return Behind(contenders[index - 1], index) if index else First()

@@ -15,7 +15,10 @@ Rules:
 4. A create whose reply was lost is found again by its GUID, behind a commit: only that proves that the old connection
    can bring about nothing more.
 5. Closing gives up leadership first, and deletes the node however long that takes; the session's end does it else.
-6. The member that finds itself next in line holds the lease as well, so that taking over costs one look.
+6. The member next in line holds the lease as well, so that taking over costs one look. Nobody tells it that it has
+   become next: when a leader leaves, that wakes one member alone. So those who wait look again by themselves, the
+   seldomer the more are ahead of them: all together hardly more often than a few do. One that takes over before it has
+   noticed begins to hold the lease then: the commit that proves it and the reads of the look are one round trip.
 7. A leader's fenced transactions begin with a check that its node is there. Whoever leads later has waited for that
    node to be gone: so ZooKeeper refuses whatever a leader of the past still sends, however late it comes.
 8. Handing over is one transaction: the own node goes, with the nodes of members that have to stand back
@@ -77,6 +80,8 @@ _MOVED_DELAY = 0.1
 _CLOSE_TIMEOUT = 5.0
 _LONGEST_NAP = 1.0
 """Seconds between two looks at the clock while leading: a loop's timers stand still while the machine is suspended."""
+_LOOK_INTERVAL = 2.0
+"""Seconds until the next look of a member that waits, for each that is ahead but one."""
 
 _releases: set[asyncio.Task[None]] = set()
 """Nodes still to be deleted by closed latches; held here so that the tasks are not collected."""
@@ -176,6 +181,8 @@ class LeaderLatch:
         """The path whose change is waited for: the predecessor's."""
         self._has_gone = False
         """Whether it has, so that it may be our turn."""
+        self._ahead = 0
+        """How many were ahead when we looked last."""
         self._wake = asyncio.Event()
         self._waiters: dict[asyncio.Future[None], None] = {}
         self._listeners: list[Callable[[bool], None]] = []
@@ -426,7 +433,13 @@ class LeaderLatch:
             if await self._look(session):
                 self._error = None
                 if self._handing_over is None:
-                    await self._wake.wait()
+                    await self._news()
+
+    async def _news(self) -> None:
+        """Waits for something to look at, or until it is time to look though nothing has happened."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_INTERVAL * (self._ahead - 1) if self._ahead > 1 else None):
+                await self._wake.wait()
 
     async def _link(self) -> None:
         """Waits for a server that takes writes; another one would refuse whatever belongs to the session."""
@@ -451,6 +464,7 @@ class LeaderLatch:
         if isinstance(place, Missing) or node.stat.ephemeral_owner != session.session_id:
             self._lose_node()
             return False
+        self._ahead = place.ahead if isinstance(place, Behind) else 0
         if isinstance(place, Behind):
             if place.is_next:
                 self._rest()
