@@ -160,6 +160,8 @@ class LeaderLatch:
         self._closed = False
         self._releasing: asyncio.Task[None] | None = None
         """Deletes the node, once closed."""
+        self._deletion: asyncio.Future[None] | None = None
+        """Of the node, sent by `close` itself; to be waited for."""
         self._remove_listener: Remove | None = None
         # The node, and the session and name under which it is, or is being, created.
         self._session: SessionClient | None = None
@@ -232,6 +234,7 @@ class LeaderLatch:
         if self._remove_listener is not None:
             self._remove_listener()
         campaign.cancel()
+        self._delete_known()
         if self._watched:  # it may live for long, and would keep us in memory
             self._client.forget_watch(self._watched, self._on_event)
         release = asyncio.get_running_loop().create_task(self._release())
@@ -751,6 +754,12 @@ class LeaderLatch:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
+    def _delete_known(self) -> None:
+        """Sends the deletion of the own node at once, if its name is known: the next member waits for it."""
+        if self._session is not None and self._node:
+            with contextlib.suppress(EverlatchError):  # `_release` meets it again
+                self._deletion = self._session.delete(self._node, timeout=None)
+
     async def _release(self) -> None:
         """Deletes what the campaign may have created, however often it takes; the session's end does it as well."""
         assert self._task is not None
@@ -771,8 +780,14 @@ class LeaderLatch:
                 await asyncio.sleep(_RETRY_DELAY)
 
     async def _delete_own(self, session: SessionClient) -> None:
+        deletion, self._deletion = self._deletion, None
+        if deletion is not None:
+            with contextlib.suppress(NoNodeError):
+                await deletion
         if self._in_doubt:  # a create was cancelled in flight, say, and nobody has seen its reply
             await self._settle(session)
+        elif deletion is not None:
+            self._node = ""
         if self._node:
             with contextlib.suppress(NoNodeError):
                 await session.delete(self._node, timeout=None)
