@@ -5,8 +5,9 @@ How it is measured:
   contestant member number i uses server number i mod 3, so that all have the same ways to go.
 - `resign`: from just before the leader begins to give up leadership, as one should with that client, until the next
   member is told that it leads. It joins again behind the others. Each member has led once before the first round.
-  Rounds begin 3 s apart at least: where leaders stay, as usual, a member has not led for long when its turn comes, and
-  whatever it held while it led is gone; and it has had time to notice that it has become next, if it cares.
+  Rounds begin a session timeout apart at least: where leaders stay, as usual, a member has not led for long when its
+  turn comes, and whatever it held while it led is gone; and it has had time to notice that it has become next, if it
+  cares.
 - `crash`: from just before the leader's process is killed with SIGKILL until the next member is told that it leads.
   That takes as long as the servers keep the session of the dead one: the session timeout, less the time since they
   heard of it last, rounded up to their ticks. Another process takes its place behind the others.
@@ -55,7 +56,7 @@ CASE = "how"
 """What the results call a case."""
 CONSTANT = {"members": MEMBERS}
 """What each result has besides."""
-_ROUND_S = SESSION_TIMEOUT_S / 2
+_ROUND_S = SESSION_TIMEOUT_S
 BARS = (Bar("resign", None, 3.0), Bar("resign", "kazoo", 1.0), Bar("resign", "curator", 1.0))
 
 

@@ -64,6 +64,49 @@ async def test_closing_wakes_exactly_the_next(connect: Connect, path: str) -> No
         await latch.close()
 
 
+async def test_who_has_become_next_notices_by_itself_and_holds_the_lease(
+    connect: Connect, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells it: the leader's end wakes one member alone. Its turn costs one round trip all the same."""
+    monkeypatch.setattr("everlatch.recipes.leader_latch._LOOK_INTERVAL", 0.05)
+    clients = [await connect() for _ in range(3)]
+    latches = [await started(client, path, str(number)) for number, client in enumerate(clients)]
+    async with asyncio.timeout(LIMIT):
+        while not clients[1].lease_time_left:
+            await clients[1].sync("/")
+        assert not clients[2].lease_time_left
+        await latches[0].close()
+        await latches[1].wait()
+        while not clients[2].lease_time_left:
+            await clients[2].sync("/")
+    assert latches[1].is_leader
+    for latch in latches:
+        await latch.close()
+
+
+async def test_who_has_not_noticed_takes_over_all_the_same(connect: Connect, path: str) -> None:
+    """Several leaders leave, one right after the other."""
+    clients = [await connect() for _ in range(4)]
+    latches = [await started(client, path, str(number)) for number, client in enumerate(clients)]
+    for latch in latches:
+        await latch.wait(timeout=LIMIT)
+        await latch.close()
+    assert await nodes(clients[0], path) == []
+
+
+async def test_the_own_node_is_read_once(connect: Connect, client: Client, proxy: Proxy, path: str) -> None:
+    """The watch on it would tell of any change, so a look needs only the names."""
+    first = await started(client, path, "first")
+    async with LeaderLatch(await connect(proxy), path, "second") as latch:
+        await proxy.wait_for(Op.GET_DATA, path=first.node)
+        await first.close()
+        await latch.wait(timeout=LIMIT)
+        assert len(proxy.seen(Op.GET_DATA, path=latch.node)) == 1
+        await client.set(latch.node, b"changed")
+        await proxy.wait_for(Op.GET_DATA, path=latch.node, count=2)
+        assert latch.is_leader
+
+
 async def test_six_members_resign_in_turn(connect: Connect, path: str) -> None:
     """Everyone leads once, and no two of them at once: each stamps its term before it trusts `is_leader`."""
     loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from devserver.cluster import Cluster, Peer
 from everlatch.session.lease import Lease
 from everlatch.wire.codes import XID_PING, Op
 from everlatch.wire.multi import CheckPart, encode_multi_request
+from session.driver import connected
 
 T = 10.0
 LAG = 1.0
@@ -126,6 +127,35 @@ def test_one_that_has_lapsed_takes_two_commits_with_the_lag_between_them() -> No
     assert lease.end == 9.0 + T
 
 
+def test_one_that_ended_while_nobody_rested_on_it_is_proven_as_for_the_first_time() -> None:
+    lease = leased()
+    commit(lease, 1.0, 1.1)
+    lease.answered(12.0, 12.1)
+    lease.held(14.0)
+    assert lease.end == 0.0
+    assert commit(lease, 14.0, 14.1)
+    assert (lease.lapses, lease.end) == (0, 12.0 + T)
+
+
+def test_one_that_runs_still_is_kept_by_who_rests_on_it_next() -> None:
+    lease = leased()
+    commit(lease, 1.0, 1.1)
+    lease.held(9.9)
+    assert lease.end == T
+    assert not commit(lease, 10.0, 10.1)
+    assert lease.lapses == 1
+
+
+def test_who_comes_to_rest_on_it_begins_anew_though_others_had_begun_to_prove_it_again() -> None:
+    lease = leased()
+    commit(lease, 1.0, 1.1)
+    lease.answered(9.0, 9.1)
+    assert not commit(lease, 10.5, 10.6)
+    lease.held(10.7)
+    assert commit(lease, 10.7, 10.8)
+    assert lease.lapses == 1
+
+
 def test_what_was_answered_on_another_connection_does_not_count() -> None:
     lease = leased()
     lease.answered(1.0, 1.1)
@@ -182,6 +212,20 @@ def test_many_answers_take_little_memory_and_shorten_it_by_little() -> None:
     assert len(lease._answers) < 40
     commit(lease, 10.0, 10.001)
     assert lease.end > 9.0 + T - 2 * LAG / 32
+
+
+def test_two_that_rest_on_it_cost_no_more_than_one() -> None:
+    driver = connected()
+    for _ in range(2):
+        driver.session.hold_lease(driver.now)
+    driver.pump()
+    assert driver.ops() == [Op.MULTI]
+    driver.session.release_lease()
+    driver.tick(0.5)
+    assert driver.ops() == [Op.MULTI, Op.MULTI]
+    driver.session.release_lease()
+    driver.tick(0.5)
+    assert driver.ops() == [Op.MULTI, Op.MULTI]
 
 
 # --- against an ensemble ------------------------------------------------------------------------------------------

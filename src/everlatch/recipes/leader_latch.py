@@ -80,7 +80,7 @@ _MOVED_DELAY = 0.1
 _CLOSE_TIMEOUT = 5.0
 _LONGEST_NAP = 1.0
 """Seconds between two looks at the clock while leading: a loop's timers stand still while the machine is suspended."""
-_LOOK_INTERVAL = 2.0
+_LOOK_INTERVAL = 5.0
 """Seconds until the next look of a member that waits, for each that is ahead but one."""
 
 _releases: set[asyncio.Task[None]] = set()
