@@ -92,7 +92,7 @@ def _add_fault_benchmark(parser: argparse.ArgumentParser, contestants: Sequence[
         nargs="?",
         const=_STDOUT,
         metavar="FILE",
-        help="write the report to this file, too; without FILE: print it, and nothing else",
+        help="write the report to this file, too; without FILE: print it instead of the table",
     )
     parser.add_argument("--rounds", type=_positive, metavar="N", default=_FAULT_ROUNDS, help="default %(default)s")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed or was not measured")
@@ -162,13 +162,14 @@ def _tell(
     """Prints and writes what was asked for; the exit code."""
     verdicts = delays.judge(rows, bars)
     report = delays.to_json(rows, verdicts, known, case, constant)
-    text = json.dumps(report, indent=2)
+    table = delays.render(report["results"], case, verdicts)
     if chosen.json == _STDOUT:
-        print(text)
+        _say(table)
+        print(json.dumps(report, indent=2))
     else:
-        print(delays.render(report["results"], case, verdicts))
+        print(table)
         if chosen.json:
-            chosen.json.write_text(text + "\n")
+            chosen.json.write_text(json.dumps(report, indent=2) + "\n")
     return 1 if chosen.check and not delays.passed(verdicts) else 0
 
 
