@@ -15,8 +15,7 @@ from everlatch.devserver.sessions import Sessions
 from everlatch.recipes import LeaderLatch
 from everlatch.session.rearming import Rearming
 from everlatch.testing.simulation import __main__ as sim
-from everlatch.testing.simulation import schedule, simulation
-from everlatch.testing.simulation.faults import ClientPauses
+from everlatch.testing.simulation import simulation
 from everlatch.testing.simulation.scenarios import SCENARIOS, PromiseBrokenError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -27,7 +26,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 def test_scenarios_hold(name, seed):
     with simulation(seed) as world:
         SCENARIOS[name](world)
-        assert world.faults.count > 5
+        assert world.faults.count > 2
 
 
 def log_of(hash_seed):
@@ -101,10 +100,8 @@ def test_a_write_sent_twice_is_found(monkeypatch):
 
 
 def test_a_leader_that_does_not_look_at_the_clock_is_found(monkeypatch):
-    monkeypatch.setattr(LeaderLatch, "is_leader", property(lambda self: self._granted_on != 0))
-    monkeypatch.setattr(ClientPauses, "mean_duration", 20.0)
-    monkeypatch.setattr(schedule, "EVERY_KIND", {ClientPauses: 1.0})
-    assert finds("latch", "lead at one moment")
+    monkeypatch.setattr(LeaderLatch, "is_leader", property(lambda self: self._granted is not None))
+    assert finds("leadership", "these believe to lead")
 
 
 def test_a_server_that_keeps_the_nodes_of_the_dead_is_found(monkeypatch):

@@ -29,6 +29,7 @@ The client, the recipes and the servers are the real ones; only the event loop u
     faults     everything that can go wrong, one class a kind
     schedule   faults at random, over time: `world.faults`
     scenarios  promises under random faults, for `scripts/sim`
+    campaign   scenarios over many seeds
     journal    the log and the digest
     errors     how a run fails
 """

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import itertools
+import json
 import sys
 import time
-import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from everlatch.testing.simulation.scenarios import SCENARIOS
-from everlatch.testing.simulation.world import simulation
+from everlatch.testing.simulation.campaign import played
+from everlatch.testing.simulation.scenarios import PROMISES, SCENARIOS
+
+if TYPE_CHECKING:
+    from everlatch.testing.simulation.campaign import Done
 
 __all__ = ["main"]
 
@@ -20,12 +25,29 @@ class _Totals:
     """What all runs were together."""
 
     def __init__(self) -> None:
-        self.seeds = self.faults = self.failures = 0
+        self.seeds: set[int] = set()
+        self.runs: dict[str, int] = {}
+        """Of each scenario."""
+        self.faults = self.failures = 0
         self.seconds = 0.0
+
+    def add(self, done: Done) -> None:
+        """One more."""
+        self.seeds.add(done.seed)
+        self.runs[done.name] = self.runs.get(done.name, 0) + 1
+        self.faults += done.faults
+        self.seconds += done.seconds
+        self.failures += bool(done.failure)
 
     def __str__(self) -> str:
         hours = self.seconds / _HOUR
-        return f"sim: {self.seeds} seeds, {self.faults} faults, {hours:.1f} virtual hours, {self.failures} failures"
+        seeds = len(self.seeds)
+        return f"sim: {seeds} seeds, {self.faults} faults, {hours:.1f} virtual hours, {self.failures} failures"
+
+    def to_json(self) -> dict[str, Any]:
+        """For a report."""
+        hours = round(self.seconds / _HOUR, 2)
+        return {"runs": self.runs, "faults": self.faults, "virtual_hours": hours, "failures": self.failures}
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -33,44 +55,31 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20, help="how many seeds (default 20)")
     parser.add_argument("--seed", type=int, default=1, help="the first one (default 1)")
     parser.add_argument("--minutes", type=float, help="begin no further seed after so many real minutes")
-    parser.add_argument("--name", choices=[*SCENARIOS], help="one scenario (default: all, for every seed)")
+    parser.add_argument("--name", choices=[*SCENARIOS], action="append", help="a scenario (default: all)")
+    parser.add_argument("--promises", action="store_true", help="those that are named after promises")
+    parser.add_argument("--processes", type=int, default=1, help="how many at a time (default 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="what was run, and what came of it")
     parser.add_argument("--log", action="store_true", help="print the log of every run")
     return parser.parse_args(argv)
-
-
-def _run(name: str, seed: int, totals: _Totals, *, with_log: bool) -> bool:
-    """Whether it went well."""
-    try:
-        with simulation(seed, replay=f"scripts/sim --seeds 1 --seed {seed} --name {name}") as world:
-            try:
-                SCENARIOS[name](world)
-            finally:
-                totals.faults += world.faults.count
-                totals.seconds += world.now
-                if with_log:
-                    sys.stdout.writelines(f"{entry}\n" for entry in world.log)
-                    sys.stdout.write(f"digest {world.digest()}\n")
-    except Exception:
-        totals.failures += 1
-        sys.stdout.write(f"{traceback.format_exc()}\nsim: seed {seed} failed in {name}\n")
-        return False
-    return True
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 if nothing failed."""
     arguments = _arguments(argv)
-    logging.disable(logging.CRITICAL)  # what clients log about faults is no news here
-    names = [arguments.name] if arguments.name else [*SCENARIOS]
-    totals = _Totals()
+    names = arguments.name or [*(PROMISES.values() if arguments.promises else SCENARIOS)]
     end = time.monotonic() + (arguments.minutes * 60 if arguments.minutes is not None else float("inf"))
-    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        if time.monotonic() >= end:
-            break
-        totals.seeds += 1
-        if not all(_run(name, seed, totals, with_log=arguments.log) for name in names):
+    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    jobs = ((name, seed) for seed in itertools.takewhile(lambda _: time.monotonic() < end, seeds) for name in names)
+    totals = _Totals()
+    for done in played(jobs, arguments.processes, with_log=arguments.log):
+        totals.add(done)
+        sys.stdout.write(done.log + done.failure)
+        if done.failure:
             break
     sys.stdout.write(f"{totals}\n")
+    if arguments.json is not None:
+        report = {"first_seed": arguments.seed, "seeds": len(totals.seeds)} | totals.to_json()
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 1 if totals.failures else 0
 
 

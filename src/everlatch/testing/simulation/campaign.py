@@ -1,0 +1,71 @@
+"""Scenarios over many seeds, here or on several processes.
+
+Rules: what is found is told with the command that repeats it, and repeats it whoever ran it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import traceback
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import TYPE_CHECKING, NamedTuple
+
+from everlatch.testing.simulation.scenarios import SCENARIOS
+from everlatch.testing.simulation.world import simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
+__all__ = ["Done", "play", "played"]
+
+
+class Done(NamedTuple):
+    """One seed of one scenario. It crosses processes."""
+
+    name: str
+    seed: int
+    faults: int
+    seconds: float
+    """Virtual ones."""
+    failure: str = ""
+    """What went wrong, and how to repeat it."""
+    log: str = ""
+
+
+def play(name: str, seed: int, *, with_log: bool = False) -> Done:
+    """One seed of one scenario."""
+    logging.getLogger("everlatch").setLevel(logging.CRITICAL + 1)  # what clients log about faults is no news here
+    failure, log, world = "", "", None
+    try:
+        with simulation(seed, replay=f"scripts/sim --seeds 1 --seed {seed} --name {name}") as world:
+            SCENARIOS[name](world)
+    except Exception:
+        failure = f"{traceback.format_exc()}\nsim: seed {seed} failed in {name}\n"
+    assert world is not None
+    if with_log:
+        log = "".join(f"{entry}\n" for entry in world.log) + f"digest {world.digest()}\n"
+    return Done(name, seed, world.faults.count, world.now, failure, log)
+
+
+def played(jobs: Iterator[tuple[str, int]], processes: int, *, with_log: bool = False) -> Iterator[Done]:
+    """These scenarios with these seeds, as they end."""
+    if processes == 1:
+        yield from (play(name, seed, with_log=with_log) for name, seed in jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        running: set[Future[Done]] = set()
+        try:
+            while True:
+                for name, seed in itertools.islice(jobs, 2 * processes - len(running)):
+                    running.add(pool.submit(play, name, seed, with_log=with_log))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in done:
+                    yield each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

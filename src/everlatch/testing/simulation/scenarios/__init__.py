@@ -1,0 +1,57 @@
+"""What `scripts/sim` runs: promises of the client under random faults, judged by what was seen.
+
+    stage      what they have in common
+    everyday   reads and writes, watches, ephemeral nodes: minutes of them
+    connected  P1: usable again after every outage
+    queued     P2: calls wait, in order, and are sent once
+    renewed    P6: what comes in which order when a session was lost
+    one_leader P7: one leader, and soon; and the torture of it
+    isolated   P9: bad callbacks harm nobody
+    bounded    P11: everything ends in time
+
+Rules: a scenario is a function of a world and nothing else. It draws its choices from `world.random`, applies faults
+for a while, and fails by raising. What it expects after the last heal has a bound.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from everlatch.testing.simulation.scenarios.bounded import bounded
+from everlatch.testing.simulation.scenarios.connected import connected
+from everlatch.testing.simulation.scenarios.everyday import reads_and_writes, sessions, watches
+from everlatch.testing.simulation.scenarios.isolated import isolated
+from everlatch.testing.simulation.scenarios.one_leader import leadership, one_leader
+from everlatch.testing.simulation.scenarios.queued import queued
+from everlatch.testing.simulation.scenarios.renewed import renewed
+from everlatch.testing.simulation.scenarios.stage import PromiseBrokenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.testing.simulation.world import World
+
+__all__ = ["PROMISES", "SCENARIOS", "PromiseBrokenError"]
+
+PROMISES: Final[dict[str, str]] = {
+    "P1": "connected",
+    "P2": "queued",
+    "P6": "renewed",
+    "P7": "one-leader",
+    "P9": "isolated",
+    "P11": "bounded",
+}
+"""Which scenario is that of a promise."""
+SCENARIOS: Final[dict[str, Callable[[World], None]]] = {
+    "reads-and-writes": reads_and_writes,
+    "watches": watches,
+    "sessions": sessions,
+    "connected": connected,
+    "queued": queued,
+    "renewed": renewed,
+    "one-leader": one_leader,
+    "isolated": isolated,
+    "bounded": bounded,
+    "leadership": leadership,
+}
+"""By the names that `scripts/sim --name` takes."""
