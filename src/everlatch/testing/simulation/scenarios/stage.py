@@ -87,15 +87,16 @@ class Stage(NamedTuple):
     log: CommitLog
 
     @classmethod
-    def of(cls, world: World, log: CommitLog | None = None) -> Stage:
-        """Three servers, mostly; or one, which is an ensemble too."""
+    def of(cls, world: World, log: CommitLog | None = None, *, ticks: Sequence[float] = ()) -> Stage:
+        """Three servers, mostly; or one, which is an ensemble too. `ticks`: how long a session may last."""
         rng = world.random("stage")
         tick = rng.choice([0.5, 1.0])
         log = log or CommitLog()
         options = Options(tick=tick)
         size = 1 if rng.random() < 0.2 else 3
         world.ensemble(size, member=lambda number, numbers, now: log.member(number, numbers, options, now))
-        return cls(world, tick, rng.choice([2.0, 4.0, 6.0]), log)
+        timeouts = [number * tick for number in ticks] or [2.0, 4.0, 6.0]
+        return cls(world, tick, rng.choice(timeouts), log)
 
     def client(self, host: Host, **options: Any) -> Client:
         """One that keeps trying from the start on."""

@@ -1,0 +1,23 @@
+"""Promises in the simulation: the scenarios of `scripts/sim`, with all faults, over many seeds.
+
+EVERLATCH_PROMISE_SEEDS says how many; `scripts/acceptance` has 2000 of each promise. What fails here is repeated by the
+command that the failure tells.
+"""
+
+from __future__ import annotations
+
+import os
+
+from everlatch.testing.simulation.campaign import play
+
+SEEDS = int(os.environ.get("EVERLATCH_PROMISE_SEEDS", "50"))
+
+
+def holds(name: str) -> None:
+    """The scenario with that name, seed by seed."""
+    faults = 0
+    for seed in range(1, SEEDS + 1):
+        done = play(name, seed)
+        assert not done.failure, done.failure
+        faults += done.faults
+    assert faults > 3 * SEEDS
