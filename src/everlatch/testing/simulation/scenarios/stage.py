@@ -28,6 +28,7 @@ __all__ = ["SOON", "CommitLog", "PromiseBrokenError", "Stage", "Tenant", "expect
 
 SOON: Final = 60.0
 """Virtual seconds after the last heal, for what has no closer bound."""
+_MOST_TOLD: Final = 5
 _PATIENT: Final = 3600.0
 """A client that begins while everything fails keeps trying."""
 
@@ -85,6 +86,9 @@ class Stage(NamedTuple):
     tick: float
     session_timeout: float
     log: CommitLog
+    broken: list[str]
+    """What was seen that must not be, where nothing can be raised: listeners are kept from harming anybody, and
+    `PromiseBrokenError` is an error of ours like those that calls end with."""
 
     @classmethod
     def of(cls, world: World, log: CommitLog | None = None, *, ticks: Sequence[float] = ()) -> Stage:
@@ -96,7 +100,7 @@ class Stage(NamedTuple):
         size = 1 if rng.random() < 0.2 else 3
         world.ensemble(size, member=lambda number, numbers, now: log.member(number, numbers, options, now))
         timeouts = [number * tick for number in ticks] or [2.0, 4.0, 6.0]
-        return cls(world, tick, rng.choice(timeouts), log)
+        return cls(world, tick, rng.choice(timeouts), log, [])
 
     def client(self, host: Host, **options: Any) -> Client:
         """One that keeps trying from the start on."""
@@ -110,6 +114,15 @@ class Stage(NamedTuple):
         host.main = made.live
         host.boot()
         return made
+
+    def note_unless(self, truth: object, what: str) -> None:
+        """`judge` will tell, unless that is true."""
+        if not truth:
+            self.broken.append(f"{what}, at {self.world.now:.3f} s")
+
+    def judge(self) -> None:
+        """Raises `PromiseBrokenError` for what was noted."""
+        expect(not self.broken, "; ".join(self.broken[:_MOST_TOLD]))
 
     async def faults(
         self, least: float = 15.0, most: float = 30.0, kinds: Mapping[type[Fault], float] | None = None
