@@ -41,6 +41,19 @@ def test_credentials_go_first_then_watches_then_the_queue():
     assert driver.states[-1] is State.CONNECTED
 
 
+def test_an_answer_that_takes_long_is_no_reason_to_look_again_and_again():
+    """While others could still be dialled: a deadline that nobody moves would keep the loop busy."""
+    driver = connected("10.0.0.1,10.0.0.2,10.0.0.3")
+    driver.authenticate()
+    driver.answer()
+    driver.lose()
+    driver.connect()
+    assert driver.session.phase is Phase.AUTHENTICATING
+    driver.run(0.5)
+    assert driver.session.phase is Phase.AUTHENTICATING
+    assert driver.session.next_deadline() > driver.now
+
+
 def test_the_queue_waits_for_every_answer():
     driver = Driver()
     driver.session.authenticate("digest", encode_auth_request("digest", b"first"), None, driver.now)
