@@ -68,11 +68,15 @@ class CommitLog:
 
         class Recorded(Member):
             def _apply(self, entry: Entry, now: float) -> None:
-                log.entries.setdefault(entry.zxid, entry)
-                log.last_zxid = max(log.last_zxid, entry.zxid)
                 super()._apply(entry, now)
+                log.committed(entry)
 
         return Recorded(number, numbers, options, EPOCH, now)
+
+    def committed(self, entry: Entry) -> None:
+        """One more member has committed that."""
+        self.entries.setdefault(entry.zxid, entry)
+        self.last_zxid = max(self.last_zxid, entry.zxid)
 
     def in_order(self) -> list[Entry]:
         """All of it."""
@@ -91,14 +95,16 @@ class Stage(NamedTuple):
     `PromiseBrokenError` is an error of ours like those that calls end with."""
 
     @classmethod
-    def of(cls, world: World, log: CommitLog | None = None, *, ticks: Sequence[float] = ()) -> Stage:
+    def of(
+        cls, world: World, log: CommitLog | None = None, *, ticks: Sequence[float] = (), size: int | None = None
+    ) -> Stage:
         """Three servers, mostly; or one, which is an ensemble too. `ticks`: how long a session may last."""
         rng = world.random("stage")
         tick = rng.choice([0.5, 1.0])
         log = log or CommitLog()
         options = Options(tick=tick)
-        size = 1 if rng.random() < 0.2 else 3
-        world.ensemble(size, member=lambda number, numbers, now: log.member(number, numbers, options, now))
+        drawn = 1 if rng.random() < 0.2 else 3
+        world.ensemble(size or drawn, member=lambda number, numbers, now: log.member(number, numbers, options, now))
         timeouts = [number * tick for number in ticks] or [2.0, 4.0, 6.0]
         return cls(world, tick, rng.choice(timeouts), log, [])
 
