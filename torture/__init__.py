@@ -21,6 +21,12 @@
     txnlog         the transaction logs of real servers
     real_campaign  many such runs
 
+    leases           trials of the lease, in the simulation
+    real_leases      the same on real servers
+    leadership       judges what the candidates of an election saw: pure
+    candidate        a process with some of them
+    real_leadership  an election on real servers, under faults
+
     totals         what many runs came to
 
 Rules: the checker and all below it know nothing of the client but its public values; what is found in a simulation is
@@ -32,13 +38,18 @@ from __future__ import annotations
 
 __all__ = [
     "campaign",
+    "candidate",
     "checker",
     "history",
+    "leadership",
+    "leases",
     "planted",
     "reading",
     "real",
     "real_campaign",
     "real_faults",
+    "real_leadership",
+    "real_leases",
     "recorder",
     "rules",
     "sightings",

@@ -9,11 +9,14 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from torture.campaign import torture
+from torture.leases import simulated
 from torture.planted import BUGS
 from torture.real_campaign import torture_real
+from torture.real_leadership import elect
+from torture.real_leases import on_real_servers
 from torture.worlds import MOODS
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _REPORTS: Final = Path("reports")
+_ENOUGH_TRIALS: Final = 50
+"""Among so many the naive lease has to have been caught."""
 _EVERY: Final = 10.0
 """Seconds between two lines that tell how it is going."""
 
@@ -40,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default %(default)d")
     parser.add_argument("--mood", choices=sorted(MOODS), default="", help="which faults; default: the seed says")
     parser.add_argument("--length", type=float, default=120.0, metavar="N", help="virtual seconds of faults in a world")
-    parser.add_argument("--real", action="store_true", help="three real servers, in real time")
+    parser.add_argument("--real", action="store_true", help="real servers, in real time")
+    parser.add_argument("--election", action="store_true", help="twelve candidates, cruelly; simulated: scripts/sim")
+    parser.add_argument("--leases", type=int, metavar="N", help="so many trials of the lease")
     parser.add_argument("--version", choices=["3.8", "3.9"], default="3.9", help="of the real servers")
     parser.add_argument("--planted", choices=sorted(BUGS), default="", help="put this bug into the client first")
     parser.add_argument(
@@ -60,12 +67,12 @@ class _Progress:
         """Since the beginning."""
         return time.monotonic() - self._began
 
-    def tell(self, totals: Totals) -> None:
+    def tell(self, so_far: object) -> None:
         """Maybe."""
         now = time.monotonic()
         if now - self._last >= _EVERY:
             self._last = now
-            print(f"torture: {now - self._began:.0f} s, {totals.runs} runs, {totals}", file=sys.stderr, flush=True)
+            print(f"torture: {now - self._began:.0f} s, {so_far}", file=sys.stderr, flush=True)
 
 
 def _run(chosen: argparse.Namespace, seed: int, progress: _Progress) -> Totals:
@@ -84,15 +91,45 @@ def _run(chosen: argparse.Namespace, seed: int, progress: _Progress) -> Totals:
 
 
 def _report(chosen: argparse.Namespace, seed: int, totals: Totals, seconds: float) -> None:
-    path = chosen.json
-    if path is None:
-        if chosen.planted:
-            return
-        path = _REPORTS / ("torture-real.json" if chosen.real else "torture.json")
-        path.parent.mkdir(exist_ok=True)
+    if chosen.planted and chosen.json is None:
+        return
     speed = {"seed": seed, "seconds": round(seconds, 1), "operations_per_second": round(totals.operations / seconds)}
     kind = {"version": chosen.version} if chosen.real else {"processes": chosen.processes}
-    path.write_text(json.dumps(kind | speed | totals.to_json(), indent=2) + "\n")
+    _write(chosen, "torture", kind | speed | totals.to_json())
+
+
+def _write(chosen: argparse.Namespace, name: str, report: dict[str, Any]) -> None:
+    path = chosen.json
+    if path is None:
+        path = _REPORTS / f"{name}{'-real' if chosen.real else ''}.json"
+        path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _try_leases(chosen: argparse.Namespace, seed: int, progress: _Progress) -> int:
+    if chosen.real:
+        tally = asyncio.run(on_real_servers(seed, chosen.leases, chosen.version, progress.tell))
+    else:
+        tally = simulated(seed, chosen.leases, chosen.processes, progress.tell)
+    _write(chosen, "leases", {"seed": seed, "seconds": round(progress.seconds, 1)} | tally.to_json())
+    for trial in tally.violations:
+        print(f"torture: {trial}{'' if chosen.real else f'; again: scripts/torture --leases 1 --seed {trial.name}'}")
+    print(f"torture: {tally}", flush=True)
+    if len(tally.counted) >= _ENOUGH_TRIALS and not tally.caught:
+        print("torture: the naive lease was not caught, so these trials show nothing", flush=True)
+        return 1
+    return 1 if tally.violations else 0
+
+
+def _elect(chosen: argparse.Namespace, seed: int, progress: _Progress) -> int:
+    verdict = asyncio.run(elect(seed, seconds=chosen.seconds, version=chosen.version, tell=progress.tell))
+    _write(chosen, "election", {"version": chosen.version, "seed": seed} | verdict.to_json())
+    if verdict.violations:
+        print("faults, by seconds since the beginning:", *verdict.faults, sep="\n  ")
+    for violation in verdict.violations:
+        print(f"torture: {violation}")
+    print(f"torture: {verdict}", flush=True)
+    return 1 if verdict.violations else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,9 +138,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.real and (chosen.worlds or chosen.mood or chosen.planted):
         parser.error("--worlds, --mood and --planted are for simulated runs")
+    if chosen.election and not chosen.real:
+        parser.error("--election is for --real; simulated: scripts/sim --name leadership")
     seed = secrets.randbelow(10**6) if chosen.seed is None else chosen.seed
     print(f"torture: seed {seed}", file=sys.stderr, flush=True)
     progress = _Progress()
+    if chosen.leases:
+        return _try_leases(chosen, seed, progress)
+    if chosen.election:
+        return _elect(chosen, seed, progress)
     totals = _run(chosen, seed, progress)
     _report(chosen, seed, totals, progress.seconds)
     for finding in totals.findings:

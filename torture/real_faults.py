@@ -16,12 +16,24 @@ from everlatch.testing.process import EnsembleError
 from everlatch.wire.codes import Op
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
     from everlatch.testing import Ensemble, Proxy, Server
     from everlatch.testing.process import ClientProcess
 
-__all__ = ["KINDS", "RealFault", "Theatre"]
+__all__ = [
+    "KINDS",
+    "ClientsPaused",
+    "ClientsUnplugged",
+    "RealFault",
+    "Schedule",
+    "ServerKilled",
+    "ServerPaused",
+    "ServerUnplugged",
+    "Split",
+    "Theatre",
+]
 
 _WRITES: Final = (Op.SET_DATA, Op.CREATE2, Op.DELETE, Op.MULTI)
 
@@ -338,9 +350,11 @@ KINDS: Final[dict[type[RealFault], float]] = {
 class Schedule:
     """Faults at random, from a seed, one after the other and at the same time."""
 
-    def __init__(self, theatre: Theatre, rng: Random, *, hiding: bool) -> None:
+    def __init__(
+        self, theatre: Theatre, rng: Random, *, hiding: bool, kinds: Mapping[type[RealFault], float] = KINDS
+    ) -> None:
         self._theatre, self._rng = theatre, rng
-        self._kinds = {kind: weight for kind, weight in KINDS.items() if hiding or not kind.hides}
+        self._kinds = {kind: weight for kind, weight in kinds.items() if hiding or not kind.hides}
         self._loop = asyncio.get_running_loop()
         self.applied: list[tuple[RealFault, float, float]] = []
         """Each with when it began and ended."""

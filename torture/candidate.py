@@ -1,0 +1,145 @@
+"""A process with candidates for one election: `python -m torture.candidate TASK`, as `torture.real_leadership` does.
+
+Rules of this file: what is seen is written down at once, for the process may be killed at any moment. Times are
+`time.monotonic()`, the same for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import sys
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from everlatch import Client
+from everlatch.errors import CallTimeoutError, EverlatchError, NodeExistsError, OutcomeUnknownError
+from everlatch.recipes import LeaderLatch
+from torture.leadership import Believed, Changed, Wrote, line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from everlatch.types import StateChange
+    from torture.leadership import Record
+
+__all__ = ["Task", "main"]
+
+_LATCH: Final = "/election"
+_FENCE: Final = "/fence"
+_LOOK: Final = 0.01
+"""Seconds between two looks at whether one leads."""
+_WRITES: Final = 0.2
+"""Seconds between two writes of a leader that writes, on average."""
+_TERM: Final = 8.0
+"""Seconds that a leader wants to lead, on average."""
+
+
+class Task(NamedTuple):
+    """What one process is to do."""
+
+    names: list[str]
+    """Of the candidates in it."""
+    servers: str
+    timeout: float
+    """Of their sessions."""
+    output: str
+    """Where what they see goes."""
+    until: float
+
+    def to_json(self) -> str:
+        """For a command line."""
+        return json.dumps(self._asdict())
+
+
+class _Candidate:
+    """One, with a client of its own."""
+
+    def __init__(self, task: Task, name: str, output: int) -> None:
+        self._task, self._output = task, output
+        self.name = f"{name}.{os.getpid()}"
+        self._rng = random.Random(self.name)
+        self._writes: set[asyncio.Task[None]] = set()
+
+    def _note(self, record: Record) -> None:
+        os.write(self._output, line(record).encode())
+
+    async def run(self) -> None:
+        """Until the end."""
+        client = Client(self._task.servers, session_timeout=self._task.timeout)
+        client.add_listener(self._changed)
+        await client.start(wait=False)
+        with contextlib.suppress(NodeExistsError, OutcomeUnknownError):
+            await client.create(_FENCE)
+        while time.monotonic() < self._task.until:
+            async with LeaderLatch(client, _LATCH, self.name) as latch:
+                await self._take_part(client, latch)
+        await asyncio.gather(*self._writes)
+        await client.close()
+
+    def _changed(self, change: StateChange) -> None:
+        self._note(Changed(self.name, time.monotonic(), change.state.name))
+
+    async def _take_part(self, client: Client, latch: LeaderLatch) -> None:
+        """Until it has led for as long as it wants to."""
+        left = self._rng.expovariate(1 / _TERM)
+        while time.monotonic() < self._task.until and left > 0:
+            with contextlib.suppress(CallTimeoutError):
+                await latch.wait(timeout=0.5)
+                began = time.monotonic()
+                await self._lead(client, latch, began + left)
+                left -= time.monotonic() - began
+
+    async def _lead(self, client: Client, latch: LeaderLatch, until: float) -> None:
+        """As long as it believes; half of the leaders write nothing but in the end, when they lead no more."""
+        node, token, writes = latch.node, latch._czxid, self._rng.random() < 0.5
+        while True:
+            before = time.monotonic()
+            if not latch.is_leader or latch._czxid != token:
+                break
+            self._note(Believed(self.name, before, token, client.statistics().last_zxid))
+            if before > min(until, self._task.until):
+                break
+            if writes and self._rng.random() < _LOOK / _WRITES:
+                self._write(client, node, token)
+            await asyncio.sleep(_LOOK)
+        self._write(client, node, token)
+        asyncio.get_running_loop().call_later(self._rng.choice([0.1, 1.0, 3.0]), self._write, client, node, token)
+
+    def _write(self, client: Client, node: str, token: int) -> None:
+        if time.monotonic() < self._task.until:
+            task = asyncio.create_task(self._fenced(client, node, token))
+            self._writes.add(task)
+            task.add_done_callback(self._writes.discard)
+
+    async def _fenced(self, client: Client, node: str, token: int) -> None:
+        """Only if the node that made it leader is still there."""
+        write = client.transaction()
+        write.check(node)
+        stat = write.set(_FENCE, b"%d" % token)
+        zxid, error = 0, ""
+        try:
+            await write.commit(timeout=10.0)
+            zxid = stat.result.mzxid
+        except EverlatchError as refused:
+            error = type(refused).__name__
+        self._note(Wrote(self.name, time.monotonic(), token, zxid, error))
+
+
+async def _run(task: Task) -> None:
+    output = os.open(task.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    async with asyncio.TaskGroup() as group:
+        for name in task.names:
+            group.create_task(_Candidate(task, name, output).run())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Does the task that is the only argument."""
+    asyncio.run(_run(Task(**json.loads(arguments[0]))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
