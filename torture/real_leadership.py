@@ -116,15 +116,24 @@ class Verdict(NamedTuple):
         }
 
 
-async def elect(seed: int, *, seconds: float, version: str, tell: Callable[[Verdict], None]) -> Verdict:
-    """Rounds for about so many seconds, or until something is found. `tell` hears after each."""
+async def elect(
+    seed: int,
+    *,
+    seconds: float,
+    version: str,
+    tell: Callable[[Verdict], None],
+    faults: float = _FAULTS,
+    quiet: float = _QUIET,
+) -> Verdict:
+    """Rounds for about so many seconds, or until something is found. `tell` hears after each. `faults`, `quiet`: how
+    many seconds of each a round has."""
     async with AsyncExitStack() as stack:
         try:
             ensemble: Ensemble = await stack.enter_async_context(NetworkEnsemble(3, version=version, tick_time=_TICK))
         except NetworkUnavailableError:
             ensemble = await stack.enter_async_context(Ensemble(3, version=version, tick_time=_TICK))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="election-")))
-        election = _Election(ensemble, directory, random.Random(f"election/{seed}"), seconds)
+        election = _Election(ensemble, directory, random.Random(f"election/{seed}"), seconds, (faults, quiet))
         await election.begin(stack)
         verdict = await election.round()
         tell(verdict)
@@ -137,10 +146,13 @@ async def elect(seed: int, *, seconds: float, version: str, tell: Callable[[Verd
 class _Election:
     """The servers, the processes, and what has happened to them."""
 
-    def __init__(self, ensemble: Ensemble, directory: Path, rng: Random, seconds: float) -> None:
+    def __init__(
+        self, ensemble: Ensemble, directory: Path, rng: Random, seconds: float, lengths: tuple[float, float]
+    ) -> None:
         self._ensemble, self._directory, self._rng = ensemble, directory, rng
+        self._with_faults, self._without = lengths
         self._began = time.monotonic()
-        self._until = self._began + max(seconds, _FAULTS + _QUIET + 1.0)
+        self._until = self._began + max(seconds, sum(lengths) + 1.0)
         self._processes: list[ClientProcess] = []
         self._names: dict[ClientProcess, list[str]] = {}
         self._faults: list[str] = []
@@ -175,13 +187,13 @@ class _Election:
     @property
     def has_time(self) -> bool:
         """For another round."""
-        return self._until - time.monotonic() > _FAULTS + _QUIET
+        return self._until - time.monotonic() > self._with_faults + self._without
 
     async def round(self) -> Verdict:
         """Faults, then quiet; and what is to be said of all so far."""
         theatre = Theatre(self._ensemble, [], self._processes)
         schedule = Schedule(theatre, self._rng, hiding=True, kinds=_KINDS)
-        await schedule.run(time.monotonic() + _FAULTS, _INTERVAL)
+        await schedule.run(time.monotonic() + self._with_faults, _INTERVAL)
         self._faults += [
             f"{begin - self._began:.3f} to {end - self._began:.3f}  {fault}" for fault, begin, end in schedule.applied
         ]
@@ -189,7 +201,7 @@ class _Election:
         for process in self._processes:
             await _start_again(process)
         alive = frozenset(f"{name}.{process.pid}" for process in self._processes for name in self._names[process])
-        await asyncio.sleep(_QUIET)
+        await asyncio.sleep(self._without)
         self._quiet.append(Quiet(began, time.monotonic(), alive))
         return self._verdict()
 

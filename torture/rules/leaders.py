@@ -1,9 +1,8 @@
 """Promise P7: two members never believe at the same time that they lead; fencing tokens only grow; no fenced write of a
 stale leader is accepted; and when all is well again, somebody leads.
 
-How it is known: members say when they believed, and with which node. Until leadership rests on a lease, a fault that
-hides something (a follower cut from its leader, a paused process, a clock that is too slow) may make two of them
-believe: what begins in such a time is judged by the fenced writes alone. Those are judged always.
+How it is known: members say when they believed, and with which node. Leadership rests on a lease, so no fault excuses
+two: neither a follower that is cut from its leader, nor a process that stands still.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ _RULE: Final = "leaders"
 def judge(history: History) -> Iterator[Violation]:
     """All members of the one election that a history has."""
     beliefs = sorted(history.beliefs, key=lambda belief: belief.began)
-    yield from _overlaps(history, beliefs)
-    yield from _tokens(history, beliefs)
+    yield from _overlaps(beliefs)
+    yield from _tokens(beliefs)
     yield from _owners(history, beliefs)
     yield from _fenced_writes(history)
     if history.latches and len(history.leaders_at_end) != 1:
@@ -37,24 +36,20 @@ def judge(history: History) -> Iterator[Violation]:
         yield Violation(_RULE, history.closing, text)
 
 
-def _is_hidden(history: History, time: float) -> bool:
-    return any(fault.hides and fault.began <= time <= fault.ended + history.settling for fault in history.faults)
-
-
-def _overlaps(history: History, beliefs: list[Belief]) -> Iterator[Violation]:
+def _overlaps(beliefs: list[Belief]) -> Iterator[Violation]:
     present: list[Belief] = []
     for belief in beliefs:
         present = [earlier for earlier in present if earlier.ended >= belief.began]
         rival = next((earlier for earlier in present if earlier.member != belief.member), None)
-        if rival is not None and not _is_hidden(history, belief.began):
+        if rival is not None:
             yield Violation(_RULE, belief.began, f"two believed to lead at {belief.began:.3f} s: {rival} and {belief}")
         present.append(belief)
 
 
-def _tokens(history: History, beliefs: list[Belief]) -> Iterator[Violation]:
+def _tokens(beliefs: list[Belief]) -> Iterator[Violation]:
     newest: Belief | None = None
     for belief in beliefs:
-        if newest is not None and belief.token < newest.token and not _is_hidden(history, belief.began):
+        if newest is not None and belief.token < newest.token:
             text = f"a token went back: {belief}, and before it {newest}"
             yield Violation(_RULE, belief.began, text)
         if newest is None or belief.token > newest.token:
