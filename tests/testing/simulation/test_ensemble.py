@@ -249,3 +249,14 @@ def test_faults_of_ensembles_find_their_targets():
     with simulation(3) as world:
         world.ensemble(3)
         world.run(test(world))
+
+
+def test_a_server_that_loses_its_power_in_the_moment_in_which_something_is_due():
+    with simulation(1) as world:
+        first, *others = world.ensemble(3)
+
+        async def main():
+            first.power_off()
+            await world.until(lambda: all(server.core.mode for server in others))
+
+        world.run(main())

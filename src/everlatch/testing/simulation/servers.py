@@ -210,6 +210,8 @@ class SimulatedServer(Host):
 
     def _on_timer(self) -> None:
         self._timer = None
+        if self.process is None:  # it has died in this very turn of the loop, in which its timer was due as well
+            return
         now = self.world.loop.time()
         if self.core.next_deadline() <= now:
             self.core.handle_timer(now)
