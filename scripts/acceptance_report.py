@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_RUNS = 3
+EVERYDAY = ("reads-and-writes", "watches", "sessions")
 THROUGHPUT = ROOT / "reports" / "throughput.json"
 
 
@@ -43,6 +44,7 @@ class Step:
 def steps(junit: Path, seed: int) -> list[Step]:
     junitxml = ["-o", "junit_family=xunit1", f"--junitxml={junit}"]  # the family that has records of tests
     pytest = [sys.executable, "-m", "pytest", "tests", f"--hypothesis-seed={seed}", *junitxml]
+    sim = ["scripts/sim", "--processes", "2", "--seed", str(seed), "--seeds"]
     return [
         Step("check", ["scripts/check"]),
         Step("test", ["scripts/test"]),
@@ -50,9 +52,14 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("3.13", ["scripts/test", "--on-3.13"]),
         Step("fuzz", ["scripts/fuzz", "--seconds", "600", "--inputs", "10000000", "--json", "reports/fuzz.json"]),
         Step("conformance", ["scripts/conformance", "--operations", "200000", "--seed", str(seed)]),
-        Step("sim", ["scripts/sim", "--seeds", "1000", "--seed", str(seed)]),
+        Step("sim", [*sim, "1000", *(word for name in EVERYDAY for word in ("--name", name))]),
+        Step("promises", [*sim, "2000", "--promises", "--json", "reports/promises.json"]),
+        Step("leadership", [*sim, "2000", "--name", "leadership", "--json", "reports/leadership.json"]),
+        Step("leases", ["scripts/torture", "--leases", "2000", "--seed", str(seed)]),
+        Step("real leases", ["scripts/torture", "--leases", "100", "--real", "--seed", str(seed)]),
         Step("torture", ["scripts/torture", "--seconds", "300", "--seed", str(seed)]),
         Step("real torture", ["scripts/torture", "--real", "--seconds", "300", "--seed", str(seed)]),
+        Step("real election", ["scripts/torture", "--election", "--real", "--seconds", "900", "--seed", str(seed)]),
         *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
         Step("real demo", ["scripts/demo", "--real"]),
         Step("dev server bench", ["scripts/bench", "devserver", "--json", "reports/devserver.json"]),
