@@ -16,13 +16,14 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch import Client
-from everlatch.errors import CallTimeoutError, EverlatchError, NodeExistsError, OutcomeUnknownError
+from everlatch.errors import CallTimeoutError, EverlatchError, NodeExistsError, NotLeaderError, OutcomeUnknownError
 from everlatch.recipes import LeaderLatch
 from torture.leadership import Believed, Changed, Wrote, line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from everlatch.transaction import Transaction
     from everlatch.types import StateChange
     from torture.leadership import Record
 
@@ -34,6 +35,8 @@ _LOOK: Final = 0.01
 """Seconds between two looks at whether one leads."""
 _WRITES: Final = 0.2
 """Seconds between two writes of a leader that writes, on average."""
+_HAND_OVERS: Final = 0.3
+"""Of all terms that end by the leader's will; the others end by its resigning."""
 _TERM: Final = 8.0
 """Seconds that a leader wants to lead, on average."""
 
@@ -95,33 +98,39 @@ class _Candidate:
 
     async def _lead(self, client: Client, latch: LeaderLatch, until: float) -> None:
         """As long as it believes; half of the leaders write nothing but in the end, when they lead no more."""
-        node, token, writes = latch.node, latch._czxid, self._rng.random() < 0.5
+        try:
+            token, late = latch.token, [latch.transaction(), client.transaction()]
+        except NotLeaderError:  # a moment later
+            return
+        late[-1].check(latch.node)
+        writes = self._rng.random() < 0.5
         while True:
             before = time.monotonic()
-            if not latch.is_leader or latch._czxid != token:
+            if not latch.is_leader or latch.token != token:
                 break
             self._note(Believed(self.name, before, token, client.statistics().last_zxid))
             if before > min(until, self._task.until):
                 break
             if writes and self._rng.random() < _LOOK / _WRITES:
-                self._write(client, node, token)
+                self._write(latch.transaction(), token)
             await asyncio.sleep(_LOOK)
-        self._write(client, node, token)
-        asyncio.get_running_loop().call_later(self._rng.choice([0.1, 1.0, 3.0]), self._write, client, node, token)
+        if latch.is_leader and self._rng.random() < _HAND_OVERS:
+            with contextlib.suppress(EverlatchError):
+                await latch.hand_over(timeout=2.0)
+        for write in late:
+            asyncio.get_running_loop().call_later(self._rng.choice([0.0, 0.1, 1.0, 3.0]), self._write, write, token)
 
-    def _write(self, client: Client, node: str, token: int) -> None:
+    def _write(self, write: Transaction, token: int) -> None:
         if time.monotonic() < self._task.until:
-            task = asyncio.create_task(self._fenced(client, node, token))
+            task = asyncio.create_task(self._fenced(write, token))
             self._writes.add(task)
             task.add_done_callback(self._writes.discard)
 
-    async def _fenced(self, client: Client, node: str, token: int) -> None:
+    async def _fenced(self, write: Transaction, token: int) -> None:
         """Only if the node that made it leader is still there."""
-        write = client.transaction()
-        write.check(node)
-        stat = write.set(_FENCE, b"%d" % token)
         zxid, error = 0, ""
         try:
+            stat = write.set(_FENCE, b"%d" % token)
             await write.commit(timeout=10.0)
             zxid = stat.result.mzxid
         except EverlatchError as refused:

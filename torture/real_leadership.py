@@ -51,6 +51,7 @@ _FAULTS: Final = 30.0
 _QUIET: Final = 15.0
 _INTERVAL: Final = 1.2
 """Seconds between two faults, on average."""
+_STALE: Final = ("StaleLeaderError", "TransactionFailedError", "SessionExpiredError")
 _ENDING: Final = 30.0
 _ROOT: Final = Path(__file__).parents[1]
 
@@ -98,7 +99,7 @@ class Verdict(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        refused = self.seen.get("fenced write: TransactionFailedError", 0)
+        refused = sum(self.seen.get(f"fenced write: {error}", 0) for error in _STALE)
         return (
             f"{self.rounds} rounds, {len(self.faults)} faults, {self.seen.get('terms', 0)} terms, "
             f"{self.seen.get('fenced write: taken', 0)} fenced writes taken and {refused} refused, "

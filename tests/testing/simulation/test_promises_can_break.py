@@ -4,6 +4,7 @@ import contextlib
 import re
 
 import pytest
+from everlatch.session.backoff import Backoff
 
 from everlatch import Client, OutcomeUnknownError
 from everlatch.arguments import checked_timeout
@@ -11,7 +12,6 @@ from everlatch.engine import engine
 from everlatch.engine.dispatch import Dispatcher
 from everlatch.engine.engine import Engine
 from everlatch.engine.lease_keeper import LeaseKeeper
-from everlatch.session.backoff import Backoff
 from everlatch.session.credentials import Credentials
 from everlatch.session.requests import Requests
 from everlatch.session.session import Phase, Session

@@ -11,13 +11,17 @@ member's host, by its clock, also while its process stands still: it would belie
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch.devserver.tree import SetData
 from everlatch.errors import (
     CallTimeoutError,
+    EverlatchError,
     NotLeaderError,
     OutcomeUnknownError,
+    SessionExpiredError,
+    StaleLeaderError,
     TransactionFailedError,
 )
 from everlatch.recipes.leader_latch import LeaderLatch
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from everlatch.client import Client
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.world import World
+    from everlatch.transaction import Transaction
 
 __all__ = ["leadership", "one_leader"]
 
@@ -104,8 +109,8 @@ class _Election:
         """Whether it is one at most."""
         leading = self.leading()
         if len(leading) > 1:
-            tokens = [(name, self.latches[name]._czxid) for name in leading]
-            self._break(f"at {self.stage.world.now:.3f} s these believe to lead, with tokens: {tokens}")
+            nodes = [(name, self.latches[name].node) for name in leading]
+            self._break(f"at {self.stage.world.now:.3f} s these believe to lead, with their nodes: {nodes}")
 
     async def watch(self) -> None:
         """Until it is stopped. Raises `PromiseBrokenError`."""
@@ -178,34 +183,41 @@ class _Member:
     async def _lead(self, client: Client, latch: LeaderLatch, token: int) -> bool:
         """Writes, also when it leads no more; returns whether it has had enough. Half of the leaders write nothing
         until they lead no more: writes that nobody answers would tell them too much."""
-        node, looks, is_quiet = latch.node, self._rng.choice([3, 30, 300]), self._rng.random() < 0.5
+        try:
+            late = [latch.transaction(), latch.transaction(), client.transaction()]
+        except NotLeaderError:  # a moment later
+            return False
+        late[-1].check(latch.node)
+        looks, is_quiet = self._rng.choice([3, 30, 300]), self._rng.random() < 0.5
         writes: list[asyncio.Task[None]] = []
         while latch.is_leader and looks and not self._election.stopped:
             looks -= 1
             try:
                 if latch.token != token:
                     break
-            except NotLeaderError:  # a moment later
+                write = latch.transaction()
+            except NotLeaderError:
                 break
             if not is_quiet:
-                writes.append(asyncio.create_task(self._write(client, node, token)))
+                writes.append(asyncio.create_task(self._write(write, token)))
             await asyncio.sleep(self._rng.expovariate(5.0))
-        writes.append(asyncio.create_task(self._write(client, node, token)))
-        await asyncio.sleep(self._rng.choice([0.0, 0.3, 1.0]))
-        writes.append(asyncio.create_task(self._write(client, node, token)))
+        if not looks and self._rng.random() < 0.3:
+            with contextlib.suppress(EverlatchError):
+                await latch.hand_over(timeout=2.0)
+        for write in late:
+            writes.append(asyncio.create_task(self._write(write, token)))
+            await asyncio.sleep(self._rng.choice([0.0, 0.3, 1.0]))
         await asyncio.wait(writes)
         return looks == 0
 
-    async def _write(self, client: Client, node: str, token: int) -> None:
+    async def _write(self, write: Transaction, token: int) -> None:
         """Only if the node that made it leader is still there."""
-        write = client.transaction()
-        write.check(node)
         write.set(_FENCE, b"%d" % token)
         try:
             await write.commit(timeout=5.0)
-        except TransactionFailedError:
+        except (StaleLeaderError, TransactionFailedError):
             self._election.refused += 1
-        except (OutcomeUnknownError, CallTimeoutError):
+        except (OutcomeUnknownError, CallTimeoutError, SessionExpiredError):
             pass
         else:
             self._election.fenced += 1
