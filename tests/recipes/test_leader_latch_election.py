@@ -94,19 +94,6 @@ async def test_who_has_not_noticed_takes_over_all_the_same(connect: Connect, pat
     assert await nodes(clients[0], path) == []
 
 
-async def test_the_own_node_is_read_once(connect: Connect, client: Client, proxy: Proxy, path: str) -> None:
-    """The watch on it would tell of any change, so a look needs only the names."""
-    first = await started(client, path, "first")
-    async with LeaderLatch(await connect(proxy), path, "second") as latch:
-        await proxy.wait_for(Op.GET_DATA, path=first.node)
-        await first.close()
-        await latch.wait(timeout=LIMIT)
-        assert len(proxy.seen(Op.GET_DATA, path=latch.node)) == 1
-        await client.set(latch.node, b"changed")
-        await proxy.wait_for(Op.GET_DATA, path=latch.node, count=2)
-        assert latch.is_leader
-
-
 async def test_six_members_resign_in_turn(connect: Connect, path: str) -> None:
     """Everyone leads once, and no two of them at once: each stamps its term before it trusts `is_leader`."""
     loop = asyncio.get_running_loop()

@@ -131,7 +131,7 @@ def test_one_that_ended_while_nobody_rested_on_it_is_proven_as_for_the_first_tim
     lease = leased()
     commit(lease, 1.0, 1.1)
     lease.answered(12.0, 12.1)
-    lease.held(14.0)
+    lease.begin(14.0)
     assert lease.end == 0.0
     assert commit(lease, 14.0, 14.1)
     assert (lease.lapses, lease.end) == (0, 12.0 + T)
@@ -140,7 +140,7 @@ def test_one_that_ended_while_nobody_rested_on_it_is_proven_as_for_the_first_tim
 def test_one_that_runs_still_is_kept_by_who_rests_on_it_next() -> None:
     lease = leased()
     commit(lease, 1.0, 1.1)
-    lease.held(9.9)
+    lease.begin(9.9)
     assert lease.end == T
     assert not commit(lease, 10.0, 10.1)
     assert lease.lapses == 1
@@ -151,7 +151,7 @@ def test_who_comes_to_rest_on_it_begins_anew_though_others_had_begun_to_prove_it
     commit(lease, 1.0, 1.1)
     lease.answered(9.0, 9.1)
     assert not commit(lease, 10.5, 10.6)
-    lease.held(10.7)
+    lease.begin(10.7)
     assert commit(lease, 10.7, 10.8)
     assert lease.lapses == 1
 
