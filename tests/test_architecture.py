@@ -16,7 +16,8 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 ORDER = (
     *("types", "errors", "paths", "arguments", "wire", "session", "admin", "engine"),
-    *("transaction", "multi_read", "operations", "client", "everlatch", "recipes", "sync", "cli"),
+    *("transaction", "multi_read", "operations", "server_sources", "client", "ensemble_tracker", "everlatch"),
+    *("recipes", "sync", "cli"),
 )
 """Each part imports itself and what stands before it. `everlatch` is the root package."""
 VALUES = {"types", "errors", "paths", "arguments"}
@@ -31,7 +32,7 @@ engine asks servers by `admin`, which has a place in the order for that."""
 
 PURE = {"wire", "session"}
 PURE_MODULES = {
-    *("__future__", "collections", "dataclasses", "enum", "functools", "heapq", "ipaddress", "itertools", "re"),
+    *("__future__", "collections", "dataclasses", "enum", "functools", "heapq", "ipaddress", "math", "itertools", "re"),
     *("struct", "typing"),
 }
 EXTRAS = {"cli": {"typer", "rich"}, "testing": {"pytest", "hypothesis"}}

@@ -10,6 +10,7 @@ session (that is `session/`). It is built on the public API of event loops (`cre
     lookups         name resolution that outlives an attempt
     server_version  which version the server in use has, for operations that older ones lack
     lease_keeper    who rests on the lease
+    server_search   what the servers tell when they are asked: who lives, who serves
     dispatch        user callbacks, kept away from each other and from us
     subscription    async iterators over what happens
     watch_subscription  persistent watches as such iterators

@@ -99,7 +99,7 @@ class Servers:
         return _is_among(address, self._endpoints)
 
     def update(self, endpoints: Sequence[Endpoint], used: Address | None) -> bool:
-        """Another list; a round that is under way goes on with it. Whether the server that is in use has to be left. Rule 5."""
+        """Another list; a round that is under way goes on with it. Whether the server in use has to be left: rule 5."""
         old, new = list(self._endpoints), list(dict.fromkeys(endpoints))
         added = [endpoint for endpoint in new if endpoint not in old]
         kept = [endpoint for endpoint in new if endpoint in old]
