@@ -39,10 +39,10 @@ from everlatch.types import State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from everlatch import Transaction
     from everlatch.client import Client
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.world import World
-    from everlatch.transaction import Transaction
 
 __all__ = ["leadership", "one_leader"]
 
