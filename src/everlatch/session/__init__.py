@@ -12,12 +12,16 @@ deadline. It imports `wire/` and what lies below, nothing else.
     rearming     the frames that arm all watches again after a reconnect
     watching     all of them together, and what is asked of servers for them
     liveness     when to ping, when a link is silent, when the session must be assumed lost
+    doubt        whether a silent link is to be left
     lease        until when the session certainly lives
+    commits      commits of our own, for the lease and to check the link
     rounds       how a server is looked for: budgets, and pauses between rounds
     servers      which server to try next
     retry        how long to wait after a whole round has failed, and when to give up
     rivals       the attempts beside the present one
     read_only    what is kept aside while a read-only server serves
+    options      what a session is made of
+    endings      the errors of what no server's answer ends
     actions      what the session asks its engine to do
     session      the session itself, composed of the above
 """

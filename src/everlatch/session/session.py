@@ -30,12 +30,9 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from everlatch.errors import (
-    AuthFailedError,
-    ClientClosedError,
-    ConnectFailedError,
     EverlatchError,
     FrameTooLargeError,
     GaveUpError,
@@ -43,13 +40,11 @@ from everlatch.errors import (
     HandshakeTimeoutError,
     HistoryResetError,
     LinkError,
-    NotReadOnlyError,
     ProtocolError,
     ReplyTooLargeError,
     ServerError,
     ServerLeftError,
     SessionExpiredError,
-    SessionMovedError,
     SilentLinkError,
     TruncatedError,
     UnexpectedReplyError,
@@ -70,12 +65,15 @@ from everlatch.session.actions import (
     Resolve,
     RoundFailed,
 )
+from everlatch.session.commits import COMMIT, COMMIT_BODY, Commits, was_decided
 from everlatch.session.credentials import Credentials
+from everlatch.session.doubt import Doubt, Step
+from everlatch.session.endings import auth_refused, client_closed, gave_up, handshake_refused, read_only, settle
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
+from everlatch.session.options import SessionOptions
 from everlatch.session.read_only import Aside
 from everlatch.session.requests import Operation, Request, Requests, needs_read_write, no_result
-from everlatch.session.retry import FullJitter, RetryPolicy
 from everlatch.session.rivals import MOST_RIVALS, STAGGER, Attempt, Rivals
 from everlatch.session.rounds import Rounds
 from everlatch.session.servers import Address
@@ -87,7 +85,6 @@ from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
 from everlatch.wire.headers import REPLY_HEADER, frame_request
-from everlatch.wire.multi import CheckPart, ErrorResult, decode_multi_reply, encode_multi_request
 from everlatch.wire.watch_records import decode_watcher_event
 
 if TYPE_CHECKING:
@@ -113,41 +110,10 @@ class Phase(enum.Enum):
     """It is left for another server, when what was sent is answered."""
 
 
-class SessionOptions(NamedTuple):
-    """What a session is made of. Timeouts in seconds, sizes in bytes."""
-
-    endpoints: Sequence[Endpoint]
-    chroot: str = ""
-    session_timeout: float = 10.0
-    shuffle: bool = True
-    max_in_flight: int = 1000
-    max_queued_calls: int = 100_000
-    max_queued_bytes: int = 1 << 26
-    max_reply_size: int = 1 << 26
-    lease_drift: float = 0.02
-    lease_strict: bool = False
-    lease_jitter: float = 0.25
-    tick: float | None = None
-    """Of the servers, if known."""
-    silence_budget: float | None = None
-    retry_policy: RetryPolicy = FullJitter()
-    renew: bool = True
-    link_check_interval: float | None = None
-    warm_spare: bool = False
-    read_only: bool = False
-    read_only_writes: Literal["refuse", "queue"] = "refuse"
-    read_write_search_interval: float = 60.0
-
-
 _CLOSE_SESSION = Operation("closeSession", Op.CLOSE_SESSION, no_result)
 _PING = frame_request(XID_PING, Op.PING, b"")
-_COMMIT = Operation("commit", Op.MULTI, decode_multi_reply)
-_COMMIT_BODY = encode_multi_request([CheckPart("/", -1)])
-"""Changes nothing, and has to be decided all the same."""
-_COMMITS_PER_TIMEOUT = 12
-_DECIDED = frozenset({_COMMIT.op, _CLOSE_SESSION.op, Op.SYNC})
+_DECIDED = frozenset({COMMIT.op, _CLOSE_SESSION.op, Op.SYNC})
 """Beside the writes of users, what the servers answer when their leader has decided it."""
-_OVER = frozenset({SessionExpiredError.code, SessionMovedError.code})
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
 _NO_NODE = -101
@@ -167,10 +133,6 @@ _SERVED = frozenset({Phase.SERVING, Phase.LEAVING})
 _ANSWERING = frozenset({Phase.AUTHENTICATING, *_SERVED})
 _SPARE_LIVES = 5.0
 """Seconds that a connection kept in reserve lives at least, unless the server doesn't want it."""
-
-_GRACE = 0.05
-"""So long for what has arrived to be read before a link is called silent: after our own loop stood still, and when
-another server has answered, for whatever held up all of them may just have ended."""
 
 
 class Session:
@@ -192,9 +154,7 @@ class Session:
         self.credentials = Credentials()
         self.liveness = Liveness(options.session_timeout, options.silence_budget)
         self.lease = Lease(drift=options.lease_drift, strict=options.lease_strict)
-        self._leased = 0
-        """How many rest on the lease."""
-        self._commit_at = self._link_check_at = math.inf
+        self._commits = Commits(options.link_check_interval)
         self._spare_at = math.inf
         """When one is dialled to be kept in reserve."""
         self._rounds = Rounds(options.endpoints, rng, options.retry_policy, shuffle=options.shuffle)
@@ -231,13 +191,7 @@ class Session:
         self._reader = FrameReader(options.max_reply_size)
         self._handshake_sent_at = 0.0
         self._serving_since = 0.0
-        self._grace_until: float | None = None
-        self.doubts_link = False
-        """Whether the link is silent, and others are asked whether they live."""
-        self._verdict_at: float | None = None
-        """When the link is left, unless it is heard before."""
-        self._alternative: Address | None = None
-        """Who has answered meanwhile."""
+        self._doubt = Doubt(self.liveness)
         self._attempt_deadline = 0.0
         self._rivals = Rivals()
         self._stagger_at: float | None = None
@@ -264,7 +218,7 @@ class Session:
         waits = self.phase is not Phase.SERVING or requests.in_flight or requests.queued_calls or self._urgent
         if not at_once or now is None or waits or self._aside is not None:
             if self._aside is not None and self._refuses_writes and needs_read_write(request):
-                raise _read_only(request)
+                raise read_only(request)
             requests.submit(request, now)
             return b""
         data = requests.submit_at_once(request, now)
@@ -290,9 +244,9 @@ class Session:
         if self._closing:
             return
         self._closing = True
-        self._ended = _closed
+        self._ended = client_closed
         self._plan_spare(math.inf)
-        self._commit_at = self._link_check_at = math.inf
+        self._commits.stop()
         if self.phase is Phase.LEAVING:
             self.phase = Phase.SERVING
         if self.phase not in (Phase.AUTHENTICATING, Phase.SERVING):
@@ -303,10 +257,10 @@ class Session:
         if self.state is State.CLOSED:
             return
         self._closing = True
-        self._ended = _closed
+        self._ended = client_closed
         self._awaits_renewal = False
         self._hang_up()
-        self._fail_all(_closed)
+        self._fail_all(client_closed)
         self._announce(State.CLOSED, None)
         self.actions.append(Closed())
 
@@ -345,8 +299,8 @@ class Session:
         for rival in [rival for rival in self._rivals if not has(rival.address)]:
             self.actions.append(HangUp(self._rivals.remove(rival.conn).conn))
             self._plan_spare(now)
-        if self._alternative is not None and not has(self._alternative):
-            self._alternative = None
+        if self._doubt.alternative is not None and not has(self._doubt.alternative):
+            self._doubt.alternative = None
 
     def leave(self, now: float) -> None:
         """Goes to another server, as soon as what was sent is answered; it may take T/3."""
@@ -422,7 +376,7 @@ class Session:
             self._rival_lost(self._rivals.remove(conn), reason, now)
         elif conn == self._conn and self.phase is not Phase.IDLE:
             if self.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING):
-                reason = _refused(reason)
+                reason = handshake_refused(reason)
             self._link_down(reason, now)
 
     def bytes_received(self, conn: int, data: bytes, now: float) -> None:
@@ -438,8 +392,8 @@ class Session:
         except (LinkError, ServerError) as error:
             self._drop(error, now)
         # Bytes alone are no answer: were they to end the grace, a link that brings only events would get it for ever.
-        if (self.doubts_link or self._grace_until is not None) and not self.liveness.is_silent(now):
-            self._trust_link(now)
+        if self._doubt.is_felt and not self.liveness.is_silent(now):
+            self._doubt.heard(now)
 
     def handle_timer(self, now: float) -> None:
         """Does what is due. Calling it early is harmless."""
@@ -447,7 +401,7 @@ class Session:
         if self.phase is Phase.SERVING:
             self._give_up_rivals(now)
             self._check_link(now)
-            if now >= min(self._commit_at, self._link_check_at):
+            if now >= self._commits.due_at:
                 self._commit(now)
             if now >= self._spare_at:
                 self._dial_spare(now)
@@ -487,7 +441,7 @@ class Session:
     def _take_urgent(self, now: float) -> list[bytes]:
         urgent, self._urgent = self._urgent, []
         for item in urgent:
-            if isinstance(item, Request) and item.operation is _COMMIT:
+            if isinstance(item, Request) and item.operation is COMMIT:
                 self.lease.commit_sent(now)
         return [self.requests.send_now(item, now) if isinstance(item, Request) else item for item in urgent]
 
@@ -500,7 +454,7 @@ class Session:
         """When `handle_timer` is to be called at the latest; `None`: not before the next input."""
         deadlines = [self.requests.next_deadline(), self._rounds.retry_at]
         if self.phase is Phase.SERVING:
-            deadlines += [self._link_deadline(), self._commit_at, self._link_check_at, self._spare_at]
+            deadlines += [self._doubt.deadline(), self._commits.due_at, self._spare_at]
             deadlines += [self._read_write_search_at, self._rivals.next_deadline()]
         elif self.phase is Phase.LEAVING:
             deadlines += [self._attempt_deadline, self._rivals.next_deadline()]
@@ -659,8 +613,8 @@ class Session:
             self.actions.append(AskModes())
 
     def _give_up(self) -> None:
-        self._ended = _gave_up
-        self._fail_all(_gave_up)
+        self._ended = gave_up
+        self._fail_all(gave_up)
         reasons = [f"{server}: {describe(reason)}" for server, reason in self._rounds.failures.items()]
         self._announce(State.GAVE_UP, GaveUpError("no server within the retry policy: " + "; ".join(reasons)))
 
@@ -708,18 +662,17 @@ class Session:
         self._read_write_search_at = math.inf
         self._conn = self._new_conn()
         self.phase = Phase.IDLE
-        self._commit_at = self._link_check_at = self._spare_at = math.inf
-        self.doubts_link = False
-        self._verdict_at = self._alternative = None
+        self._commits.stop()
+        self._spare_at = math.inf
+        self._doubt.reset()
         self._urgent.clear()
         self._reader = FrameReader(self._options.max_reply_size)
-        self._grace_until = None
         self.credentials.disconnected()
         self.lease.disconnected()
 
     def _link_down(self, reason: BaseException, now: float) -> None:
         """The connection is gone: settles what was on it, tells, and goes on to the next server."""
-        phase, address, alternative = self.phase, self._address, self._alternative
+        phase, address, alternative = self.phase, self._address, self._doubt.alternative
         self._forget_link()
         if phase not in _SERVED:
             self._rounds.failed(address, reason)
@@ -795,7 +748,7 @@ class Session:
     def _serve_read_only(self, now: float) -> None:
         self._read_write_search_at = now + self._options.read_write_search_interval
         if self._refuses_writes:
-            self.requests.refuse_writes(_read_only)
+            self.requests.refuse_writes(read_only)
         self._announce(State.CONNECTED_READ_ONLY, None)
 
     @property
@@ -845,7 +798,7 @@ class Session:
         if mode == "read-only":
             self._read_only_found(address, now)
         elif mode is not None and self._aside is not None and self.phase is Phase.SERVING:
-            self._alternative = address
+            self._doubt.alternative = address
             self.leave(now)
         elif mode in _DECIDING and zxid is not None and zxid < self.last_zxid:
             self._history_was_reset(zxid, now)
@@ -898,8 +851,8 @@ class Session:
         if self._announced_id != self.session_id:  # what `renew` has allowed is used up
             self._may_renew = self._options.renew
         if not self._closing:
-            self._plan_link_check(now)
-            if self._leased:
+            self._commits.connected(now)
+            if self._commits.holders:
                 self._commit(now)
         if self._announced_id and self._announced_id != self.session_id:
             reason, self._renewed_for = self._renewed_for, None
@@ -930,7 +883,7 @@ class Session:
                         answered = in_flight.popleft()
                         self._replies += 1
                         call = answered.call
-                        if answered.operation is _COMMIT:
+                        if answered.operation is COMMIT:
                             self._commit_answered(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
                         elif err or call is None:
                             self._answer_otherwise(answered, err, now)
@@ -1009,7 +962,7 @@ class Session:
                 self._register(request, EXIST)
             request.complete(None)
         elif err == _NO_WATCHER and operation.no_watcher is not None:
-            _end(request, operation.no_watcher)
+            settle(request, operation.no_watcher)
         else:
             request.fail(server_error(err, operation.name, request.path))
 
@@ -1067,8 +1020,8 @@ class Session:
 
     def _auth_failed(self, error: ServerError, now: float) -> None:
         self._hang_up()
-        self._ended = _auth_refused
-        self._fail_all(_auth_refused)
+        self._ended = auth_refused
+        self._fail_all(auth_refused)
         self._announce(State.AUTH_FAILED, error)
         if self._closing:
             self.abort(now)
@@ -1094,59 +1047,29 @@ class Session:
 
     def _check_link(self, now: float) -> None:
         liveness = self.liveness
-        if not self.doubts_link:
+        if not self._doubt.is_open:
             liveness.waits_for_commit = any(_needs_commit(request) for request in self.requests.in_flight)
         if liveness.is_silent(now):
-            self._doubt_link(now)
+            step = self._doubt.look(now)
+            if step is Step.LEAVE:
+                self._drop(self._silence(now), now)
+            elif step is Step.ASK and not self._closing:  # who says goodbye goes to nobody else
+                self.actions.append(AskServers(self._conn))
             return
-        # A request that went out meanwhile can end the silence as well; a grace left over would be due for ever.
-        self._grace_until = None
+        self._doubt.silence_has_ended()
         if liveness.ping_due(now):
             self._urgent.append(_PING)
             liveness.ping_sent(now)
 
-    def _doubt_link(self, now: float) -> None:
-        """The link is left when it has been silent for long, or when another server lives and it still is silent."""
-        if self._grace_until is None and self.liveness.was_late(self._link_deadline(), now):
-            self._grace_until = now + _GRACE
-            return
-        if self._grace_until is not None and now < self._grace_until:
-            return
-        self._grace_until = None
-        if self.liveness.is_dead(now) or (self._verdict_at is not None and now >= self._verdict_at):
-            self._drop(self._silence(now), now)
-        elif not self.doubts_link:
-            self.doubts_link = True
-            if not self._closing:  # who says goodbye goes to nobody else
-                self.actions.append(AskServers(self._conn))
-
     def server_answered(self, conn: int, address: Address, now: float) -> None:
         """A server lives; asked because of `AskServers`, over a connection of its own. `conn` is the one in doubt."""
-        if conn != self._conn or not self.doubts_link:
-            return
-        verdict_at = now + _GRACE
-        if address == self._address:
-            # It lives, and the link is silent: slow, perhaps. The link may be what is broken, but that takes longer to
-            # believe.
-            verdict_at = max(verdict_at, self.liveness.slow_until)
-        elif self._alternative is None:
-            self._alternative = address
-        self._verdict_at = verdict_at if self._verdict_at is None else min(self._verdict_at, verdict_at)
+        if conn == self._conn and self._doubt.is_open:
+            self._doubt.answered(address, now, in_use=address == self._address)
 
-    def _trust_link(self, now: float) -> None:
-        """The link is heard again."""
-        self._grace_until = self._verdict_at = self._alternative = None
-        if self.doubts_link:
-            self.doubts_link = False
-            self.liveness.false_alarm(now)
-
-    def _link_deadline(self) -> float:
-        """When to look at the link again."""
-        if self._grace_until is not None:
-            return self._grace_until
-        if not self.doubts_link:
-            return self.liveness.next_deadline()
-        return min(self.liveness.dead_at, math.inf if self._verdict_at is None else self._verdict_at)
+    @property
+    def doubts_link(self) -> bool:
+        """Whether the link is silent, and the servers are asked whether they live."""
+        return self._doubt.is_open
 
     def _silence(self, now: float) -> SilentLinkError:
         since = now - (self.liveness.waiting_since or self.liveness.proven)
@@ -1163,17 +1086,14 @@ class Session:
 
     def hold_lease(self, now: float) -> None:
         """Somebody rests on the lease: it is extended until `release_lease`."""
-        self._leased += 1
-        if self._leased == 1:
+        if self._commits.hold():
             self.lease.begin(now)
             if self.phase is Phase.SERVING and self._aside is None:
                 self._commit(now)
 
     def release_lease(self) -> None:
         """He does no more."""
-        self._leased -= 1
-        if not self._leased:
-            self._commit_at = math.inf
+        self._commits.release()
 
     @property
     def lease_end(self) -> float:
@@ -1193,21 +1113,14 @@ class Session:
         tick = self._options.tick or self.liveness.timeout / 2
         return (tick / 2 if mode == "follower" else tick) + self._options.lease_jitter
 
-    def _plan_link_check(self, now: float) -> None:
-        interval = self._options.link_check_interval
-        self._link_check_at = math.inf if interval is None else now + interval
-
     def _commit(self, now: float) -> None:
         """For the lease, or to see whether the server still has a quorum behind it."""
-        self._commit_at = now + self.liveness.timeout / _COMMITS_PER_TIMEOUT if self._leased else math.inf
-        self._plan_link_check(now)
-        self._urgent.append(Request(None, _COMMIT, "/", _COMMIT_BODY))
+        self._commits.sent(now, self.liveness.timeout)
+        self._urgent.append(Request(None, COMMIT, "/", COMMIT_BODY))
 
     def _commit_answered(self, request: Request, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
-        """One whose check failed was decided as well, unless the session was what failed."""
         lease = self.lease
-        results = [] if err else decode_multi_reply(buf, pos, end)
-        if err or any(isinstance(result, ErrorResult) and result.code in _OVER for result in results):
+        if not was_decided(err, buf, pos, end):
             lease.commit_refused()
             if err == _AUTHENTICATE_FIRST:
                 self._leave_who_demands_authentication(request)
@@ -1276,35 +1189,3 @@ class Session:
 def _needs_commit(request: Request) -> bool:
     """Whether only a quorum can answer it."""
     return request.operation.is_write or request.operation.op in _DECIDED
-
-
-def _end(request: Request, result_of: Callable[[Request], Any]) -> None:
-    try:
-        request.complete(result_of(request))
-    except EverlatchError as error:
-        request.fail(error)
-
-
-def _closed(request: Request) -> EverlatchError:
-    return ClientClosedError(f"{request.operation.name} {request.path!r}: the client is closed")
-
-
-def _read_only(request: Request) -> EverlatchError:
-    return NotReadOnlyError(request.operation.name, request.path)
-
-
-def _gave_up(request: Request) -> EverlatchError:
-    return GaveUpError(f"{request.operation.name} {request.path!r}: the client has given up; close it")
-
-
-def _auth_refused(request: Request) -> EverlatchError:
-    return AuthFailedError(request.operation.name, request.path)
-
-
-def _refused(reason: BaseException) -> BaseException:
-    """A connection that ends during the handshake was refused; a failure to connect stays what it is."""
-    if isinstance(reason, (ConnectFailedError, HandshakeTimeoutError)):
-        return reason
-    refused = HandshakeRefusedError(f"the connection ended during the handshake: {reason}")
-    refused.__cause__ = reason
-    return refused
