@@ -659,7 +659,7 @@ class LeaderLatch:
         if self._granted is not None and not self._holds(self._granted):
             self._end_leadership()
         if change.state in (State.CLOSED, State.AUTH_FAILED, State.GAVE_UP):
-            self._notify()
+            self._wake.set()  # the next step finds out, and tells those who wait
         elif change.state in (State.SUSPENDED, State.RENEWED):  # when the link is back, or in the new session
             self._wake.set()
 
