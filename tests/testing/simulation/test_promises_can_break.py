@@ -4,7 +4,6 @@ import contextlib
 import re
 
 import pytest
-from everlatch.session.backoff import Backoff
 
 from everlatch import Client, OutcomeUnknownError
 from everlatch.arguments import checked_timeout
@@ -14,10 +13,16 @@ from everlatch.engine.engine import Engine
 from everlatch.engine.lease_keeper import LeaseKeeper
 from everlatch.session.credentials import Credentials
 from everlatch.session.requests import Requests
+from everlatch.session.rounds import Rounds
 from everlatch.session.session import Phase, Session
 from everlatch.session.watching import Watching
 from everlatch.testing.simulation.campaign import play
 from everlatch.types import State
+
+# What is left undone when a run fails.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:coroutine:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
 def found(name, what, seeds=20):
@@ -33,7 +38,7 @@ def found(name, what, seeds=20):
 
 def test_a_client_that_tries_less_and_less(monkeypatch):
     delays = iter(range(1, 100_000))
-    monkeypatch.setattr(Backoff, "next_delay", lambda _: float(next(delays) * 10))
+    monkeypatch.setattr(Rounds, "_delay", lambda self, elapsed: float(next(delays) * 10))
     found("connected", "waits for a|makes .* calls in a second")
 
 
@@ -54,7 +59,9 @@ def test_writes_that_are_sent_twice(monkeypatch):
     lost = Requests.connection_lost
 
     def keep_the_first(self, reason):
-        first = self.in_flight[0] if self.in_flight and self.in_flight[0].operation.is_write else None
+        first = self.in_flight[0] if self.in_flight else None
+        if first is not None and (first.call is None or not first.operation.is_write):
+            first = None
         if first is not None:
             self.in_flight.popleft()
         lost(self, reason)
@@ -106,7 +113,7 @@ def test_a_healthy_link_that_is_left_when_the_loop_was_blocked(monkeypatch):
     check = Session._check_link
 
     def too_late(self, now):
-        if now > self.liveness.next_deadline() + 0.05:
+        if now > self._link_deadline() + 0.05:
             self._drop(self._silence(now), now)
         else:
             check(self, now)
@@ -115,8 +122,6 @@ def test_a_healthy_link_that_is_left_when_the_loop_was_blocked(monkeypatch):
     found("isolated", "healthy links as its loop was blocked")
 
 
-# What is left undone when the run fails.
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_callbacks_that_reach_others(monkeypatch):
     def reaches_the_loop(self, callback, argument):
         return callback(argument) if callback.__name__ == "_raises" else call(self, callback, argument)
