@@ -113,7 +113,7 @@ def test_a_healthy_link_that_is_left_when_the_loop_was_blocked(monkeypatch):
     check = Session._check_link
 
     def too_late(self, now):
-        if now > self._link_deadline() + 0.05:
+        if now > self._doubt.deadline() + 0.05:
             self._drop(self._silence(now), now)
         else:
             check(self, now)
