@@ -24,6 +24,7 @@ from everlatch.wire.codes import KEEPER_STATE_SYNC_CONNECTED, XID_AUTH, XID_NOTI
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectResponse, decode_connect_request, encode_connect_response
 from everlatch.wire.headers import decode_request_header, encode_reply
+from everlatch.wire.multi import CheckResult, encode_multi_reply
 from everlatch.wire.records import (
     decode_exists_reply,
     decode_get_children_reply,
@@ -49,6 +50,7 @@ BODIES = {
     Op.EXISTS: encode_exists_reply(STAT),
     Op.GET_CHILDREN: encode_get_children_reply(["a", "b"]),
     Op.SET_DATA: encode_exists_reply(STAT),
+    Op.MULTI: encode_multi_reply([CheckResult()]),
 }
 """What the server answers when all is well; nothing to other operations."""
 
@@ -228,6 +230,11 @@ class Driver:
     def lives(self, ip: str) -> None:
         """A server has answered, asked over a connection of its own because the link is in doubt."""
         self.session.server_answered(self.session.conn, Address(ip, 2181, Endpoint(ip, 2181)), self.now)
+        self.pump()
+
+    def tells(self, ip: str, mode: str | None, zxid: int | None) -> None:
+        """A server has told what it is."""
+        self.session.server_is(Address(ip, 2181, Endpoint(ip, 2181)), mode, zxid, self.now)
         self.pump()
 
     def update(self, hosts: str) -> None:

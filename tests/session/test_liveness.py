@@ -184,3 +184,81 @@ def test_a_lost_link_forgets_what_was_unanswered_but_not_what_was_proven():
 @pytest.mark.parametrize(("now", "late"), [(99.9, False), (100.0, False), (100.04, False), (100.06, True)])
 def test_lateness(now, late):
     assert Liveness.was_late(100.0, now) is late
+
+
+# -- the budget
+
+
+def test_a_budget_that_was_asked_for():
+    liveness = Liveness(10.0, 0.05)
+    liveness.connected(99.5, 100.0, 6.0)
+    assert liveness.budget == 0.05
+    liveness = Liveness(10.0, 5.0)
+    liveness.connected(99.5, 100.0, 6.0)
+    assert liveness.budget == 2.0, "T/3 at most"
+
+
+def test_what_needs_a_quorum_may_take_a_third():
+    liveness = connected()
+    liveness.sent(101.0)
+    liveness.waits_for_commit = True
+    assert liveness.next_deadline() == 103.0
+    assert not liveness.is_silent(102.9)
+    liveness.received(102.0, unanswered=True)
+    assert liveness.budget == 0.75, "whether the rest does is to be seen"
+    liveness.waits_for_commit = True
+    liveness.disconnected()
+    assert liveness.budget == 0.75
+
+
+def test_the_budget_doubles_with_every_false_alarm_up_to_a_third():
+    liveness = connected()
+    for expected in (1.5, 2.0, 2.0):
+        liveness.false_alarm(101.0)
+        assert liveness.budget == expected
+    for _ in range(5000):
+        liveness.false_alarm(101.0)
+    assert liveness.budget == 2.0
+
+
+def test_when_there_were_none_for_long_the_budget_is_what_it_was():
+    liveness = connected()
+    liveness.false_alarm(101.0)
+    liveness.received(161.0, unanswered=False)
+    assert liveness.budget == 1.5
+    liveness.received(161.1, unanswered=False)
+    assert liveness.budget == 0.75
+
+
+@pytest.mark.parametrize(("now", "budget"), [(160.9, 1.5), (161.1, 0.75)])
+def test_so_it_is_on_another_connection(now, budget):
+    liveness = connected()
+    liveness.false_alarm(101.0)
+    liveness.connected(now - 0.5, now, 6.0)
+    assert liveness.budget == budget
+
+
+def test_a_server_that_lives_may_be_slow_for_a_third():
+    liveness = connected()
+    liveness.sent(101.0)
+    assert liveness.slow_until == 103.0
+
+
+def test_an_idle_link_is_dead_with_the_session():
+    assert connected(sent_at=99.5).dead_at == 105.5
+
+
+def test_however_long_the_timeout_is_a_silent_link_is_found():
+    liveness = connected(timeout=3600.0)
+    liveness.sent(101.0)
+    assert liveness.next_deadline() == 111.0
+    assert liveness.slow_until == 131.0
+    assert liveness.dead_at == 161.0
+    liveness.waits_for_commit = True
+    assert liveness.budget == 30.0
+
+
+def test_what_was_kept_aside_counts_again():
+    liveness = connected()
+    liveness.resume(98.0, 4.0)
+    assert (liveness.lost_at, liveness.timeout, liveness.budget) == (102.0, 4.0, 0.5)

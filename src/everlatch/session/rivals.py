@@ -54,9 +54,6 @@ class Rivals:
     def __contains__(self, conn: int) -> bool:
         return conn in self._attempts
 
-    def __getitem__(self, conn: int) -> Attempt:
-        return self._attempts[conn]
-
     @property
     def has_connection(self) -> bool:
         """Whether one waits that is made."""

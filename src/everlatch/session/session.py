@@ -627,7 +627,7 @@ class Session:
     def failures(self) -> list[tuple[str, BaseException]]:
         """Why each server did not connect so far; the one that is being tried comes last."""
         failures = self._rounds.failures
-        for rival in self._rivals:
+        for rival in [] if self.phase in _SERVED else self._rivals:
             phase = Phase.RESOLVING if rival.is_name else Phase.HANDSHAKE if rival.is_made else Phase.DIALING
             failures[str(rival.address)] = HandshakeTimeoutError(f"{_MISSING[phase]} so far")
         if self.phase in _MISSING:
