@@ -55,6 +55,10 @@ def pids(output: str) -> list[int]:
     return [int(pid) for pid in re.findall(r"started, pid (\d+)", output)]
 
 
+def tokens(output: str) -> list[int]:
+    return [int(token, 16) for token in re.findall(r" leads, session 0x\w+, token (0x\w+)", output)]
+
+
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -77,7 +81,22 @@ def test_each_leads_once_and_nobody_overlaps(options: tuple[str, ...], server: s
     lines = result.stdout.splitlines()
     assert re.fullmatch(r"3 of 3 instances led, 0 overlapped, handover median \d+ ms", lines[-1])
     assert sum("dead by its own SIGKILL" in line for line in lines) == 3
+    # The first leader was paused and led again at the end; so there were three handovers, and four terms.
+    assert len(tokens(result.stdout)) == 4
+    assert tokens(result.stdout) == sorted(set(tokens(result.stdout)))
+    assert len(re.findall(r"a late write of instance-\d, token 0x\w+, was refused", result.stdout)) == 3
+    (stale,) = re.findall(r"was paused; its stale write, token (0x\w+), was refused", result.stdout)
+    assert int(stale, 16) == tokens(result.stdout)[0]
+    assert re.fullmatch(r"\d+ fenced writes under 4 tokens, which only rose; 4 stale ones tried, 4 refused", lines[-2])
     assert not any(is_alive(pid) for pid in pids(result.stdout))
+
+
+def test_one_alone_is_not_paused_for_nobody_would_take_over() -> None:
+    result = run("demo", "--instances", "1", "--work", "0.2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r"\d+ fenced writes under 1 tokens, which only rose; 0 stale ones tried, 0 refused", lines[-2])
+    assert lines[-1] == "1 of 1 instances led, 0 overlapped, handover median – ms"
 
 
 async def test_a_leader_that_is_missing_in_time_is_a_failure_and_nothing_is_left(hosts: str) -> None:
@@ -132,7 +151,8 @@ def test_a_zookeeper_that_dies_leaves_leaders_missing_and_no_process() -> None:
 
 
 def test_a_member_goes_when_its_parent_is_gone(hosts: str) -> None:
-    command = [sys.executable, "-m", "everlatch.cli.member", "--hosts", hosts, "--path", "/latch", "--id", "a"]
+    paths = ["--path", "/latch", "--ledger", "/ledger"]
+    command = [sys.executable, "-m", "everlatch.cli.member", "--hosts", hosts, *paths, "--id", "a"]
     with subprocess.Popen(
         command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as member:

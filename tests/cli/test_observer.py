@@ -54,7 +54,10 @@ def announced(**changes: Any) -> Event:
 async def test_the_lowest_number_leads_whatever_the_guid_is() -> None:
     client = ReadyClient({"_c_0-latch-0000000002": node("b", 8, 10), "_c_f-latch-0000000001": node("a", 7, 9)})
     sighting, nodes = await observer(client).look(announced())
-    assert nodes == [LatchNode("0000000001", "a", 7, 9), LatchNode("0000000002", "b", 8, 10)]
+    assert nodes == [
+        LatchNode("0000000001", "a", 7, 9, "/latch/_c_f-latch-0000000001"),
+        LatchNode("0000000002", "b", 8, 10, "/latch/_c_0-latch-0000000002"),
+    ]
     assert sighting[:2] == ("a", 1.5)
     assert sighting[4:] == ("a", 7, 9)
     assert sighting.asked <= sighting.answered

@@ -104,6 +104,8 @@ def test_plain_lines_have_the_time_and_the_member() -> None:
         (Kind.WAITING, "waits, session 0x1f"),
         (Kind.LEADING, "leads, session 0x1f, token 0x9"),
         (Kind.LOST, "leads no more, after 0.25 s; waits again"),
+        (Kind.REFUSED, "was paused; its stale write, token 0x9, was refused"),
+        (Kind.ACCEPTED, "was paused; its stale write, token 0x9, was accepted"),
     ],
 )
 def test_events_in_words(kind: Kind, told: str) -> None:
@@ -117,3 +119,6 @@ def test_the_summary_is_the_last_line_and_is_never_wrapped() -> None:
         "wrong: a [b] never led, which is a long story",
         "5 of 6 instances led, 2 overlapped, handover median – ms",
     ]
+    out, text = console(width=20)
+    show_verdict(out, Verdict(1, 1, 0, (), (), "2 fenced writes, or so"))
+    assert text.getvalue().splitlines()[0] == "2 fenced writes, or so"

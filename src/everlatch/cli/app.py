@@ -60,8 +60,9 @@ def demo(
 ) -> None:
     """Leaders that die without a word, and who takes over.
 
-    Processes join one latch; each, once elected, works for a moment and kills itself with SIGKILL. Ends by itself when
-    each has led once. Exit status 1: two led at once, or somebody never did.
+    Processes join one latch; each, once elected, works for a moment and kills itself with SIGKILL. The first leader is
+    paused before that until another one leads, and then goes on writing. Ends by itself when all are dead. Exit status
+    1: two led at once, somebody never did, or a write of a leader of the past was accepted.
     """
     try:
         options = Options(instances, hosts, real, session_timeout, work, zookeeper_version, timeout)

@@ -1,4 +1,5 @@
-"""The demonstration: several processes join one latch, each leads, works for a moment and kills itself.
+"""The demonstration: several processes join one latch, each leads, works for a moment and kills itself. The first one
+is paused before that, for so long that another leads meanwhile, and then tries to write as if it still led.
 
     verdict = await run(Options(instances=6), view)
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import sys
 import uuid
@@ -21,11 +23,12 @@ from typing import TYPE_CHECKING
 from everlatch.cli.board import Board, Status
 from everlatch.cli.election import Sighting, Verdict, judge
 from everlatch.cli.events import Event, Kind, decode
-from everlatch.cli.member import acknowledgement
-from everlatch.cli.observer import Observer
+from everlatch.cli.ledger import Entry, Ledger, problems, summary
+from everlatch.cli.member import Acknowledgement
+from everlatch.cli.observer import LatchNode, Observer
 from everlatch.client import Client
 from everlatch.devserver import DevServer
-from everlatch.errors import EverlatchError, InvalidArgumentError, describe
+from everlatch.errors import EverlatchError, InvalidArgumentError, describe, hex_id
 from everlatch.testing.ensemble import Ensemble
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ _TICK_TIME = 0.5
 _SHORTEST_SESSION, _LONGEST_SESSION = 1.0, 60.0
 """Of the dev server; as on the real servers that `Ensemble` starts."""
 _CLEAN_UP_TIMEOUT = 2.0
+_PAUSED_TIMEOUTS = 2.0
+"""For how many session timeouts a leader is paused: for longer than its session can live."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,17 @@ async def run(options: Options, view: View) -> Verdict:
     async with _servers(options, view) as hosts, Client(hosts, session_timeout=options.session_timeout) as client:
         # One name, so that deleting it deletes everything.
         path = f"/everlatch-demo-{uuid.uuid4().hex}"
-        demonstration = _Demonstration(options, view, Observer(client, path), Board(members))
+        latch, ledger = f"{path}/latch", f"{path}/ledger"
+        observer, book = Observer(client, latch), Ledger(client, ledger)
+        demonstration = _Demonstration(options, view, observer, book, Board(members))
         view.begin(demonstration.board)
         try:
-            await demonstration.run(hosts, path)
+            await demonstration.run(hosts, latch, ledger)
+            writes = await demonstration.audit()
         finally:
             await _clean_up(client, path, view)
-    return judge(members, demonstration.events, demonstration.sightings, demonstration.failures)
+    verdict = judge(members, demonstration.events, demonstration.sightings, demonstration.failures)
+    return dataclasses.replace(verdict, writes=writes)
 
 
 @contextlib.asynccontextmanager
@@ -124,19 +133,25 @@ class _Demonstration:
     options: Options
     view: View
     observer: Observer
+    ledger: Ledger
     board: Board
     events: list[Event] = field(default_factory=list)
     sightings: list[Sighting] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    leading: LatchNode | None = None
+    """Of the leader that was seen last."""
+    has_paused: bool = False
 
-    async def run(self, hosts: str, path: str) -> None:
+    async def run(self, hosts: str, latch: str, ledger: str) -> None:
         """Returns when all members are dead, or the time is up."""
         command = (
-            *(sys.executable, "-P", "-m", "everlatch.cli.member", "--hosts", hosts, "--path", path),
+            *(sys.executable, "-P", "-m", "everlatch.cli.member", "--hosts", hosts, "--path", latch),
+            *("--ledger", ledger),
             *("--session-timeout", str(self.options.session_timeout), "--work", str(self.options.work)),
         )
         try:
             async with asyncio.timeout(self.options.total_timeout), asyncio.TaskGroup() as tasks:
+                await self.ledger.open()
                 for member in self.board.rows:
                     tasks.create_task(self._attend(member, (*command, "--id", member)))
         except TimeoutError:
@@ -169,9 +184,11 @@ class _Demonstration:
             self.view.event(event, row)
             if event.kind is Kind.LEADING:
                 await self._look(event)
-                orders.write(acknowledgement(event))
+                orders.write(Acknowledgement(event.at, self._pause()).encode())
             elif event.kind is Kind.WAITING:
                 await self._look_for_nodes()
+            elif event.kind in (Kind.REFUSED, Kind.ACCEPTED):
+                self._count_stale(event)
 
     async def _look(self, announced: Event) -> None:
         try:
@@ -181,6 +198,45 @@ class _Demonstration:
             return
         self.sightings.append(sighting)
         self.board.place(nodes)
+        if nodes:
+            await self._write_late(nodes[0])
+
+    async def _write_late(self, leading: LatchNode) -> None:
+        """Tries what the leader before this one might have had on its way."""
+        before, self.leading = self.leading, leading
+        if before is not None and before.path and before.path != leading.path:
+            entry = Entry(before.member, before.created)
+            try:
+                is_refused = await self.ledger.write_late(before.path, entry)
+            except EverlatchError as error:
+                self.failures.append(f"a late write of {before.member} could not be tried: {error}")
+                return
+            told = "refused" if is_refused else "accepted"
+            self.view.note(f"a late write of {before.member}, token {hex_id(before.created)}, was {told}")
+
+    def _pause(self) -> float:
+        """How long this leader has to pause: the first one, if others can lead meanwhile."""
+        if self.has_paused or len(self.board.rows) < 2:
+            return 0.0
+        self.has_paused = True
+        return _PAUSED_TIMEOUTS * self.options.session_timeout
+
+    def _count_stale(self, event: Event) -> None:
+        if event.kind is Kind.REFUSED:
+            self.ledger.refused += 1
+        else:
+            self.ledger.accepted.append(Entry(event.member, event.token))
+
+    async def audit(self) -> str:
+        """What became of the fenced writes, in a line."""
+        try:
+            async with asyncio.timeout(_CLEAN_UP_TIMEOUT):
+                entries = await self.ledger.read()
+        except (EverlatchError, TimeoutError) as error:
+            self.failures.append(f"the ledger could not be read: {describe(error)}")
+            return ""
+        self.failures += problems(entries, self.ledger.accepted)
+        return summary(entries, self.ledger.refused, len(self.ledger.accepted))
 
     async def _look_for_nodes(self) -> None:
         """Only to be shown; a node that isn't there yet is seen the next time."""

@@ -71,6 +71,8 @@ class Verdict:
     handovers: tuple[Handover, ...]
     problems: tuple[str, ...]
     """Everything that is not as it must be, one line each."""
+    writes: str = ""
+    """What became of fenced writes, in one line."""
 
     @property
     def passed(self) -> bool:

@@ -26,6 +26,10 @@ class Kind(enum.Enum):
     """It still does."""
     LOST = "lost"
     """It does no more; it was alive to notice."""
+    REFUSED = "refused"
+    """What it wrote all the same, after it had been paused, was refused."""
+    ACCEPTED = "accepted"
+    """It was not."""
 
 
 class Event(NamedTuple):

@@ -1,11 +1,14 @@
-"""One member of the demonstration, as a process: `python -m everlatch.cli.member --hosts … --path … --id …`.
+"""One member of the demonstration, as a process: `python -m everlatch.cli.member --hosts … --path … --ledger … --id …`.
 
 It joins the latch, leads for a moment, and kills itself with SIGKILL: no session is closed, no node deleted, no
 destructor run. What it believes it writes to stdout as it goes (`everlatch.cli.events`), since nothing can be said at
-the end.
+the end. While it leads it writes into the ledger (`everlatch.cli.ledger`), fenced.
+
+Told to pause, it stops as a whole, for longer than its session lives, as a process does that the system swaps out; then
+it writes what it had begun before, without asking whether it still leads.
 
 Rules: a belief is stamped before it is read. A leader goes on until somebody has looked, so that every leadership can
-be checked by another client: the stamp of its announcement comes back as a line on stdin (`acknowledgement`). When
+be checked by another client: the stamp of its announcement comes back as a line on stdin (`Acknowledgement`). When
 stdin ends the parent is gone, and the member goes at once.
 """
 
@@ -13,13 +16,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from everlatch.cli.events import Event, Kind, encode
+from everlatch.cli.ledger import Entry, add_entry
 from everlatch.client import Client
 from everlatch.errors import EverlatchError
 from everlatch.recipes import LeaderLatch
@@ -27,49 +32,101 @@ from everlatch.recipes import LeaderLatch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["acknowledgement", "main"]
+    from everlatch.recipes import Term
+    from everlatch.transaction import Transaction
+
+__all__ = ["Acknowledgement", "main"]
 
 _STAMP_INTERVAL = 0.01
+_WRITE_INTERVAL = 0.05
 _STDOUT = 1
 
 
-def acknowledgement(announced: Event) -> bytes:
-    """What the parent writes when it has checked the leadership that `announced` announces."""
-    return f"{announced.at!r}\n".encode()
+class Acknowledgement(NamedTuple):
+    """What the parent says when it has checked a leadership."""
+
+    announced: float
+    """The stamp of the announcement."""
+    pause: float = 0.0
+    """Seconds to pause for instead of dying."""
+
+    def encode(self) -> bytes:
+        """As a line."""
+        return f"{self.announced!r} {self.pause!r}\n".encode()
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """From a line."""
+        announced, pause = map(float, line.split())
+        return cls(announced, pause)
 
 
 class _Member:
-    def __init__(self, member_id: str, client: Client, latch: LeaderLatch, work: float) -> None:
+    def __init__(self, member_id: str, client: Client, latch: LeaderLatch, ledger: str, work: float) -> None:
         self._id = member_id
         self._client = client
         self._latch = latch
+        self._ledger = ledger
         self._work = work
-        self._acknowledged = b""
+        self._acknowledged = Acknowledgement(0.0)
 
     async def run(self) -> None:
         """Never returns: the process is killed, or `stdin` ends it."""
         orders = asyncio.create_task(self._follow_orders())
         async with self._client, self._latch:
             self._tell(Kind.WAITING, time.monotonic())
-            while True:
-                await self._lead(await self._latch.wait())
+            async for term in self._latch.terms():
+                await self._lead(term)
                 assert not orders.done()
 
-    async def _lead(self, token: int) -> None:
+    async def _lead(self, term: Term) -> None:
         """One term: ends with the process, or returns when leadership is lost."""
         at = time.monotonic()
-        if not self._latch.is_leader:
+        if not term.is_current:
             return
-        announced = self._tell(Kind.LEADING, at, token)
-        while True:
-            await asyncio.sleep(_STAMP_INTERVAL)
-            at = time.monotonic()
-            if not self._latch.is_leader:
-                self._tell(Kind.LOST, at, token)
-                return
-            self._tell(Kind.BELIEVING, at, token)
-            if at >= announced.at + self._work and self._acknowledged == acknowledgement(announced):
-                os.kill(os.getpid(), signal.SIGKILL)
+        announced = self._tell(Kind.LEADING, at, term.token)
+        writing = asyncio.create_task(self._write(term))
+        try:
+            while True:
+                await asyncio.sleep(_STAMP_INTERVAL)
+                at = time.monotonic()
+                if not term.is_current:
+                    self._tell(Kind.LOST, at, term.token)
+                    return
+                self._tell(Kind.BELIEVING, at, term.token)
+                if at >= announced.at + self._work and self._acknowledged.announced == announced.at:
+                    await self._end(term)
+        finally:
+            writing.cancel()
+
+    async def _end(self, term: Term) -> None:
+        """Dies; or pauses, and returns."""
+        if not self._acknowledged.pause:
+            os.kill(os.getpid(), signal.SIGKILL)
+        begun = self._entry(term)
+        _stand_still(self._acknowledged.pause)
+        self._acknowledged = Acknowledgement(self._acknowledged.announced)
+        if not term.is_current:
+            await self._write_stale(begun, term.token)
+
+    async def _write_stale(self, begun: Transaction, token: int) -> None:
+        try:
+            await begun.commit()
+        except EverlatchError:
+            self._tell(Kind.REFUSED, time.monotonic(), token)
+        else:
+            self._tell(Kind.ACCEPTED, time.monotonic(), token)
+
+    async def _write(self, term: Term) -> None:
+        with contextlib.suppress(EverlatchError):
+            while True:
+                await self._entry(term).commit()
+                await asyncio.sleep(_WRITE_INTERVAL)
+
+    def _entry(self, term: Term) -> Transaction:
+        transaction = term.transaction()
+        add_entry(transaction, self._ledger, Entry(self._id, term.token))
+        return transaction
 
     def _tell(self, kind: Kind, at: float, token: int = 0) -> Event:
         event = Event(self._id, kind, at, self._client.session_id, token)
@@ -81,9 +138,14 @@ class _Member:
         protocol = asyncio.StreamReaderProtocol(orders)
         await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
         while line := await orders.readline():
-            self._acknowledged = line
+            self._acknowledged = Acknowledgement.decode(line)
         # Not by an exception: closing the session may take as long as the servers, which may be gone too.
         os._exit(1)
+
+
+def _stand_still(seconds: float) -> None:
+    """The whole process, its event loop included."""
+    time.sleep(seconds)
 
 
 def _write(event: Event) -> None:
@@ -103,13 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def _run(options: argparse.Namespace) -> None:
     client = Client(options.hosts, session_timeout=options.session_timeout)
-    await _Member(options.id, client, LeaderLatch(client, options.path, options.id), options.work).run()
+    latch = LeaderLatch(client, options.path, options.id)
+    await _Member(options.id, client, latch, options.ledger, options.work).run()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="everlatch.cli.member", description="One member of `everlatch demo`.")
     parser.add_argument("--hosts", required=True)
     parser.add_argument("--path", required=True)
+    parser.add_argument("--ledger", required=True)
     parser.add_argument("--id", required=True)
     parser.add_argument("--session-timeout", type=float, default=2.0)
     parser.add_argument("--work", type=float, default=0.5)

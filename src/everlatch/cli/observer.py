@@ -30,6 +30,7 @@ class LatchNode(NamedTuple):
     member: str = ""
     owner: int = 0
     created: int = 0
+    path: str = ""
 
 
 class Observer:
@@ -60,11 +61,12 @@ class Observer:
         return sighting, nodes
 
     async def _node(self, name: str) -> LatchNode:
+        path = join(self._path, name)
         try:
-            data, stat = await self._client.get(join(self._path, name))
+            data, stat = await self._client.get(path)
         except NoNodeError:
             return LatchNode(_number(name))
-        return LatchNode(_number(name), data.decode("utf-8", "replace"), stat.ephemeral_owner, stat.czxid)
+        return LatchNode(_number(name), data.decode("utf-8", "replace"), stat.ephemeral_owner, stat.czxid, path)
 
 
 def _number(name: str) -> str:

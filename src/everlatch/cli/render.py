@@ -194,6 +194,8 @@ def tell_event(event: Event, row: Row) -> str:
         return f"leads, session {_hex(event.session_id)}, token {_hex(event.token)}{handover}"
     if event.kind is Kind.LOST:
         return f"leads no more, after {row.led_for:.2f} s; waits again"
+    if event.kind in (Kind.REFUSED, Kind.ACCEPTED):
+        return f"was paused; its stale write, token {_hex(event.token)}, was {event.kind.value}"
     return ""
 
 
@@ -206,6 +208,8 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
     """What was wrong, if anything, and the summary as the last line."""
     for problem in verdict.problems:
         _print(console, f"wrong: {problem}", "red")
+    if verdict.writes:
+        _print(console, verdict.writes)
     _print(console, verdict.summary(), "bold green" if verdict.passed else "bold red")
 
 
