@@ -4,8 +4,8 @@ One ensemble of each version serves the tests of all promises, for starting one 
 fixture `network` heals what a test has hurt; every test has paths of its own.
 
 `EVERLATCH_HYPOTHESIS=thorough`, which `scripts/acceptance` sets, decides which versions and how long: with it every
-test runs on both, and those that take a minute take it. Otherwise a test runs on the newer one, unless versions matter
-to it (`ON_BOTH`).
+test runs on both, and those that take a minute take it. Otherwise a test runs on the newer one, or on the older one
+(`ON_OLDER`), or on both if versions matter to it (`ON_BOTH`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 THOROUGH = os.environ.get("EVERLATCH_HYPOTHESIS") == "thorough"
 VERSIONS = ("3.8", "3.9")
 USUAL_VERSIONS = VERSIONS if THOROUGH else VERSIONS[-1:]
+ON_OLDER = pytest.mark.parametrize("version", VERSIONS if THOROUGH else VERSIONS[:1], indirect=True, scope="session")
 ON_BOTH = pytest.mark.parametrize("version", VERSIONS, indirect=True, scope="session")
 
 TICK = 0.2
@@ -41,6 +42,8 @@ SYNC_LIMIT = 10
 T = 2.0
 """The session timeout, where a test needs no other."""
 PATIENCE = 30.0
+_PAUSE = 0.004
+"""Seconds between two calls of steady traffic."""
 SUPER = ("digest", b"super:secret")
 SETTINGS = {
     "minSessionTimeout": "400",
@@ -167,7 +170,7 @@ class Traffic:
                 self.longest_gap = max(self.longest_gap, moment - self._read_at)
             self._read_at = moment
             self.reads += 1
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(_PAUSE)
 
     async def _write(self) -> None:
         number = 0
@@ -180,7 +183,7 @@ class Traffic:
             else:
                 self.last_written = number
                 self.writes += 1
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(_PAUSE)
 
 
 def assert_never_lost(states: States) -> None:

@@ -12,7 +12,7 @@ import pytest
 from everlatch import CallTimeoutError, Client, Created, QueueFullError, SessionExpiredError, State
 from everlatch.testing import Op
 from promises.real.ensembles import (
-    ON_BOTH,
+    ON_OLDER,
     accept_all,
     client_of,
     proxies_of,
@@ -41,7 +41,7 @@ def writes(proxies: list[Proxy]) -> list[str]:
     return [request.path for proxy in proxies for request in proxy.seen(Op.CREATE2)]
 
 
-@ON_BOTH
+@ON_OLDER
 async def test_calls_made_during_an_election_run_once_and_in_order(network: NetworkEnsemble, root: str) -> None:
     leader = await network.leader()
     client = client_of([leader, *await without(network, leader)], session_timeout=10.0)

@@ -22,7 +22,6 @@ from everlatch import (
 )
 from everlatch.testing import HANDSHAKE, Op, expire_session
 from promises.real.ensembles import (
-    ON_BOTH,
     SYNC_LIMIT,
     TICK,
     T,
@@ -55,7 +54,6 @@ def assert_renewed(states: States, client: Client, old_id: int) -> None:
     assert renewed.generation == client.generation == 2
 
 
-@ON_BOTH
 async def test_the_session_expires_while_connected(network: NetworkEnsemble, witness: Client, root: str) -> None:
     """Its follower is cut off, answers the client all the same, and tells the leader nothing of it."""
     timeout = 1.0
