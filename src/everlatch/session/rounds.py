@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from everlatch.session.retry import RetryPolicy
     from everlatch.session.servers import Address
 
-__all__ = ["Rounds"]
+__all__ = ["SHORTEST_BUDGET", "Rounds"]
 
-_SHORTEST: Final = 0.25
+SHORTEST_BUDGET: Final = 0.25
+"""Seconds."""
 _LONGEST_FIRST: Final = 1.0
 """Seconds, after a loss, until the next server is tried. While an ensemble elects its leader, servers have been seen to
 accept a connection and its handshake and never answer: with a long session timeout, T/6 was lost at each of them."""
@@ -130,5 +131,5 @@ class Rounds:
     def budget(self, session_timeout: float, *, is_first: bool) -> float:
         """Seconds for one address, handshake included; `is_first`: before the first connection. Rule 2."""
         first = session_timeout / 3 if is_first else min(session_timeout / 6, _LONGEST_FIRST)
-        longest = max(session_timeout * 2 / 3, _SHORTEST)
-        return min(max(first, _SHORTEST) * 2.0 ** min(self._slow_rounds, _MOST_DOUBLINGS), longest)
+        longest = max(session_timeout * 2 / 3, SHORTEST_BUDGET)
+        return min(max(first, SHORTEST_BUDGET) * 2.0 ** min(self._slow_rounds, _MOST_DOUBLINGS), longest)

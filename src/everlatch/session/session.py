@@ -75,7 +75,7 @@ from everlatch.session.options import SessionOptions
 from everlatch.session.read_only import Aside
 from everlatch.session.requests import Operation, Request, Requests, needs_read_write, no_result
 from everlatch.session.rivals import MOST_RIVALS, STAGGER, Attempt, Rivals
-from everlatch.session.rounds import Rounds
+from everlatch.session.rounds import SHORTEST_BUDGET, Rounds
 from everlatch.session.servers import Address
 from everlatch.session.states import CONNECTED_STATES, checked
 from everlatch.session.watches import EXIST, PERSISTENT, RECURSIVE
@@ -357,11 +357,20 @@ class Session:
             self._make_present(rival, now)
         else:
             self._rivals.add(rival)
+            self._look_after_patience()
+
+    def _look_after_patience(self) -> None:
+        """A handshake that keeps somebody waiting may take a third of T at most: of servers that never answer, as many
+        as an ensemble can do without then cost no session, however slow the rounds before were."""
+        if self.phase is Phase.HANDSHAKE and self._rivals.has_connection:
+            latest = self._handshake_sent_at + max(self.liveness.timeout / 3, SHORTEST_BUDGET)
+            self._attempt_deadline = min(self._attempt_deadline, latest)
 
     def _shake_hands(self, now: float) -> None:
         self.phase = Phase.HANDSHAKE
         self._attempt_deadline = now + self._attempt_budget()
         self._handshake_sent_at = now
+        self._look_after_patience()
         timeout_ms = round(self._options.session_timeout * 1000)
         if self._read_only_at is not None and self._address == self._read_only_at:
             request = ConnectRequest(0, self.last_zxid, timeout_ms, 0, bytes(16), True)

@@ -144,6 +144,24 @@ async def test_no_server_answers_at_first(network: NetworkEnsemble, root: str) -
             await client.close()
 
 
+async def test_most_servers_stay_mute_after_an_outage(network: NetworkEnsemble, root: str) -> None:
+    """The outage has taught it patience; a server that can be had at once is not kept waiting by that."""
+    async with proxies_of(network.servers) as proxies:
+        client = client_of(proxies)
+        async with watched(client) as states:
+            for proxy in proxies:
+                proxy.black_hole()
+                proxy.cut()
+            attempts = client.statistics().connection_attempts
+            await states.until(State.LOST, timeout=T + SLACK)
+            await until(lambda: client.statistics().connection_attempts >= attempts + 2 * len(proxies))
+            proxies[-1].cut()
+            proxies[-1].heal()
+            well = now()
+            assert await client.exists(root) is not None
+            assert now() - well < T
+
+
 async def test_the_old_rehearsal_a_clients_link_is_taken_down_and_up(network: NetworkEnsemble, root: str) -> None:
     """`ip link set down` for a moment, and for longer than the session lives."""
     timeout = 1.2
