@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
 from everlatch.arguments import checked_acl, checked_timeout
 from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
@@ -23,7 +23,7 @@ from everlatch.paths import ConnectString, parse_connect_string
 from everlatch.server_sources import ServerSource, source_endpoints
 from everlatch.session.retry import AttemptPlan, FullJitter
 from everlatch.session.session import SessionOptions
-from everlatch.session.states import CONNECTED_STATES
+from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, UNSET, State, StateChange, Statistics, Timeout
 
 if TYPE_CHECKING:
@@ -303,7 +303,12 @@ class Client(_SessionState):
         if self._source is not None and self._stop_following is None:
             self._stop_following = self._source.on_change(self._follow_source)
             self._follow_source()
-        await self._engine.start(wait=wait)
+        try:
+            await self._engine.start(wait=wait)
+        except BaseException:
+            if self.state in FINAL_STATES:
+                self._follow_no_more()
+            raise
 
     async def close(self, timeout: Timeout = UNSET) -> None:
         """Ends the session: calls made before are answered, then the servers delete its ephemeral nodes.
@@ -313,10 +318,17 @@ class Client(_SessionState):
         `OutcomeUnknownError`, and the servers expire the session. May be called again, and from several tasks; the
         first call's timeout holds. Cancelling it doesn't stop the closing. Raises `WrongLoopError`.
         """
-        if self._stop_following is not None:
-            self._stop_following()
-            self._stop_following = None
+        self._follow_no_more()
         await self._engine.close(timeout)
+
+    def _follow_no_more(self) -> None:
+        stop, self._stop_following = self._stop_following, None
+        if stop is None:
+            return
+        try:
+            stop()
+        except Exception as error:  # a source is anybody's code
+            logger.error("the source %r failed when it was to be followed no more: %s", self._source, describe(error))
 
     def _follow_source(self) -> None:
         """The source has changed. One that has no servers, or wrong ones, is not followed there."""
@@ -400,6 +412,20 @@ def _from_source(source: ServerSource) -> ConnectString:
     return ConnectString(source_endpoints(source), "")
 
 
+class _Isolated(NamedTuple):
+    """A retry policy of the user's own, which may fail: the default one decides then (promise P9)."""
+
+    policy: RetryPolicy
+
+    def next_delay(self, retries: int, elapsed: float, rng: random.Random) -> float | None:
+        try:
+            delay = self.policy.next_delay(retries, elapsed, rng)
+            return None if delay is None else checked_timeout(delay)
+        except Exception as error:  # a policy is anybody's code
+            logger.error("the default retry policy decides, for %r failed: %s", self.policy, describe(error))
+            return FullJitter().next_delay(retries, elapsed, rng)
+
+
 def _checked_policy(policy: RetryPolicy | None, plan: tuple[float | None, int | None, int | None]) -> RetryPolicy:
     if policy is not None:
         if any(part is not None for part in plan):
@@ -409,7 +435,7 @@ def _checked_policy(policy: RetryPolicy | None, plan: tuple[float | None, int | 
             )
         if not callable(getattr(policy, "next_delay", None)):
             raise InvalidTypeError(f"a retry policy has a method next_delay; {policy!r} has none")
-        return policy
+        return _Isolated(policy)
     between, consecutive, attempts = plan
     if between is consecutive is attempts is None:
         return FullJitter()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from everlatch import Client, SilentLinkError, State, StateChange, WatchEvent
+from everlatch import Client, SilentLinkError, StartError, State, StateChange, WatchEvent
 from everlatch.engine import dispatch
 from everlatch.wire.codes import Op
 from promises.behind_proxy import ends_of, through
@@ -368,3 +368,73 @@ async def test_a_callback_may_close_the_client_and_cancel_calls(proxy: Proxy, wi
     await heard.until(State.CLOSED)
     assert heard.states == [State.SUSPENDED, State.CLOSED]
     assert [event.path for event in events] == [root]
+
+
+class BadPolicy:
+    """What a user may write."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    def next_delay(self, retries: int, elapsed: float, rng: object) -> Any:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [ZeroDivisionError("a bug of the application"), "soon", float("nan"), -1.0])
+@simulated
+async def test_a_retry_policy_that_fails_keeps_nobody_from_connecting_again(answer, caplog):
+    async with ScriptedServer() as server:
+        policy = BadPolicy(answer)
+        async with server.client(retry_policy=policy) as client:
+            server.refusing = True
+            server.connection.reset()
+            call = client.exists("/a")
+            while policy.asked < 3:
+                await asyncio.sleep(0.1)
+            server.refusing = False
+            assert await call is None
+            assert client.state is State.CONNECTED
+    assert "the default retry policy decides" in caplog.text
+
+
+class BadSource:
+    def __init__(self, server: ScriptedServer) -> None:
+        self.server = server
+        self.followers = 0
+
+    def servers(self) -> list[tuple[str, int]]:
+        return [("127.0.0.1", self.server.port)]
+
+    def on_change(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self.followers += 1
+        return self.remove
+
+    def remove(self) -> None:
+        self.followers -= 1
+        raise ZeroDivisionError("a bug of the application")
+
+
+@simulated
+async def test_a_source_that_fails_keeps_no_client_open(caplog):
+    async with ScriptedServer() as server:
+        source = BadSource(server)
+        client = Client(source)
+        await client.start()
+        assert source.followers == 1
+        await client.close()
+        assert (client.state, source.followers) == (State.CLOSED, 0)
+        assert "followed no more" in caplog.text
+
+
+@simulated
+async def test_a_client_that_could_not_start_follows_no_source():
+    async with ScriptedServer() as server:
+        server.refusing = True
+        source = BadSource(server)
+        with pytest.raises(StartError):
+            await Client(source).start()
+        assert source.followers == 0
