@@ -592,6 +592,15 @@ class Session:
         if not self._rounds.servers.has_more:
             self._stagger_at = None
 
+    def _keep_spare(self, now: float) -> None:
+        """A rival that has a connection is kept in reserve, if one is wanted; the others are of no use any more."""
+        spare = self._rivals.take() if self._options.warm_spare and self._rivals.has_connection else None
+        self._drop_rivals()
+        if spare is None:
+            self._plan_spare(now)
+        else:
+            self._rivals.add(spare)
+
     def _dial_spare(self, now: float) -> None:
         """A connection to another server, to be kept in reserve."""
         self._plan_spare(now + _SPARE_LIVES)
@@ -844,14 +853,7 @@ class Session:
             return
         self.phase = Phase.SERVING
         self._serving_since = now
-        if self._options.warm_spare and self._rivals.has_connection:
-            spare = self._rivals.take()
-            self._drop_rivals()
-            if spare is not None:
-                self._rivals.add(spare)
-        else:
-            self._drop_rivals()
-            self._plan_spare(now)
+        self._keep_spare(now)
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
         self.watching.rearm()
         if self._aside is not None:
