@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import multiprocessing
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from everlatch.errors import EverlatchError
 from everlatch.testing.simulation import simulation
+from everlatch.testing.simulation.campaign import quiet
 from everlatch.testing.simulation.scenarios.stage import CommitLog, Stage
 
 if TYPE_CHECKING:
@@ -153,8 +153,7 @@ class _Obituaries(CommitLog):
 
 def trial(seed: int) -> Trial:
     """One, in the simulation: everything follows from the seed."""
-    logging.getLogger("everlatch").setLevel(logging.CRITICAL + 1)
-    with simulation(seed, replay=f"scripts/torture --leases 1 --seed {seed}") as world:
+    with quiet(), simulation(seed, replay=f"scripts/torture --leases 1 --seed {seed}") as world:
         return world.run(_Trial(world, seed).run())
 
 

@@ -5,6 +5,7 @@ Rules: what is found is told with the command that repeats it, and repeats it wh
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import multiprocessing
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-__all__ = ["Done", "play", "played"]
+__all__ = ["Done", "play", "played", "quiet"]
 
 
 class Done(NamedTuple):
@@ -37,17 +38,29 @@ class Done(NamedTuple):
 
 def play(name: str, seed: int, *, with_log: bool = False) -> Done:
     """One seed of one scenario."""
-    logging.getLogger("everlatch").setLevel(logging.CRITICAL + 1)  # what clients log about faults is no news here
     failure, log, world = "", "", None
-    try:
-        with simulation(seed, replay=f"scripts/sim --seeds 1 --seed {seed} --name {name}") as world:
-            SCENARIOS[name](world)
-    except Exception:
-        failure = f"{traceback.format_exc()}\nsim: seed {seed} failed in {name}\n"
+    with quiet():
+        try:
+            with simulation(seed, replay=f"scripts/sim --seeds 1 --seed {seed} --name {name}") as world:
+                SCENARIOS[name](world)
+        except Exception:
+            failure = f"{traceback.format_exc()}\nsim: seed {seed} failed in {name}\n"
     assert world is not None
     if with_log:
         log = "".join(f"{entry}\n" for entry in world.log) + f"digest {world.digest()}\n"
     return Done(name, seed, world.faults.count, world.now, failure, log)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What clients log about faults is no news here."""
+    logger = logging.getLogger("everlatch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def played(jobs: Iterator[tuple[str, int]], processes: int, *, with_log: bool = False) -> Iterator[Done]:
