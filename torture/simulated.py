@@ -7,7 +7,6 @@ them. What the simulation itself finds (an error in a callback, a task that is l
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,6 +16,7 @@ from everlatch.devserver.tree import Create, Delete, Kind, SetACL
 from everlatch.errors import LinkError
 from everlatch.session import rearming
 from everlatch.testing.simulation import SimulationError, simulation
+from everlatch.testing.simulation.campaign import quiet
 from everlatch.testing.simulation.servers import EPOCH, PORT
 from torture.checker import check
 from torture.history import CREATE, DELETE, SET, Applied, Change, Fault, History
@@ -219,9 +219,8 @@ def _frames_of(limit: int) -> Iterator[None]:
 
 def run(setting: Setting, replay: str) -> Outcome:
     """One run. `replay` is the command that repeats it, for the report."""
-    logging.disable(logging.CRITICAL)  # what clients say about faults is no news here
     failure = ""
-    with _frames_of(setting.frame_limit):
+    with quiet(), _frames_of(setting.frame_limit):
         made: list[_Run] = []
         try:
             with simulation(setting.seed, replay=replay) as world:
