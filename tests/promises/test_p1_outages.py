@@ -8,8 +8,11 @@ import time
 
 import pytest
 
-from everlatch.errors import OutcomeUnknownError
+from everlatch.devserver.ensemble import Member
+from everlatch.devserver.options import Options
+from everlatch.errors import HistoryResetError, OutcomeUnknownError
 from everlatch.testing.simulation import simulation
+from everlatch.testing.simulation.servers import EPOCH
 from everlatch.types import State
 
 T = 10.0
@@ -252,6 +255,27 @@ async def _work(client, number):
         if number & 2:
             with contextlib.suppress(OutcomeUnknownError):
                 await client.set("/node", b"x")
+
+
+@staged
+async def test_data_that_was_wiped(stage):
+    """All servers come back with nothing: none will ever accept what the client knows. It begins anew when its session
+    can't live any more."""
+    client = await stage.connect()
+    for _ in range(20):
+        await stage.host.run(client.set("/node", b"x"))
+    for server in stage.servers:
+        server.crash()
+    numbers = [server.number for server in stage.servers]
+    await asyncio.sleep(1.0)
+    for server in stage.servers:
+        server.core = Member(server.number, numbers, Options(tick=TICK), EPOCH, server.time())
+        server.start()
+    async with asyncio.timeout(2 * T):
+        assert (await stage.host.run(client.create("/node"))).path == "/node"
+    assert stage.states[-3:] == [State.LOST, State.RENEWED, State.CONNECTED]
+    assert isinstance(stage.changes[-2].reason, HistoryResetError)
+    assert client.generation == 2
 
 
 # -- links and names

@@ -1,6 +1,7 @@
 """The built-in scenarios, what runs them, and that the same seed is the same run."""
 
 import asyncio
+import json
 import os
 import pathlib
 import re
@@ -12,11 +13,10 @@ import pytest
 
 from everlatch import Client, OutcomeUnknownError
 from everlatch.devserver.sessions import Sessions
-from everlatch.recipes import LeaderLatch
 from everlatch.session.rearming import Rearming
 from everlatch.testing.simulation import __main__ as sim
 from everlatch.testing.simulation import simulation
-from everlatch.testing.simulation.scenarios import SCENARIOS, PromiseBrokenError
+from everlatch.testing.simulation.scenarios import PROMISES, SCENARIOS, PromiseBrokenError
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -55,6 +55,15 @@ def test_the_same_seed_has_the_same_digest_and_another_one_hasn_t():
 def test_the_summary(capsys):
     assert sim.main(["--seeds", "2", "--seed", "8", "--name", "watches"]) == 0
     assert re.fullmatch(r"sim: 2 seeds, \d+ faults, 0\.\d virtual hours, 0 failures\n", capsys.readouterr().out)
+
+
+def test_promises_on_several_processes(tmp_path, capsys):
+    report = tmp_path / "sim.json"
+    assert sim.main(["--seeds", "1", "--seed", "3", "--promises", "--processes", "2", "--json", str(report)]) == 0
+    assert "sim: 1 seeds, " in capsys.readouterr().out
+    told = json.loads(report.read_text())
+    assert told["runs"] == dict.fromkeys(PROMISES.values(), 1)
+    assert (told["first_seed"], told["seeds"], told["failures"]) == (3, 1, 0)
 
 
 def test_no_further_seed_after_the_time_is_over(capsys):
@@ -97,11 +106,6 @@ def test_a_write_sent_twice_is_found(monkeypatch):
 
     monkeypatch.setattr(Client, "set", until_known)
     assert finds("reads-and-writes", "writes and 0 of unknown outcome")
-
-
-def test_a_leader_that_does_not_look_at_the_clock_is_found(monkeypatch):
-    monkeypatch.setattr(LeaderLatch, "is_leader", property(lambda self: self._granted is not None))
-    assert finds("leadership", "these believe to lead")
 
 
 def test_a_server_that_keeps_the_nodes_of_the_dead_is_found(monkeypatch):
