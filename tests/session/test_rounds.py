@@ -75,16 +75,13 @@ def test_one_that_was_dropped_at_once_does_not(rounds: Rounds) -> None:
 class Noting:
     """A policy that keeps what it was asked, and answers what it was told to."""
 
-    def __init__(self, *delays: object) -> None:
+    def __init__(self, *delays: float) -> None:
         self.asked: list[tuple[int, float]] = []
         self._delays = list(delays)
 
     def next_delay(self, retries: int, elapsed: float, rng: random.Random) -> float | None:
         self.asked.append((retries, elapsed))
-        delay = self._delays.pop(0)
-        if isinstance(delay, Exception):
-            raise delay
-        return delay  # type: ignore[return-value]
+        return self._delays.pop(0)
 
 
 def with_policy(policy: RetryPolicy) -> Rounds:
@@ -140,25 +137,12 @@ def test_who_starts_anew_has_all_the_time_again() -> None:
     assert rounds.budget(6.0, is_first=False) == 1.0
 
 
-@pytest.mark.parametrize("delay", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("delay", [0.0, 1e-9])
 def test_a_pause_is_a_millisecond_at_least(delay: float) -> None:
     rounds = with_policy(RetryForever(delay))
     rounds.begin(10.0)
     rounds.end(10.0)
     assert rounds.retry_at == 10.001
-
-
-@pytest.mark.parametrize("answer", [ZeroDivisionError("oops"), "soon"])
-def test_a_policy_that_fails_is_noted_and_does_not_stop_the_client(answer: object) -> None:
-    rounds = with_policy(Noting(answer, 3.0))
-    rounds.begin(10.0)
-    rounds.end(10.0)
-    assert rounds.retry_at is not None
-    assert 10.0 <= rounds.retry_at <= 10.02, "as the default one"
-    assert isinstance(rounds.failures["the retry policy"], (ZeroDivisionError, ValueError))
-    rounds.begin(11.0)
-    rounds.end(11.0)
-    assert rounds.retry_at == 14.0
 
 
 def test_slowness_of_before_is_forgotten_with_a_good_connection(rounds: Rounds) -> None:

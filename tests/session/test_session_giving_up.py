@@ -122,17 +122,3 @@ def test_servers_that_do_not_answer_at_all():
     assert driver.states == [State.GAVE_UP]
     assert driver.open == set()
     assert_gave_up(driver)
-
-
-def test_a_policy_that_fails_is_no_reason_to_give_up():
-    class Broken:
-        def next_delay(self, retries, elapsed, rng):
-            raise ZeroDivisionError
-
-    driver = Driver("10.0.0.1", retry_policy=Broken())
-    for _ in range(5):
-        refuse_all(driver, hosts=1)
-    assert driver.states == []
-    assert "the retry policy" in dict(driver.session.failures())
-    driver.connect()
-    assert driver.states == [State.CONNECTED]

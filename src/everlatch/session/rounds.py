@@ -2,8 +2,7 @@
 
 Rules:
 1. A round tries every address once (`servers` has the order). Only after a whole round that failed comes a pause, or
-   the end, as the policy says (`retry`): never while an untried server is left. A policy that raises is noted among
-   the failures, and the default one takes its place for that time.
+   the end, as the policy says (`retry`): never while an untried server is left.
 2. The time for one address is short, so that one dead server costs little of the session's time; it doubles after
    each round in which some did not answer at all, in case they are merely slow. Who refuses at once needs no more.
 3. A connection that lived for a while was worth having: after it everything begins anew. One that was dropped at once
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from everlatch.session.retry import FullJitter
 from everlatch.session.servers import Servers
 
 if TYPE_CHECKING:
@@ -115,18 +113,10 @@ class Rounds:
             self._slow_rounds += 1
             self._is_slow = False
         elapsed = 0.0 if self._since is None else now - self._since
-        delay = self._delay(elapsed)
+        delay = self._policy.next_delay(self._retries, elapsed, self._rng)
         self._retries += 1
         self.gave_up = delay is None
-        self.retry_at = None if delay is None else now + delay
-
-    def _delay(self, elapsed: float) -> float | None:
-        try:
-            delay = self._policy.next_delay(self._retries, elapsed, self._rng)
-            return None if delay is None else max(_SHORTEST_PAUSE, float(delay))
-        except Exception as error:  # a policy is anybody's code; nobody would ever try again if it got through
-            self._failures["the retry policy"] = error
-            return FullJitter().next_delay(self._retries, elapsed, self._rng)
+        self.retry_at = None if delay is None else now + max(_SHORTEST_PAUSE, delay)
 
     def budget(self, session_timeout: float, *, is_first: bool) -> float:
         """Seconds for one address, handshake included; `is_first`: before the first connection. Rule 2."""
