@@ -20,17 +20,20 @@ from everlatch import (
     ClientStateError,
     ConnectFailedError,
     EverlatchError,
-    HandshakeRefusedError,
+    GaveUpError,
     HandshakeTimeoutError,
     InvalidACLArgumentError,
     InvalidArgumentError,
     InvalidConnectStringError,
     InvalidTypeError,
+    LinkError,
     NotStartedError,
     Outcome,
     OutcomeUnknownError,
     ProtocolError,
     RequestTooLargeError,
+    RetryForever,
+    RetryNTimes,
     SessionExpiredError,
     SilentLinkError,
     StartError,
@@ -134,6 +137,28 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"max_queued_bytes": True}, InvalidTypeError),
     ({"max_request_size": 0}, InvalidArgumentError),
     ({"max_reply_size": None}, InvalidTypeError),
+    ({"silence_budget": 0}, InvalidArgumentError),
+    ({"silence_budget": -1.0}, InvalidArgumentError),
+    ({"silence_budget": "0.1"}, InvalidArgumentError),
+    ({"silence_budget": float("nan")}, InvalidArgumentError),
+    ({"preventive_search_interval": 0}, InvalidArgumentError),
+    ({"preventive_search_interval": True}, InvalidArgumentError),
+    ({"link_check_interval": 0.0}, InvalidArgumentError),
+    ({"link_check_interval": "30"}, InvalidArgumentError),
+    ({"retry_policy": 3}, InvalidTypeError),
+    ({"retry_policy": RetryForever(1.0), "time_between_attempts": 1.0}, InvalidArgumentError),
+    ({"retry_policy": RetryForever(1.0), "max_consecutive_retries": 1}, InvalidArgumentError),
+    ({"retry_policy": RetryForever(1.0), "max_reconnect_attempts": 1}, InvalidArgumentError),
+    ({"time_between_attempts": -1}, InvalidArgumentError),
+    ({"time_between_attempts": "1"}, InvalidArgumentError),
+    ({"max_consecutive_retries": 0}, InvalidArgumentError),
+    ({"max_consecutive_retries": 1.5}, InvalidTypeError),
+    ({"max_reconnect_attempts": 0}, InvalidArgumentError),
+    ({"max_reconnect_attempts": "3"}, InvalidTypeError),
+    ({"read_only_writes": "drop"}, InvalidArgumentError),
+    ({"read_only_writes": None}, InvalidArgumentError),
+    ({"read_write_search_interval": 0}, InvalidArgumentError),
+    ({"read_write_search_interval": None}, InvalidArgumentError),
 ]
 
 
@@ -143,6 +168,148 @@ def test_options_that_can_not_be_right(options, error):
         Client("127.0.0.1:1", **options)
     assert isinstance(raised.value, InvalidArgumentError)
     assert "a:b" not in str(raised.value)
+
+
+GOOD_OPTIONS: list[dict[str, Any]] = [
+    {"silence_budget": None, "preventive_search_interval": None, "link_check_interval": None, "retry_policy": None},
+    {"silence_budget": 0.02, "preventive_search_interval": 30, "link_check_interval": 30.0, "warm_spare": True},
+    {"time_between_attempts": 0},
+    {"time_between_attempts": 5.0, "max_consecutive_retries": 3, "max_reconnect_attempts": 10},
+    {"retry_policy": RetryForever(0.0), "renew_session": False},
+    {"read_only": True, "read_only_writes": "queue", "read_write_search_interval": 1},
+]
+
+
+@pytest.mark.parametrize("options", GOOD_OPTIONS)
+@simulated
+async def test_options_that_are_right(options):
+    async with ScriptedServer() as server, server.client(**options) as client:
+        assert await client.exists("/a") is None
+
+
+# --- other servers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("servers", "error"), [*BAD_SERVERS, ("a:1/other", InvalidConnectStringError)])
+@simulated
+async def test_servers_that_can_not_be_changed_to(servers, error):
+    async with ScriptedServer() as server, server.client("/app") as client:
+        before = client._engine.session.endpoints
+        with pytest.raises(error):
+            client.update_servers(servers)
+        assert client._engine.session.endpoints == before
+        assert client.state is State.CONNECTED
+
+
+@pytest.mark.parametrize("chroot", ["", "/app"])
+@simulated
+async def test_the_server_in_use_is_left_for_the_new_ones_and_no_call_is_lost(chroot):
+    znodes = Znodes()
+    async with ScriptedServer(znodes) as old, ScriptedServer(znodes) as new, old.client("/app") as client:
+        await client.ensure_path("/")
+        calls = [client.create(f"/{number}", b"") for number in range(20)]
+        client.update_servers(f"{new.address}{chroot}")
+        calls += [client.create(f"/{number}", b"") for number in range(20, 40)]
+        await asyncio.gather(*calls)
+        assert client.statistics().server == new.address
+        assert client.statistics().outcomes_unknown == 0
+        assert client.generation == 1
+        assert {f"/app/{number}" for number in range(40)} <= znodes.nodes.keys()
+        assert old.open_connections == []
+
+
+@simulated
+async def test_servers_are_changed_before_the_start():
+    async with ScriptedServer() as server:
+        client = Client(f"127.0.0.1:{closed_port()}")
+        client.update_servers(server.address)
+        async with client:
+            assert client.statistics().server == server.address
+        client.update_servers("127.0.0.1:1")  # no use, and no harm
+
+
+def test_servers_are_changed_in_the_clients_loop_only():
+    async def begin() -> Client:
+        async with ScriptedServer() as server:
+            client = server.client(close_timeout=0.1)
+            await client.start()
+
+            def elsewhere() -> None:
+                with pytest.raises(WrongLoopError):
+                    client.update_servers("127.0.0.1:1")
+                with pytest.raises(WrongLoopError):
+                    client.renew()
+
+            await asyncio.to_thread(elsewhere)
+            await client.close()
+            return client
+
+    asyncio.run(begin())
+
+
+# --- giving up, and renewal on request ----------------------------------------------------------------------------
+
+
+@simulated
+async def test_start_says_why_it_has_given_up():
+    port = closed_port()
+    client = Client(f"127.0.0.1:{port}", start_timeout=60, time_between_attempts=1, max_reconnect_attempts=3)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(StartError) as raised:
+        await client.start()
+    assert [server for server, _ in raised.value.failures] == [f"127.0.0.1:{port}"]
+    assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=0.1)
+    assert client.state is State.CLOSED
+
+
+@simulated
+async def test_a_client_that_has_given_up_says_so_until_it_is_closed():
+    client = Client(f"127.0.0.1:{closed_port()}", retry_policy=RetryNTimes(1, 0.5))
+    await client.start(wait=False)
+    call, waiting = client.exists("/a"), asyncio.create_task(client.wait_connected())
+    for ended in (call, waiting):
+        with pytest.raises(GaveUpError):
+            await ended
+    assert client.state is State.GAVE_UP
+    with pytest.raises(GaveUpError):
+        client.exists("/a")
+    with pytest.raises(GaveUpError):
+        await client.wait_connected()
+    for use in (client.renew, client.hold_lease):
+        with pytest.raises(GaveUpError):
+            use()
+    with pytest.raises(GaveUpError):
+        await client.search_servers()
+    client.update_servers("127.0.0.1:1")
+    await client.close()
+    assert client.state is State.CLOSED
+
+
+@simulated
+async def test_a_session_is_renewed_when_the_application_says_so():
+    async with ScriptedServer() as server:
+        client = server.client(renew_session=False)
+        with pytest.raises(NotStartedError):
+            client.renew()
+        async with client:
+            first = client.session_id
+            server.handshakes.append(expire)
+            server.connection.reset()
+            await until_state(client, State.LOST)
+            call = client.exists("/a")
+            await asyncio.sleep(100)
+            assert client.state is State.LOST
+            assert not call.done()
+            client.renew()
+            assert await call is None
+            assert client.session_id != first
+        with pytest.raises(ClientClosedError):
+            client.renew()
+
+
+async def until_state(client: Client, state: State) -> None:
+    while client.state is not state:
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("form", [str, list, tuple])
@@ -168,15 +335,12 @@ async def test_start_names_each_server_and_why_it_failed():
         client = Client(servers, shuffle=False)
         with pytest.raises(StartError) as raised:
             await client.start()
-        assert [server for server, _ in raised.value.failures] == servers
-        reasons = [reason for _, reason in raised.value.failures]
-        assert [type(reason) for reason in reasons] == [
-            ConnectFailedError,
-            *[type(reasons[1])],
-            HandshakeTimeoutError,
-            HandshakeRefusedError,
-        ]
-        assert isinstance(reasons[1], ProtocolError)
+        reasons = dict(raised.value.failures)
+        assert list(reasons) == [nobody, talker.address, closer.address, mute.address], "as they ended"
+        assert type(reasons[nobody]) is ConnectFailedError
+        assert isinstance(reasons[talker.address], ProtocolError)
+        assert isinstance(reasons[closer.address], LinkError), "it was dialled beside the mute one"
+        assert type(reasons[mute.address]) is HandshakeTimeoutError
         for server in servers:
             assert server in str(raised.value)
         assert client.state is State.CLOSED
@@ -486,7 +650,7 @@ async def test_close_without_a_timeout_waits_for_the_server():
         call = client.create("/a")
         await server.wait_for_requests(1)
         closing = asyncio.create_task(client.close(None))
-        await asyncio.sleep(60)
+        await asyncio.sleep(50)
         assert not closing.done()
         with pytest.raises(ClientClosedError):
             client.get("/")

@@ -96,12 +96,14 @@ StaleLeaderError NotLeaderError
 HandOverError EverlatchError
 NoSuchMemberError HandOverError
 MemberInTheWayError HandOverError
+HistoryResetError EverlatchError
 LinkError EverlatchError ConnectionError
 ConnectionClosedByServerError LinkError
 ConnectFailedError LinkError
 HandshakeTimeoutError LinkError TimeoutError
 HandshakeRefusedError LinkError
 SilentLinkError LinkError
+ServerLeftError LinkError
 ProtocolError LinkError
 TruncatedError ProtocolError
 InvalidLengthError ProtocolError

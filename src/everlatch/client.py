@@ -260,7 +260,7 @@ class Client(_SessionState):
             warm_spare=warm_spare,
             read_only=read_only,
             read_only_writes=_checked_choice("read_only_writes", read_only_writes, "refuse", "queue"),
-            read_write_search_interval=_interval("read_write_search_interval", read_write_search_interval) or 0.0,
+            read_write_search_interval=_some_interval("read_write_search_interval", read_write_search_interval),
         )
         self._rng = rng or random.Random()  # noqa: S311 (spreads load and names nodes; guards no secret)
         engine = Engine(
@@ -367,7 +367,7 @@ class Client(_SessionState):
 
         The server in use is left if it is not among them, and as often as it takes to spread the clients evenly over
         servers that were added (ZooKeeper's own rule); that waits for what was sent to be answered, and loses no call.
-        Raises `InvalidConnectStringError`.
+        Raises `InvalidConnectStringError`; `WrongLoopError`. Does nothing after the end.
         """
         connect_string = parse_connect_string(_joined(servers))
         if connect_string.chroot not in ("", self._chroot):
@@ -453,8 +453,10 @@ def _checked_choice(name: str, value: T, *choices: T) -> T:
 
 
 def _interval(name: str, seconds: float | None) -> float | None:
-    if seconds is None:
-        return None
+    return None if seconds is None else _some_interval(name, seconds)
+
+
+def _some_interval(name: str, seconds: float) -> float:
     seconds = checked_timeout(seconds)
     if seconds <= 0:
         raise InvalidArgumentError(f"{name} is more than 0 seconds, not {seconds!r}")

@@ -23,7 +23,7 @@ from everlatch.paths import Endpoint, parse_connect_string
 from everlatch.session.states import FINAL_STATES
 
 if TYPE_CHECKING:
-    from everlatch.types import WatchEvent
+    from everlatch.types import Remove, StateChange, WatchEvent
 
 __all__ = ["EnsembleTracker", "client_addresses"]
 
@@ -81,6 +81,7 @@ class EnsembleTracker:
         self._client = client
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stop_listening: Remove | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -94,6 +95,7 @@ class EnsembleTracker:
         if self._task is not None:
             raise ClientStateError("the tracker was started before; make a new one")
         self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._stop_listening = self._client.add_listener(self._on_state)
 
     async def close(self) -> None:
         """Follows no longer. May be called again."""
@@ -101,9 +103,15 @@ class EnsembleTracker:
             self._task.cancel()
             await asyncio.wait({self._task})
             self._client.forget_watch("/zookeeper/config", self._on_event)
+        if self._stop_listening is not None:
+            self._stop_listening()
 
     def _on_event(self, _: WatchEvent) -> None:
         self._changed.set()
+
+    def _on_state(self, change: StateChange) -> None:
+        if change.state in FINAL_STATES:
+            self._changed.set()  # there is nothing more to wait for
 
     async def _follow(self) -> None:
         known = -1
@@ -117,7 +125,7 @@ class EnsembleTracker:
                 logger.warning("the ensemble's configuration can't be read: %s", describe(error))
                 await asyncio.sleep(_RETRY_DELAY)
                 continue
-            if stat.mzxid > known:
+            if stat.mzxid != known:  # less after the ensemble's data was wiped
                 known = stat.mzxid
                 self._tell(config.decode("utf-8", "replace"))
             await self._changed.wait()

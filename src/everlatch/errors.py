@@ -26,12 +26,14 @@
     ├── HandOverError                       leadership can't be handed over like that
     │   ├── NoSuchMemberError
     │   └── MemberInTheWayError
+    ├── HistoryResetError                   the ensemble has lost data: the `reason` of the change to `RENEWED`
     ├── LinkError (ConnectionError)         why a connection ended or was refused: the `reason` of a state change
     │   ├── ConnectionClosedByServerError
     │   ├── ConnectFailedError
     │   ├── HandshakeTimeoutError (TimeoutError)
     │   ├── HandshakeRefusedError
     │   ├── SilentLinkError
+    │   ├── ServerLeftError                 the client goes to another server of its own accord
     │   └── ProtocolError                   the server broke the protocol
     │       ├── TruncatedError
     │       ├── InvalidLengthError
@@ -75,6 +77,7 @@ __all__ = [
     "HandOverError",
     "HandshakeRefusedError",
     "HandshakeTimeoutError",
+    "HistoryResetError",
     "InvalidACLArgumentError",
     "InvalidACLError",
     "InvalidArgumentError",
@@ -113,6 +116,7 @@ __all__ = [
     "RuntimeInconsistencyError",
     "SSLConnectionError",
     "ServerError",
+    "ServerLeftError",
     "SessionClosedRequireAuthError",
     "SessionExpiredError",
     "SessionMovedError",

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from everlatch.arguments import checked_timeout
@@ -18,7 +19,7 @@ from everlatch.errors import InvalidArgumentError, InvalidConnectStringError, In
 from everlatch.paths import Endpoint, parse_connect_string
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from everlatch.types import Remove
 
@@ -45,18 +46,25 @@ def source_endpoints(source: ServerSource) -> tuple[Endpoint, ...]:
     """What a source has, checked. Raises `InvalidConnectStringError` and `InvalidTypeError`, or what the source
     raises."""
     found: dict[Endpoint, None] = {}
-    for server in source.servers():
-        if not isinstance(server, tuple) or len(server) != 2 or not isinstance(server[0], str):
+    servers = source.servers()
+    if not isinstance(servers, Iterable):
+        raise InvalidTypeError(f"a source's servers are (host, port), not {servers!r}")
+    for server in servers:
+        if not isinstance(server, tuple) or len(server) != 2:
             raise InvalidTypeError(f"a source's servers are (host, port), not {server!r}")
-        host, port = server
-        text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        connect_string = parse_connect_string(text)
-        if connect_string.chroot or len(connect_string.endpoints) != 1:
-            raise InvalidConnectStringError(f"a source's servers are (host, port), not {server!r}")
-        found[connect_string.endpoints[0]] = None
+        found[_endpoint(*server)] = None
     if not found:
         raise InvalidConnectStringError(f"the source {source!r} has no servers")
     return tuple(found)
+
+
+def _endpoint(host: object, port: object) -> Endpoint:
+    if not isinstance(host, str) or not isinstance(port, int) or isinstance(port, bool):
+        raise InvalidTypeError(f"a server is a host, which is a string, and a port, an int, not {(host, port)!r}")
+    connect_string = parse_connect_string(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    if connect_string.chroot or len(connect_string.endpoints) != 1:
+        raise InvalidConnectStringError(f"{host!r} is not the name of one host")
+    return connect_string.endpoints[0]
 
 
 class DnsServers:
@@ -66,11 +74,11 @@ class DnsServers:
 
     A client resolves the names of its servers anew for every attempt anyway; with this one it also leaves a server
     whose address the name no longer has. A name that fails to resolve changes nothing. Serves any number of clients
-    of one event loop. Raises `InvalidConnectStringError` and `InvalidArgumentError`.
+    of one event loop. Raises `InvalidConnectStringError`, `InvalidTypeError` and `InvalidArgumentError`.
     """
 
     def __init__(self, name: str, port: int = 2181, *, interval: float = 30.0) -> None:
-        (self._endpoint,) = parse_connect_string(f"{name}:{port}").endpoints
+        self._endpoint = _endpoint(name, port)
         self._interval = checked_timeout(interval)
         if not self._interval:
             raise InvalidArgumentError("the interval between two looks at a name is more than 0 seconds")

@@ -239,8 +239,11 @@ class Engine:
 
     def update_servers(self, endpoints: Sequence[Endpoint]) -> None:
         """See `Client.update_servers`."""
-        self.session.update_servers(endpoints, self._clock())
-        if self._loop is not None and self.session.state not in FINAL_STATES:
+        if self._loop is None:
+            self.session.update_servers(endpoints, 0.0)
+        elif self.session.state not in FINAL_STATES:
+            self._checked_loop()
+            self.session.update_servers(endpoints, self._clock())
             self.hurry()
 
     async def resolve(self, endpoint: Endpoint) -> list[str]:

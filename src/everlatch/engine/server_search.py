@@ -17,7 +17,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from everlatch.admin import MalformedAnswerError, NotServingError, NotWhitelistedError, srvr
-from everlatch.errors import describe
+from everlatch.errors import ClientClosedError, describe
 from everlatch.paths import Endpoint
 from everlatch.session.servers import Address, is_ip_address
 from everlatch.session.states import CONNECTED_STATES
@@ -37,7 +37,7 @@ _PATIENCE: Final = 2.0
 _LOOKUP_PATIENCE: Final = 1.0
 """Seconds for one name: a name server that hangs must not keep those from being asked that it isn't needed for."""
 _PAUSE: Final = 0.25
-"""Seconds between two rounds of questions while a link is in doubt."""
+"""Seconds between two questions to a server while a link is in doubt."""
 _READ_ONLY: Final = "read-only"
 
 
@@ -63,7 +63,9 @@ class ServerSearch:
         self._engine = engine
         self._interval = interval
         self._tasks: set[asyncio.Task[None]] = set()
+        self._doubting: asyncio.Task[None] | None = None
         self._searching: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
         self.findings: tuple[ServerFinding, ...] = ()
         """Of the last search."""
@@ -72,22 +74,29 @@ class ServerSearch:
 
     def doubt(self, conn: int) -> None:
         """Asks all servers, again and again, for as long as this connection is in doubt."""
-        self._begin(self._ask_while_in_doubt(conn))
+        if self._doubting is not None:
+            self._doubting.cancel()
+        self._doubting = self._begin(self._ask_while_in_doubt(conn))
 
     async def _ask_while_in_doubt(self, conn: int) -> None:
-        while self._is_in_doubt(conn):
-            # Each as soon as its name is resolved: one that hangs holds up nobody else.
-            await asyncio.gather(*(self._ask_at(conn, endpoint) for endpoint in self._engine.session.endpoints))
-            await asyncio.sleep(_PAUSE)
+        """Each by itself: one that takes its time, as the one in doubt will, holds up nobody else."""
+        await asyncio.gather(*(self._ask_at(conn, endpoint) for endpoint in self._engine.session.endpoints))
 
     async def _ask_at(self, conn: int, endpoint: Endpoint) -> None:
-        await asyncio.gather(*(self._ask_for(conn, address) for address in await self._addresses_of(endpoint)))
+        addresses: list[Address] = []
+        while not addresses and self._is_in_doubt(conn):
+            addresses = await self._addresses_of(endpoint)
+            if not addresses:
+                await asyncio.sleep(_PAUSE)
+        await asyncio.gather(*(self._ask_for(conn, address) for address in addresses))
 
     async def _ask_for(self, conn: int, address: Address) -> None:
-        finding = await classify(address, self._engine.now)
-        if finding.kind in (ServerKind.READ_WRITE, ServerKind.REACHABLE) and self._is_in_doubt(conn):
-            self._engine.session.server_answered(conn, address, self._engine.now())
-            self._engine.hurry()
+        while self._is_in_doubt(conn):
+            finding = await classify(address, self._engine.now)
+            if finding.kind in (ServerKind.READ_WRITE, ServerKind.REACHABLE) and self._is_in_doubt(conn):
+                self._engine.session.server_answered(conn, address, self._engine.now())
+                self._engine.hurry()
+            await asyncio.sleep(_PAUSE)
 
     def _is_in_doubt(self, conn: int) -> bool:
         session = self._engine.session
@@ -123,7 +132,18 @@ class ServerSearch:
             await asyncio.sleep(interval)
 
     async def search(self) -> tuple[ServerFinding, ...]:
-        """Asks every server once, and has the client prefer those that serve."""
+        """Asks every server once, and has the client prefer those that serve; who comes while that is being done waits
+        for what it finds. Raises `ClientClosedError`."""
+        if self._looking is None or self._looking.done():
+            self._looking = self._begin(self._look())
+        looking = self._looking
+        await asyncio.wait({looking})
+        if looking.cancelled():
+            raise ClientClosedError("search_servers(): the client is closed")
+        looking.result()
+        return self.findings
+
+    async def _look(self) -> None:
         addresses = await self._addresses()
         findings = await self._ask_all(addresses)
         self.findings = tuple(findings)
@@ -134,7 +154,6 @@ class ServerSearch:
         ]
         self._engine.session.prefer(serving, [address for address in addresses if address not in serving])
         self._engine.hurry()
-        return self.findings
 
     async def _addresses(self) -> list[Address]:
         """Every address of every server, in the client's order; names that don't resolve have none."""
