@@ -20,12 +20,16 @@ from everlatch.errors import (
     ConnectFailedError,
     ConnectionClosedByServerError,
     EverlatchError,
+    GaveUpError,
+    NotReadOnlyError,
     QueueFullError,
     SessionExpiredError,
 )
 from everlatch.paths import Endpoint
-from everlatch.session.actions import Closed
+from everlatch.session.actions import Closed, Dial, HangUp, Resolve
 from everlatch.session.requests import Operation, Request
+from everlatch.session.retry import AttemptPlan, FullJitter, RetryForever, RetryNTimes
+from everlatch.session.servers import Address
 from everlatch.session.session import Phase, Session, SessionOptions
 from everlatch.session.watches import CHILD, DATA, PERSISTENT, RECURSIVE
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, Children, Created, Node, State
@@ -50,11 +54,24 @@ __all__ = ["Sessions"]
 
 _MOST_STEPS = 120
 _REPLY_LIMIT = 1 << 15
+_LINKED = (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING, Phase.LEAVING)
 _OWN_REQUESTS = 200
 """Requests of the session's own, in flight beside those of the callers: setWatches, addWatch, closeSession, …"""
 _CLOSING_STEPS = 200
 _TIMER_STEPS = 100
-_REFUSALS = (QueueFullError, ClientClosedError, AuthFailedError, SessionExpiredError)
+_REFUSALS = (
+    QueueFullError,
+    ClientClosedError,
+    AuthFailedError,
+    SessionExpiredError,
+    GaveUpError,
+    NotReadOnlyError,
+)
+_POLICIES = (FullJitter(), FullJitter(), FullJitter(), RetryForever(0.0), AttemptPlan(2.0, 3), RetryNTimes(5, 0.1))
+
+
+def _address(ip: str) -> Address:
+    return Address(ip, 2181, Endpoint(ip, 2181))
 
 
 def _nothing(_buf: bytes, _pos: int, _end: int) -> None:
@@ -189,6 +206,14 @@ class _Case:
                 max_in_flight=self._max_in_flight,
                 max_queued_calls=self._max_queued,
                 max_reply_size=_REPLY_LIMIT,
+                silence_budget=rng.choice((None, None, 0.02, 5.0)),
+                retry_policy=rng.choice(_POLICIES),
+                renew=rng.random() < 0.8,
+                link_check_interval=rng.choice((None, None, 0.7)),
+                warm_spare=rng.random() < 0.3,
+                read_only=rng.random() < 0.3,
+                read_only_writes=rng.choice(("refuse", "queue")),
+                read_write_search_interval=rng.choice((0.5, 60.0)),
             ),
             random.Random(rng.random()),
             self._fire,
@@ -197,6 +222,10 @@ class _Case:
         self._calls: list[tuple[_Call, Request]] = []
         self._line: Line | None = None
         self._line_of = 0
+        self._open: dict[int, bool] = {}
+        """The attempts and connections that have not ended; whether it is a name that is being resolved."""
+        self._made: set[int] = set()
+        self._leases = 0
         self._wanted: list[tuple[int, str, Any]] = []
         """The persistent watches that are wanted."""
         self._closed = 0
@@ -205,7 +234,7 @@ class _Case:
             *(self._submit,) * 5,
             *(self._deliver,) * 6,
             *(self._pass_time, self._pass_time, self._progress, self._progress),
-            *(self._cancel, self._rarely),
+            *(self._cancel, self._rarely, self._rival, self._find_out),
         )
 
     def run(self) -> None:
@@ -225,27 +254,89 @@ class _Case:
             action = session.actions.popleft()
             repr(action)
             self._closed += isinstance(action, Closed)
+            if isinstance(action, Dial | Resolve):
+                self._open[action.conn] = isinstance(action, Resolve)
+            elif isinstance(action, HangUp):
+                if self._open.pop(action.conn, None) is None:
+                    raise BrokenPromiseError(f"{action} of what is not open")
+                self._made.discard(action.conn)
+        self._check_open()
         if session.conn != self._line_of:
             self._line, self._line_of = None, session.conn
+        if self._line is None and session.conn in self._made:
+            self._line = Line(self._rng, self._corpus, self._pool, self._world)
         data = session.data_to_send(self._now)
         if data:
-            if session.phase not in (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING) or self._line is None:
+            if session.phase not in _LINKED or self._line is None:
                 raise BrokenPromiseError(f"{len(data)} bytes to send in phase {session.phase}")
             self._line.receive(data)
 
     def _progress(self) -> None:
         """What the session waits for outside of a connection comes, or fails."""
-        session, rng = self._session, self._rng
-        if rng.random() < 0.1:
-            session.connection_lost(session.conn, ConnectFailedError("refused"), self._now)
-        elif session.phase is Phase.RESOLVING:
-            ips = [f"10.1.0.{number}" for number in range(rng.randrange(3))]
-            session.resolved(session.conn, ips, self._now)
-        elif session.phase is Phase.DIALING:
-            self._line, self._line_of = Line(rng, self._corpus, self._pool, self._world), session.conn
-            session.connection_made(session.conn, self._now)
-        elif session.phase is Phase.IDLE:
+        conn = self._session.conn
+        if self._session.phase is Phase.IDLE:
             self._to_deadline()
+        elif self._rng.random() < 0.1 or conn not in self._made:
+            self._attempt(conn)
+        self._pump()
+
+    def _rival(self) -> None:
+        """Of the attempts any one goes on."""
+        if self._open:
+            self._attempt(self._rng.choice(list(self._open)))
+            self._pump()
+
+    def _attempt(self, conn: int) -> None:
+        """It succeeds, or ends."""
+        session, rng = self._session, self._rng
+        if rng.random() < 0.1 or conn in self._made:
+            self._lost(conn, ConnectFailedError("refused"))
+        elif self._open[conn]:
+            del self._open[conn]
+            session.resolved(conn, [f"10.1.0.{number}" for number in range(rng.randrange(3))], self._now)
+        else:
+            self._made.add(conn)
+            session.connection_made(conn, self._now)
+
+    def _lost(self, conn: int, reason: Exception) -> None:
+        self._open.pop(conn, None)
+        self._made.discard(conn)
+        self._session.connection_lost(conn, reason, self._now)
+
+    def _check_open(self) -> None:
+        """Nobody is left open, and nobody is dialled that is not waited for."""
+        session = self._session
+        wanted = {conn for conn in range(session.conn + 200) if session.is_wanted(conn)}
+        if session.phase is Phase.IDLE:
+            wanted.discard(session.conn)
+        if wanted != self._open.keys():
+            raise BrokenPromiseError(f"{sorted(self._open)} are open, {sorted(wanted)} are of use, {session.phase}")
+
+    def _find_out(self) -> None:
+        """What is told of the servers, and what the user has to say of them."""
+        session, rng = self._session, self._rng
+        addresses = [_address(f"10.0.0.{number}") for number in range(1, 5)]
+        rng.shuffle(addresses)
+        match rng.randrange(9):
+            case 0 | 1:
+                session.server_answered(session.conn - rng.randrange(2), addresses[0], self._now)
+            case 2 | 3:
+                mode = rng.choice((None, "leader", "follower", "read-only"))
+                session.server_is(addresses[0], mode, rng.choice((None, 1, 1 << 62)), self._now)
+            case 4:
+                session.prefer(addresses[:2], addresses[2:3])
+            case 5 if rng.random() < 0.5:
+                session.update_servers([address.endpoint for address in addresses[: rng.randint(1, 4)]], self._now)
+            case 6 if rng.random() < 0.5:
+                session.leave(self._now)
+            case 7:
+                session.renew(self._now)
+            case 8 if self._leases and rng.random() < 0.5:
+                self._leases -= 1
+                session.release_lease()
+            case 8:
+                self._leases += 1
+                session.hold_lease(self._now)
         self._pump()
 
     def _to_deadline(self) -> None:
@@ -286,7 +377,7 @@ class _Case:
         session, rng = self._session, self._rng
         match rng.randrange(8):
             case 0 if session.phase is not Phase.IDLE:
-                session.connection_lost(session.conn, ConnectionClosedByServerError("gone"), self._now)
+                self._lost(session.conn, ConnectionClosedByServerError("gone"))
             case 1:
                 session.bytes_received(session.conn - 1, b"from before", self._now)
             case 2:
