@@ -18,6 +18,7 @@ from everlatch import (
     ConnectionClosedByServerError,
     HandshakeTimeoutError,
     NotStartedError,
+    OutcomeUnknownError,
     StartError,
     State,
     StateChange,
@@ -130,6 +131,23 @@ async def test_says_so_when_a_call_comes_before_the_late_timer(caplog):
         await client.exists("/", timeout=5)
         assert "the event loop was blocked for 0.5 s" in caplog.text
         assert caplog.text.count("was blocked") == 1
+
+
+@simulated
+async def test_a_server_that_was_silent_is_no_blocked_loop(caplog):
+    """Its first answer brings forward a ping that was due long ago."""
+    async with ScriptedServer() as server, server.client(session_timeout=6) as client:
+        client._engine.search.doubt = lambda _: None  # nobody answers
+        server.next(hold, swallow)
+        read, write = client.exists("/"), client.create("/a")
+        await asyncio.sleep(2.5)
+        server.connection.release()
+        await read
+        await server.until(lambda: server.pings)
+        assert "blocked" not in caplog.text
+        server.connection.reset()
+        with contextlib.suppress(OutcomeUnknownError):
+            await write
 
 
 @simulated

@@ -529,8 +529,8 @@ class Engine:
                 deadline = now
             self._timer.cancel()
         assert self._loop is not None
-        self._timer_at = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - now), self._on_timer)
+        self._timer_at = max(deadline, now)  # what is due already, such as a ping that was held back, is not late
+        self._timer = self._loop.call_later(self._timer_at - now, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
