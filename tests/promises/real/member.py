@@ -6,8 +6,9 @@ It tells what it believes, one line each, with the time of `CLOCK_BOOTTIME`, whi
     <time> leads <token>                      it believes that it leads
     <time> follows <time>                     it doesn't; it did at the second time, and not after the first
     <time> woke <is_leader> <time left>       its first look after a look that was long ago: it was paused
-    <time> wrote <value>                      its write, guarded by its own latch node, was done
-    <time> refused <value> <error>            it was not
+    <time> wrote <token> <number> <zxid>      its write, guarded by its own latch node, was done
+    <time> unknown <token> <number> <error>   it may have been
+    <time> refused <token> <number> <error>   it was not
 
 A thread looks all the time, for the event loop may be what is late. The time is taken before the look: so whoever reads
 this knows that the belief was held at that time or later, however long the process was paused in between.
@@ -77,14 +78,14 @@ async def write(client: Client, latch: LeaderLatch, register: str) -> None:
         fenced.check(node)
         fenced.set(register, value.encode())
         try:
-            await fenced.commit()
+            *_, stat = await fenced.commit()
         except OutcomeUnknownError as error:
             tell(now(), "unknown", value, type(error).__name__)
         except EverlatchError as error:
             tell(now(), "refused", value, type(error).__name__)
             node = ""
         else:
-            tell(now(), "wrote", value)
+            tell(now(), "wrote", value, stat.mzxid)
         await asyncio.sleep(0.02)
 
 

@@ -680,7 +680,7 @@ async def test_the_wall_clock_jumps(network: NetworkEnsemble, root: str, monkeyp
     for name, clock in (("time", jumping), ("time_ns", lambda: round(jumping() * 1e9))):
         monkeypatch.setattr(time, name, clock)
     followers = await network.followers()
-    client = client_of(followers)
+    client = client_of(followers, session_timeout=6.0)
     async with watched(client) as states, Traffic(client, root) as traffic:
         let_go = client.hold_lease()
         await client.wait_lease()
