@@ -3,7 +3,7 @@
 It tells what it believes, one line each, with the time of `CLOCK_BOOTTIME`, which all processes of a machine share:
 
     <time> state <STATE> <session id>         a change of state
-    <time> leads <token>                      it believes that it leads
+    <time> leads                              it believes that it leads
     <time> follows <time>                     it doesn't; it did at the second time, and not after the first
     <time> woke <is_leader> <time left>       its first look after a look that was long ago: it was paused
     <time> wrote <token> <number> <zxid>      its write, guarded by its own latch node, was done
@@ -76,16 +76,16 @@ async def write(client: Client, latch: LeaderLatch, register: str) -> None:
         value = f"{token} {number}"
         fenced = client.transaction()
         fenced.check(node)
-        fenced.set(register, value.encode())
+        done = fenced.set(register, value.encode())
         try:
-            *_, stat = await fenced.commit()
+            await fenced.commit()
         except OutcomeUnknownError as error:
             tell(now(), "unknown", value, type(error).__name__)
         except EverlatchError as error:
             tell(now(), "refused", value, type(error).__name__)
             node = ""
         else:
-            tell(now(), "wrote", value, stat.mzxid)
+            tell(now(), "wrote", value, done.result.mzxid)
         await asyncio.sleep(0.02)
 
 
