@@ -55,7 +55,8 @@ class Member:
     @property
     def leads(self) -> bool:
         """By its own clock; also of a process that is paused."""
-        return self.latch.is_leader
+        with self.host:
+            return self.latch.is_leader
 
     @property
     def heard(self) -> list[bool]:

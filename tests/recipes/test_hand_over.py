@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from everlatch import (
     ACL,
     CallTimeoutError,
     ClientStateError,
+    EverlatchError,
     InvalidTypeError,
     MemberInTheWayError,
     NoAuthError,
@@ -24,9 +26,10 @@ from everlatch import (
 from everlatch.recipes import LeaderLatch, Participant
 from everlatch.recipes.contenders import ordered, protected_prefix, steps_aside
 from everlatch.recipes.hand_over import Plan, plan
+from everlatch.testing.simulation.faults import EVERY_KIND, ClientCrashes
 from everlatch.wire.codes import Op
 from recipes.election import GUID
-from recipes.simulated import PATH, Election, T, election
+from recipes.simulated import PATH, Election, Member, T, election
 from scripted_server import ScriptedServer, Znodes, apply, drop_after, drop_before
 from skipping_loop import simulated
 
@@ -315,6 +318,69 @@ def test_members_that_go_meanwhile_are_no_obstacle() -> None:
     election(test)
 
 
+FENCE = "/app/fence"
+
+
+async def _lead_for_ever(this: Election, member: Member, refused: list[str], tokens: list[int]) -> None:
+    """Writes fenced, also when it should not; and hands over again and again, to whomever."""
+    rng = this.world.random(f"what {member.name} does")
+    async for term in member.latch.terms():
+        begun = term.transaction()
+        begun.set(FENCE, b"%d" % term.token)
+        while term.is_current:
+            with contextlib.suppress(EverlatchError):
+                async with term.transaction() as t:
+                    t.set(FENCE, b"%d" % term.token)
+                tokens.append(term.token)
+            await asyncio.sleep(rng.uniform(0.0, 1.0))
+            if term.is_current and rng.random() < 0.5:
+                try:
+                    await member.latch.hand_over(rng.choice([None, *"abcde"]), timeout=rng.choice([None, 0.01, 1.0]))
+                except EverlatchError as error:
+                    refused.append(type(error).__name__)
+        with contextlib.suppress(EverlatchError):
+            await begun.commit(timeout=5.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_goes_wrong_meanwhile_nobody_overlaps_and_tokens_rise(seed: int) -> None:
+    faults = {kind: weight for kind, weight in EVERY_KIND.items() if kind is not ClientCrashes}
+
+    async def test(this: Election) -> None:
+        members = await this.joined(*"abcde")
+        await members[0].run(members[0].client.create(FENCE))
+        written: list[int] = []
+        refused: list[str] = []
+        tokens: list[int] = []
+        tasks = [member.host.create_task(_lead_for_ever(this, member, refused, tokens)) for member in members]
+        watcher = this.world.host("watcher")
+
+        async def follow() -> None:
+            async with watcher.client() as client:
+                while not all(task.done() for task in tasks):
+                    written.append(int((await client.get(FENCE)).data or b"0"))
+                    await asyncio.sleep(0.05)
+
+        following = watcher.create_task(follow())
+        with this.nobody_overlaps():
+            await this.world.faults.run(60.0, faults, mean_interval=2.0, duration=0.8)
+            this.world.heal()
+            await this.world.until(lambda: any(member.leads for member in members), timeout=60.0)
+            await asyncio.sleep(20.0)
+        for member in members:
+            await member.run(member.latch.close())
+        await asyncio.wait(tasks)
+        await following
+        assert written == sorted(written), "what a leader of the past wrote was accepted"
+        assert len(set(written)) > 5
+        assert set(refused) <= {
+            *("NoSuchMemberError", "NotLeaderError", "CallTimeoutError", "SessionExpiredError", "ClientStateError")
+        }
+        assert [task.exception() for task in tasks] == [None] * len(tasks)
+
+    election(test, seed=seed)
+
+
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +397,38 @@ def test_a_second_call_is_refused_while_the_first_is_under_way() -> None:
 
         await a.run(twice())
         await b.until_leads()
+
+    election(test)
+
+
+def test_a_call_that_comes_when_the_one_before_has_timed_out_is_carried_out() -> None:
+    async def test(this: Election) -> None:
+        a, b = await this.joined("a", "b")
+
+        async def twice() -> None:
+            with pytest.raises(CallTimeoutError):
+                await a.latch.hand_over(timeout=0.0001)
+            with contextlib.suppress(NotLeaderError):  # if the first one has gone through all the same
+                await a.latch.hand_over(timeout=5)
+
+        await a.run(twice())
+        await b.until_leads()
+
+    election(test)
+
+
+def test_a_client_that_is_closed_ends_it() -> None:
+    async def test(this: Election) -> None:
+        a, _ = await this.joined("a", "b")
+        for server in this.world.servers:
+            this.world.network.reset("a", server.name)
+        this.world.network.isolate("a")
+        handing = a.host.create_task(a.latch.hand_over())
+        await asyncio.sleep(0.5)
+        await a.run(a.client.close(timeout=0.5))
+        with pytest.raises(ClientStateError):
+            await handing
+        this.world.heal()
 
     election(test)
 

@@ -597,7 +597,8 @@ class LeaderLatch:
         else:
             request.end()
         finally:
-            self._handing_over = None
+            if self._handing_over is request:  # the next call may have come when this one had timed out
+                self._handing_over = None
 
     async def _step_behind(self, session: SessionClient, request: _HandOver) -> None:
         """As often as it takes, for members may go meanwhile, and replies be lost; while somebody waits for it."""
@@ -726,6 +727,8 @@ class LeaderLatch:
         self._end_leadership()
         self._rest_no_more()
         self._error = error
+        if self._handing_over is not None:
+            self._handing_over.end(error)
         self._notify()
 
     def _tell(self, leads: bool) -> None:
