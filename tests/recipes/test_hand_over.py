@@ -381,6 +381,47 @@ def test_whatever_goes_wrong_meanwhile_nobody_overlaps_and_tokens_rise(seed: int
     election(test, seed=seed)
 
 
+@pytest.mark.parametrize("who", ["b", "c", "a"])
+def test_who_goes_between_the_plan_and_its_transaction(who: str) -> None:
+    """It is refused as a whole then, and planned anew: nobody leads who was not meant to."""
+
+    async def test(this: Election) -> None:
+        members = {member.name: member for member in await this.joined(*"abcd")}
+        a, c, d = members["a"], members["c"], members["d"]
+        admin = this.world.host("admin")
+        planned = a.latch._plan
+        node = members[who].latch.node
+
+        async def planned_too_late(session: Any, to: str | None) -> Plan:
+            move = await planned(session, to)
+            a.latch._plan = planned  # type: ignore[method-assign]
+
+            async def delete() -> None:
+                async with admin.client() as client:
+                    await client.delete(node)
+
+            await admin.run(delete())
+            return move
+
+        a.latch._plan = planned_too_late  # type: ignore[method-assign]
+        heard = list(d.heard)
+        handing = a.host.create_task(a.latch.hand_over("c"))
+        await asyncio.wait({handing})
+        if who == "a":
+            assert isinstance(handing.exception(), NotLeaderError)
+        elif who == "c":
+            # It is on its way to the end of the line: unknown for a moment, or behind those who stand back for it.
+            assert handing.exception() is None or isinstance(handing.exception(), NoSuchMemberError)
+        else:
+            assert handing.exception() is None
+            await c.until_leads()
+        await asyncio.sleep(1)
+        assert sorted(await line_of(this)) == list("abcd")
+        assert d.heard == heard
+
+    election(test)
+
+
 # --- calls --------------------------------------------------------------------------------------------------------
 
 

@@ -229,11 +229,14 @@ def test_a_latch_keeps_the_lease_also_when_another_of_its_client_has_kept_it() -
         first = await this.member("first").join()
         await first.until_leads()
         second = LeaderLatch(first.client, "/another")
+        told: list[bool] = []
+        second.add_listener(told.append)
         await first.run(second.start())
         await this.world.until(lambda: second.is_leader)
         await first.run(first.latch.close())
         await asyncio.sleep(3 * T)
         assert second.is_leader
+        assert told == [True]
         assert first.client.lease_lapses == 0
         await first.run(second.close())
 
@@ -261,7 +264,6 @@ def test_whoever_did_not_know_that_it_was_next_has_the_lease_with_its_look() -> 
         await asyncio.sleep(2 * T)
         await members[0].run(members[0].latch.close())
         await members[1].until_leads()
-        await asyncio.sleep(2 * T)
         looks = members[2].looks
         begun = this.world.now
         await members[1].run(members[1].latch.close())

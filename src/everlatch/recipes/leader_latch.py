@@ -604,10 +604,11 @@ class LeaderLatch:
         """As often as it takes, for members may go meanwhile, and replies be lost; while somebody waits for it."""
         is_done = False
         while not is_done and not request.done.done():
+            own = self._node  # it may be gone by the time of the transaction, which has to fail then
             move = await self._plan(session, request.to)
             if not request.done.done():
                 self._end_leadership()  # whatever becomes of it: the next one may lead from now on
-                is_done = await self._move(session, move)
+                is_done = await self._move(session, own, move)
 
     async def _plan(self, session: SessionClient, to: str | None) -> Plan:
         line = ordered(await session.children(self._path, timeout=None), _MARKER)
@@ -621,10 +622,10 @@ class LeaderLatch:
                     raise node
         return plan(self._path, self._node.rpartition("/")[2], line, to, ids)
 
-    async def _move(self, session: SessionClient, move: Plan) -> bool:
+    async def _move(self, session: SessionClient, own: str, move: Plan) -> bool:
         """The transaction; `False`: nothing was applied, for somebody has gone meanwhile."""
         transaction = session.transaction()
-        transaction.delete(self._node)
+        transaction.delete(own)
         for name in move.aside:
             transaction.delete(join(self._path, name))
         transaction.check(join(self._path, move.heir))
