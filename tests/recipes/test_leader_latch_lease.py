@@ -221,6 +221,33 @@ def test_a_follower_that_is_cut_off_from_its_leader_answers_and_deceives_nobody(
     election(test)
 
 
+def test_a_read_only_server_is_no_refusal_and_lets_nobody_lead_for_longer(caplog: pytest.LogCaptureFixture) -> None:
+    """It serves in a session of its own. What belongs to ours waits for a server that takes writes."""
+
+    async def test(this: Election) -> None:
+        first = await this.member("first", read_only=True).join()
+        token = await first.until_leads()
+        await asyncio.sleep(10)
+        leader = this.world.leader()
+        assert leader is not None
+        down = [leader, next(server for server in this.world.servers if server is not leader)]
+        for server in down:
+            server.crash()
+        await this.world.until(lambda: first.client.state is State.CONNECTED_READ_ONLY, every=0.001)
+        ends = first.client.lease_until
+        await until_after(this.world, ends + SOON)
+        assert not first.leads
+        await asyncio.sleep(1)
+        assert first.client.state is State.CONNECTED_READ_ONLY
+        for server in down:
+            server.start()
+        assert await first.until_leads() == token
+        assert first.heard == [True, False, True]
+
+    election(test, read_only_mode=True)
+    assert "refused, trying again" not in caplog.text
+
+
 # --- who keeps the lease ------------------------------------------------------------------------------------------
 
 

@@ -129,8 +129,8 @@ class LeaderLatch:
                         t.set("/app/state", await next_state())
 
     It takes part from `start` (or `async with`) to `close`; after a lost session it takes part again by itself.
-    Leadership can end at any moment: ask `is_leader` before each step that only the leader may do, and make what it
-    writes a `transaction`, which a later leader's ZooKeeper refuses.
+    Leadership can end at any moment: ask `is_leader` before each step that only the leader may do, and write by
+    `transaction`, which ZooKeeper refuses when the term is over, whatever this process still believes.
 
     `error_policy`: whether leadership lasts while the link is lost, as long as the lease runs ("session"), or ends with
     the link ("suspended").
