@@ -94,6 +94,52 @@ async def test_who_has_not_noticed_takes_over_all_the_same(connect: Connect, pat
     assert await nodes(clients[0], path) == []
 
 
+async def next_in_line(client: Client, path: str) -> LeaderLatch:
+    """The second of two members: it has looked, has both watches, and holds the lease."""
+    latch = await started(client, path, "second")
+    async with asyncio.timeout(LIMIT):
+        while client.statistics().watches < 2 or not client.lease_time_left:
+            await client.sync("/")
+    return latch
+
+
+async def test_the_next_in_line_leads_with_the_news_alone(
+    connect: Connect, client: Client, proxy: Proxy, path: str
+) -> None:
+    """Nobody can have come before it since it looked: it asks nothing before it leads, and looks afterwards."""
+    first = await started(client, path, "first")
+    second = await next_in_line(await connect(proxy), path)
+    look = proxy.hold_request(Op.GET_CHILDREN)
+    await first.close()
+    token = await second.wait(timeout=LIMIT)
+    assert token == (await client.get(second.node)).stat.czxid
+    await look.reached()
+    look.release()
+    await until_nodes(client, path, lambda names: len(names) == 1)
+    assert second.is_leader
+    await second.close()
+
+
+async def test_the_next_in_line_whose_node_was_touched_looks_before_it_leads(
+    connect: Connect, client: Client, proxy: Proxy, path: str
+) -> None:
+    """The watch on it is spent: it may be gone, and nobody would have told."""
+    first = await started(client, path, "first")
+    member = await connect(proxy)
+    second = await next_in_line(member, path)
+    look = proxy.hold_request(Op.GET_CHILDREN)
+    await client.set(second.node, b"touched")
+    await look.reached()
+    await first.close()
+    async with asyncio.timeout(LIMIT):
+        while member.statistics().events_received < 2:
+            await client.sync("/")
+    assert not second.is_leader
+    look.release()
+    await second.wait(timeout=LIMIT)
+    await second.close()
+
+
 async def test_six_members_resign_in_turn(connect: Connect, path: str) -> None:
     """Everyone leads once, and no two of them at once: each stamps its term before it trusts `is_leader`."""
     loop = asyncio.get_running_loop()

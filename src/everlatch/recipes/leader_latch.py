@@ -15,10 +15,12 @@ Rules:
 4. A create whose reply was lost is found again by its GUID, behind a commit: only that proves that the old connection
    can bring about nothing more.
 5. Closing gives up leadership first, and deletes the node however long that takes; the session's end does it else.
-6. The member next in line holds the lease as well, so that taking over costs one look. Nobody tells it that it has
-   become next: when a leader leaves, that wakes one member alone. So those who wait look again by themselves, the
-   seldomer the more are ahead of them: all together hardly more often than a few do. One that takes over before it has
-   noticed begins to hold the lease then: the commit that proves it and the reads of the look are one round trip.
+6. The member next in line holds the lease as well, and leads when it hears that the one ahead, which was the only one,
+   is gone: nobody can have come before it since it looked, and its own node is what it was, or that would have been
+   told first. It looks all the same, afterwards. Nobody tells it that it has become next: when a leader leaves, that
+   wakes one member alone. So those who wait look again by themselves, the seldomer the more are ahead of them: all
+   together hardly more often than a few do. One whose turn comes before it has noticed begins to hold the lease then,
+   and looks first: the commit that proves the lease and the reads of the look are one round trip.
 7. A leader's fenced transactions begin with a check that its node is there. Whoever leads later has waited for that
    node to be gone: so ZooKeeper refuses whatever a leader of the past still sends, however late it comes.
 8. Handing over is one transaction: the own node goes, with the nodes of members that have to stand back
@@ -104,6 +106,17 @@ class _Grant(NamedTuple):
     """Of the connection, for who doesn't outlive it."""
 
 
+class _Heir(NamedTuple):
+    """What a member that is next in line has seen of itself."""
+
+    node: str
+    predecessor: str
+    """The path of the only one ahead, which is watched."""
+    grant: _Grant
+    """On what it would lead."""
+    token: int
+
+
 class _HandOver(NamedTuple):
     """A call of `hand_over` on its way."""
 
@@ -181,8 +194,12 @@ class LeaderLatch:
         """Why taking part is refused at the moment."""
         self._watched = ""
         """The path whose change is waited for: the predecessor's."""
-        self._has_gone = False
-        """Whether it has, so that it may be our turn."""
+        self._gone = ""
+        """The predecessor that is gone, so that it may be our turn."""
+        self._heir: _Heir | None = None
+        """If we were next in line when we looked last."""
+        self._own_events = 0
+        """How often something has become of the own node."""
         self._ahead = 0
         """How many were ahead when we looked last."""
         self._wake = asyncio.Event()
@@ -430,13 +447,27 @@ class LeaderLatch:
             if not self._node:
                 await self._join(session)
             self._wake.clear()
-            if self._has_gone:
-                self._has_gone = False
+            if self._gone:
                 self._rest()  # beforehand: if it is our turn, the lease is there with the look
+                if self._succeed(session):
+                    await asyncio.sleep(0)  # who has been told acts before another look is sent
+                    continue
             if await self._look(session):
                 self._error = None
                 if self._handing_over is None:
                     await self._news()
+
+    def _succeed(self, session: SessionClient) -> bool:
+        """Leads at once, if it is certain that it is our turn. Rule 6."""
+        heir, self._heir = self._heir, None
+        gone, self._gone = self._gone, ""
+        if heir is None or (heir.node, heir.predecessor, heir.grant) != (self._node, gone, self._basis(session)):
+            return False
+        self._grant(heir.grant, session, heir.token)
+        return self.is_leader
+
+    def _basis(self, session: SessionClient) -> _Grant:
+        return _Grant(session.generation_bound, self._client.lease_lapses, self._client.continuity)
 
     async def _news(self) -> None:
         """Waits for something to look at, or until it is time to look though nothing has happened."""
@@ -454,7 +485,9 @@ class LeaderLatch:
 
     async def _look(self, session: SessionClient) -> bool:
         """Finds the own place, and acts on it; `False`: look again at once."""
-        grant = _Grant(session.generation_bound, self._client.lease_lapses, self._client.continuity)
+        grant = self._basis(session)
+        own_events = self._own_events
+        self._heir = None
         own = session.get(self._node, watch=self._on_event, timeout=None)
         try:
             # One round trip for both. A name that is first now stays first: later ones have larger numbers.
@@ -473,7 +506,11 @@ class LeaderLatch:
                 self._rest()
             else:
                 self._rest_no_more()
-            return await self._watch(session, place)
+            if not await self._watch(session, place):
+                return False
+            if place.is_next and own_events == self._own_events:
+                self._heir = _Heir(self._node, join(self._path, place.predecessor), grant, node.stat.czxid)
+            return True
         assert isinstance(place, First)
         if self._node.rpartition(_MARKER)[2].startswith("-"):
             raise NotLeaderError(
@@ -650,11 +687,13 @@ class LeaderLatch:
     # -- changes ---------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: WatchEvent) -> None:
-        if event.type is EventType.DELETED:
-            if event.path == self._node:
+        if event.path == self._node:
+            self._own_events += 1
+            self._heir = None
+            if event.type is EventType.DELETED:
                 self._lose_node()
-            elif event.path == self._watched:
-                self._has_gone = True
+        elif event.path == self._watched and event.type is EventType.DELETED:
+            self._gone = event.path
         self._wake.set()
 
     def _on_state(self, change: StateChange) -> None:
