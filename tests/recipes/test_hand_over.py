@@ -599,3 +599,30 @@ def test_the_data_of_nodes_is_the_id_before_and_after() -> None:
         assert {participant.id for participant in found} == {"a", "b", "c"}
 
     election(test)
+
+
+def test_who_has_to_stand_back_hears_that_before_it_hears_that_the_leader_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It leads at once when the one ahead goes. Were the two events told the other way round, in two packets, it would
+    take itself for the leader in between, and so would the heir."""
+    heard: list[tuple[LeaderLatch, str]] = []
+    on_event = LeaderLatch._on_event
+
+    def hear(latch: LeaderLatch, event: Any) -> None:
+        heard.append((latch, event.path))
+        on_event(latch, event)
+
+    monkeypatch.setattr(LeaderLatch, "_on_event", hear)
+
+    async def test(this: Election) -> None:
+        first, second, third = await this.joined("first", "second", "third")
+        await asyncio.sleep(2 * T)
+        nodes = [second.latch.node, first.latch.node]
+        heard.clear()
+        with this.nobody_overlaps():
+            await first.run(first.latch.hand_over("third"))
+            await third.until_leads()
+        assert [path for latch, path in heard if latch is second.latch][:2] == nodes
+
+    election(test)

@@ -662,9 +662,11 @@ class LeaderLatch:
     async def _move(self, session: SessionClient, own: str, move: Plan) -> bool:
         """The transaction; `False`: nothing was applied, for somebody has gone meanwhile."""
         transaction = session.transaction()
-        transaction.delete(own)
+        # Servers tell of the parts in their order: who has to stand back hears that first, before it hears that the
+        # one ahead is gone, and doesn't take itself for the next leader (rule 6).
         for name in move.aside:
             transaction.delete(join(self._path, name))
+        transaction.delete(own)
         transaction.check(join(self._path, move.heir))
         created = transaction.create(self._new_name(), self._data, ephemeral=True, sequential=True)
         self._in_doubt = True
