@@ -22,19 +22,23 @@ from everlatch import (
     NotLeaderError,
     Permission,
     SessionExpiredError,
+    StaleLeaderError,
 )
 from everlatch.recipes import LeaderLatch, Participant
 from everlatch.recipes.contenders import ordered, protected_prefix, steps_aside
 from everlatch.recipes.hand_over import Plan, plan
 from everlatch.testing.simulation.faults import EVERY_KIND, ClientCrashes
 from everlatch.wire.codes import Op
-from recipes.election import GUID
+from recipes.election import GUID, LIMIT, started, until_nodes
 from recipes.simulated import PATH, Election, Member, T, election
 from scripted_server import ScriptedServer, Znodes, apply, drop_after, drop_before
 from skipping_loop import simulated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from everlatch import Client
+    from recipes.conftest import Connect
 
 MARKER = "latch-"
 
@@ -601,6 +605,7 @@ def test_the_data_of_nodes_is_the_id_before_and_after() -> None:
     election(test)
 
 
+<<<<<<< HEAD
 def test_who_has_to_stand_back_hears_that_before_it_hears_that_the_leader_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -626,3 +631,28 @@ def test_who_has_to_stand_back_hears_that_before_it_hears_that_the_leader_is_gon
         assert [path for latch, path in heard if latch is second.latch][:2] == nodes
 
     election(test)
+=======
+# --- on a real server ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+async def test_a_real_server_takes_it_in_one_transaction(connect: Connect, client: Client, path: str) -> None:
+    clients = [await connect() for _ in range(4)]
+    members = [await started(each, path, name) for each, name in zip(clients, "abcd", strict=True)]
+    tokens = [await members[0].wait(timeout=LIMIT)]
+    stale = members[0].transaction()
+    stale.set(path, b"stale")
+    for leader, heir in ((0, 2), (2, 3), (3, 0)):
+        await until_nodes(client, path, lambda names: len(names) == 4)
+        await members[leader].hand_over("abcd"[heir], timeout=LIMIT)
+        tokens.append(await members[heir].wait(timeout=LIMIT))
+        assert [member.is_leader for member in members].count(True) == 1
+    with pytest.raises(StaleLeaderError):
+        await stale.commit()
+    async with members[0].transaction() as t:
+        t.set(path, b"fresh")
+    assert (await client.get(path)).data == b"fresh"
+    assert tokens == sorted(set(tokens))
+    for member in members:
+        await member.close()
+>>>>>>> 2ead326 (Handing over on a real server)
