@@ -605,7 +605,6 @@ def test_the_data_of_nodes_is_the_id_before_and_after() -> None:
     election(test)
 
 
-<<<<<<< HEAD
 def test_who_has_to_stand_back_hears_that_before_it_hears_that_the_leader_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -631,7 +630,8 @@ def test_who_has_to_stand_back_hears_that_before_it_hears_that_the_leader_is_gon
         assert [path for latch, path in heard if latch is second.latch][:2] == nodes
 
     election(test)
-=======
+
+
 # --- on a real server ---------------------------------------------------------------------------------------------
 
 
@@ -655,4 +655,3 @@ async def test_a_real_server_takes_it_in_one_transaction(connect: Connect, clien
     assert tokens == sorted(set(tokens))
     for member in members:
         await member.close()
->>>>>>> 2ead326 (Handing over on a real server)
