@@ -264,6 +264,19 @@ def test_nor_before_the_application_has_said_so():
     assert driver.session.session_id == 0
 
 
+def test_nor_while_another_server_that_decides_is_not_behind():
+    """The one that is behind was deposed and does not know yet."""
+    driver = behind()
+    driver.tells("10.0.0.2", "leader", 0x1000)
+    driver.tells("10.0.0.1", "leader", 5)
+    driver.run(5.9)
+    driver.tells("10.0.0.1", "leader", 5)
+    assert driver.session.session_id == 0x1234
+    driver.run(0.2)
+    driver.tells("10.0.0.1", "leader", 5)
+    assert driver.session.session_id == 0
+
+
 def test_it_happens_once():
     driver = behind()
     driver.tells("10.0.0.1", "leader", 5)

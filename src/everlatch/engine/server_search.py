@@ -111,7 +111,9 @@ class ServerSearch:
 
     async def _ask_modes(self) -> None:
         addresses = await self._addresses()
-        for address, finding in zip(addresses, await self._ask_all(addresses), strict=True):
+        found = zip(addresses, await self._ask_all(addresses), strict=True)
+        # Who is ahead first: it shows that one that is behind has not begun a new history.
+        for address, finding in sorted(found, key=lambda each: -(each[1].zxid or 0)):
             self._engine.session.server_is(address, finding.mode, finding.zxid, self._engine.now())
         self._engine.hurry()
 

@@ -184,6 +184,8 @@ class Session:
         self._read_only_at: Address | None = None
         """Who is known to serve read-only, and will be offered a session of its own."""
         self._read_write_search_at = math.inf
+        self._history_held_at = -math.inf
+        """When a server that decides was last seen not to be behind us: one that is has been deposed, then."""
         # The present connection.
         self.phase = Phase.IDLE
         self._conn = self._last_conn = 0
@@ -818,8 +820,11 @@ class Session:
         elif mode is not None and self._aside is not None and self.phase is Phase.SERVING:
             self._doubt.alternative = address
             self.leave(now)
-        elif mode in _DECIDING and zxid is not None and zxid < self.last_zxid:
-            self._history_was_reset(zxid, now)
+        elif mode in _DECIDING and zxid is not None:
+            if zxid >= self.last_zxid:
+                self._history_held_at = now
+            elif now >= self._history_held_at + self.liveness.timeout:
+                self._history_was_reset(zxid, now)
 
     def _read_only_found(self, address: Address, now: float) -> None:
         """Better than nothing, if the user thinks so; unless somebody is taking us just now."""
