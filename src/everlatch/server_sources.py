@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from everlatch.arguments import checked_timeout
 from everlatch.errors import InvalidArgumentError, InvalidConnectStringError, InvalidTypeError, describe
 from everlatch.paths import Endpoint, parse_connect_string
+from everlatch.session.servers import is_ip_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,8 @@ def source_endpoints(source: ServerSource) -> tuple[Endpoint, ...]:
 def _endpoint(host: object, port: object) -> Endpoint:
     if not isinstance(host, str) or not isinstance(port, int) or isinstance(port, bool):
         raise InvalidTypeError(f"a server is a host, which is a string, and a port, an int, not {(host, port)!r}")
-    connect_string = parse_connect_string(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    shown = f"[{host}]" if ":" in host and is_ip_address(host) else host
+    connect_string = parse_connect_string(f"{shown}:{port}")
     if connect_string.chroot or len(connect_string.endpoints) != 1:
         raise InvalidConnectStringError(f"{host!r} is not the name of one host")
     return connect_string.endpoints[0]
