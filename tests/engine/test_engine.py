@@ -14,25 +14,26 @@ from engine.links import SpyingDialer, closed_port, deaf_port, open_sockets, spy
 from everlatch import (
     CallTimeoutError,
     Client,
+    ClientClosedError,
     ConnectFailedError,
     ConnectionClosedByServerError,
     HandshakeTimeoutError,
     NotStartedError,
     OutcomeUnknownError,
+    RetryForever,
     StartError,
     State,
     StateChange,
     SystemZookeeperError,
 )
-from everlatch.engine.transport import TcpDialer
+from everlatch.engine.transport import Link, TcpDialer
 from everlatch.wire.codes import Op
-from scripted_server import ScriptedServer, Znodes, fail_with, go_silent, hold, reset, swallow
+from scripted_server import ScriptedServer, Znodes, fail_with, go_silent, hold, never, reset, swallow
 from skipping_loop import on_every_loop, simulated, this_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from everlatch.engine.transport import Link
     from everlatch.session.servers import Address
 
 
@@ -520,3 +521,160 @@ async def test_after_a_failed_round_the_next_attempt_comes_within_the_back_off()
         gaps = [later - sooner for sooner, later in zip(dialer.attempts, dialer.attempts[1:], strict=False)]
         assert len(gaps) == 9
         assert max(gaps) <= 0.5 + 0.01
+
+
+# --- several dials at once ----------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_a_server_that_takes_no_connection_is_outrun_by_the_next():
+    before = open_sockets()
+    with deaf_port() as deaf:
+        async with ScriptedServer() as server:
+            loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+            client = Client(f"127.0.0.1:{deaf},{server.address}", shuffle=False)
+            async with client:
+                assert loop.time() - began == pytest.approx(0.25, abs=0.05)
+                assert client.statistics().server == server.address
+                await until(lambda: not client._engine._attempts)
+                assert len(client._engine._open) == 1
+    await until(lambda: open_sockets() <= before)
+
+
+@simulated
+async def test_one_that_takes_connections_and_says_nothing_is_left_for_one_that_waits_dialled():
+    async with ScriptedServer() as mute, ScriptedServer() as server:
+        mute.handshake = never
+        loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+        client = Client([mute.address, server.address], shuffle=False, session_timeout=6)
+        starting = asyncio.create_task(client.start())
+        await server.wait_for_connections(1)
+        assert loop.time() - began == pytest.approx(0.25, abs=0.05)
+        assert len(client._engine._rivals) == 1
+        await asyncio.sleep(1.5)
+        assert server.greetings == [], "one ConnectRequest at a time"
+        await starting
+        assert loop.time() - began == pytest.approx(2.0, abs=0.05)
+        assert len(server.connections) == 1
+        assert client._engine._rivals == {}
+        assert mute.open_connections == []
+        await client.close()
+
+
+@simulated
+async def test_one_that_waits_may_be_closed_by_its_server():
+    """As servers do with who says nothing for 10 s."""
+    async with ScriptedServer() as mute, ScriptedServer() as server, ScriptedServer() as third:
+        mute.handshake = never
+        client = Client([mute.address, server.address, third.address], shuffle=False, session_timeout=6)
+        starting = asyncio.create_task(client.start())
+        await server.wait_for_connections(1)
+        server.connection.close()
+        await third.wait_for_connections(1)
+        assert len(client._engine._rivals) == 1
+        await starting
+        assert client.statistics().server == third.address
+        await client.close()
+
+
+@simulated
+async def test_what_a_rivals_server_says_unasked_harms_nobody():
+    async with ScriptedServer() as mute, ScriptedServer() as talker:
+        mute.handshake = never
+        client = Client([mute.address, talker.address], shuffle=False, session_timeout=6)
+        starting = asyncio.create_task(client.start())
+        await talker.wait_for_connections(1)
+        talker.connection.send_raw(b"\0\0\0\x25" + bytes(37))
+        talker.connection.flush()
+        await starting
+        assert client.state is State.CONNECTED
+        await client.close()
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+@simulated
+async def test_all_dials_end_with_the_client(how):
+    before = open_sockets()
+    with deaf_port() as one, deaf_port() as other:
+        async with ScriptedServer() as mute:
+            mute.handshake = never
+            servers = [mute.address, f"127.0.0.1:{one}", f"127.0.0.1:{other}"]
+            client = Client(servers, shuffle=False, session_timeout=60, start_timeout=60)
+            starting = asyncio.create_task(client.start())
+            await asyncio.sleep(1)
+            assert len(client._engine._attempts) == 2
+            if how == "close":
+                await client.close()
+                with pytest.raises(ClientClosedError):
+                    await starting
+            else:
+                starting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await starting
+            assert client._engine._attempts == client._engine._rivals == {}
+            assert client._engine._open == set()
+            assert mute.open_connections == []
+    await until(lambda: open_sockets() <= before)
+
+
+@on_every_loop
+async def test_a_spare_takes_over_without_being_dialled():
+    znodes = Znodes()
+    async with ScriptedServer(znodes) as first, ScriptedServer(znodes) as second:
+        client = Client([first.address, second.address], shuffle=False, warm_spare=True)
+        dialer = spy_on(client)
+        async with client:
+            await second.wait_for_connections(1)
+            await until(lambda: client._engine._rivals)
+            assert second.greetings == []
+            first.connection.reset()
+            assert await client.exists("/a") is None
+            assert client.statistics().server == second.address
+            assert client._engine._link is dialer.links[1]
+            assert len(second.connections) == 1
+        await until(lambda: not first.open_connections)
+        assert second.open_connections == []
+
+
+@simulated
+async def test_a_spare_that_its_server_closes_is_dialled_anew():
+    async with ScriptedServer() as first, ScriptedServer() as second:
+        client = Client([first.address, second.address], shuffle=False, warm_spare=True)
+        async with client:
+            for count in range(1, 4):
+                await second.wait_for_connections(count)
+                await asyncio.sleep(12)
+                second.connection.close()
+            assert client.state is State.CONNECTED
+            assert len(first.connections) == 1
+
+
+@simulated
+async def test_a_pause_ends_when_there_is_a_new_server():
+    async with ScriptedServer() as server:
+        client = Client(f"127.0.0.1:{closed_port()}", retry_policy=RetryForever(1000.0))
+        await client.start(wait=False)
+        await asyncio.sleep(10)
+        loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+        client.update_servers([server.address])
+        await client.wait_connected()
+        assert loop.time() - began < 0.1
+        await client.close()
+
+
+@simulated
+async def test_a_connection_that_has_become_useless_is_closed_as_it_is_made():
+    """It was made in the same turn in which it was given up."""
+    async with ScriptedServer() as server, server.client() as client:
+        engine = client._engine
+        link = Link(engine.session.conn + 5, engine, asyncio.get_running_loop().create_future())
+        closed = []
+
+        class Transport:
+            def abort(self) -> None:
+                closed.append(True)
+
+        link.transport = Transport()  # type: ignore[assignment]
+        engine.link_made(link)
+        assert closed == [True]
+        assert engine._rivals == {}
