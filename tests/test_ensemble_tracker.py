@@ -22,7 +22,8 @@ from everlatch import (
 )
 from everlatch.ensemble_tracker import client_addresses
 from everlatch.paths import Endpoint
-from scripted_server import ScriptedServer, fail_with
+from everlatch.wire.codes import Op
+from scripted_server import ScriptedServer, fail_with, swallow
 from skipping_loop import simulated
 
 if TYPE_CHECKING:
@@ -215,6 +216,30 @@ async def test_one_whose_client_is_closed_while_it_reads():
             await client.close()
             assert tracker._task is not None
             await asyncio.wait_for(asyncio.shield(tracker._task), 11)
+
+
+@simulated
+async def test_one_whose_client_is_closed_while_the_answer_is_to_come(caplog):
+    async with ScriptedServer() as server, server.client(close_timeout=0) as client:
+        server.next(swallow)
+        tracker = EnsembleTracker(client)
+        await tracker.start()
+        await server.wait_for_requests(1)
+        await client.close()
+        await asyncio.wait_for(asyncio.shield(tracker._task), 1)
+        assert "can't be read" not in caplog.text
+        await tracker.close()
+
+
+@simulated
+async def test_it_goes_on_through_losses():
+    async with ScriptedServer() as server, server.client() as client, EnsembleTracker(client):
+        await server.wait_for_requests(1)
+        server.connection.reset()
+        await server.wait_for_connections(2)
+        await client.wait_connected()
+        server.connection.notify(EventType.DATA_CHANGED.value, CONFIG)
+        await eventually(lambda: server.paths(Op.GET_DATA) == [CONFIG, CONFIG])
 
 
 @simulated
