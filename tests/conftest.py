@@ -1,8 +1,8 @@
 """What all tests share.
 
 Hypothesis has two profiles: `fast`, the default, tries the same few examples every time; `thorough` tries many and
-other ones each time. Choose with the environment variable EVERLATCH_HYPOTHESIS. What takes minutes on real servers (long
-outages, both versions, every fault) runs in the thorough profile only, too.
+other ones each time. Choose with the environment variable EVERLATCH_HYPOTHESIS. What takes minutes on real servers
+(long outages, both versions, every fault) runs in the thorough profile only, too.
 """
 
 from __future__ import annotations
