@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from everlatch.paths import Endpoint
+from everlatch.session.servers import Address
 from everlatch.session.session import Phase
 from everlatch.types import State
 from everlatch.wire.codes import Op
@@ -237,3 +239,16 @@ def test_calls_go_on_meanwhile():
     call = driver.call(GET)
     driver.answer(len(driver.unanswered))
     assert call.ends == 1
+
+
+def test_after_a_verdict_the_server_that_has_answered_comes_before_the_one_in_reserve():
+    """What has silenced one server may have silenced that one, too."""
+    driver = spared()
+    driver.call()
+    driver.run(0.8)
+    other = Address("10.0.0.3", 2181, Endpoint("10.0.0.3", 2181))
+    driver.session.server_answered(driver.session.conn, other, driver.now)
+    driver.pump()
+    driver.run(0.06)
+    assert driver.dialled == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    assert len(driver.open) == 1

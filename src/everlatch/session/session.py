@@ -185,7 +185,9 @@ class Session:
         """Who is known to serve read-only, and will be offered a session of its own."""
         self._read_write_search_at = math.inf
         self._history_held_at = -math.inf
-        """When a server that decides was last seen not to be behind us: one that is has been deposed, then."""
+        """When a server that decides was last seen not to be behind us."""
+        self._behind_since: float | None = None
+        """Since when servers that decide are."""
         # The present connection.
         self.phase = Phase.IDLE
         self._conn = self._last_conn = 0
@@ -711,6 +713,7 @@ class Session:
         assert address is not None
         self._rounds.begin_after(now, address, reason, now - self._serving_since)
         if alternative is not None:
+            self._drop_rivals()  # one kept in reserve may lead to a server that is as silent
             self._rounds.again(alternative)
         self._next_attempt(now)
 
@@ -821,10 +824,19 @@ class Session:
             self._doubt.alternative = address
             self.leave(now)
         elif mode in _DECIDING and zxid is not None:
-            if zxid >= self.last_zxid:
-                self._history_held_at = now
-            elif now >= self._history_held_at + self.liveness.timeout:
-                self._history_was_reset(zxid, now)
+            self._history_told(zxid, now)
+
+    def _history_told(self, zxid: int, now: float) -> None:
+        """By one that decides. It may have been deposed and not know yet, so its word counts only when it has stood
+        for half a session timeout (a tick at least), and nobody else has said otherwise for a whole one."""
+        if zxid >= self.last_zxid:
+            self._history_held_at, self._behind_since = now, None
+        elif now < self._history_held_at + self.liveness.timeout:
+            return
+        elif self._behind_since is None:
+            self._behind_since = now
+        elif now >= self._behind_since + self.liveness.timeout / 2:
+            self._history_was_reset(zxid, now)
 
     def _read_only_found(self, address: Address, now: float) -> None:
         """Better than nothing, if the user thinks so; unless somebody is taking us just now."""
@@ -858,6 +870,7 @@ class Session:
             return
         self.phase = Phase.SERVING
         self._serving_since = now
+        self._behind_since = None
         self._keep_spare(now)
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
         self.watching.rearm()
