@@ -13,7 +13,7 @@ from everlatch.engine.engine import Engine
 from everlatch.engine.lease_keeper import LeaseKeeper
 from everlatch.session.credentials import Credentials
 from everlatch.session.requests import Requests
-from everlatch.session.rounds import Rounds
+from everlatch.session.retry import FullJitter
 from everlatch.session.session import Phase, Session
 from everlatch.session.watching import Watching
 from everlatch.testing.simulation.campaign import play
@@ -38,7 +38,7 @@ def found(name, what, seeds=20):
 
 def test_a_client_that_tries_less_and_less(monkeypatch):
     delays = iter(range(1, 100_000))
-    monkeypatch.setattr(Rounds, "_delay", lambda self, elapsed: float(next(delays) * 10))
+    monkeypatch.setattr(FullJitter, "next_delay", lambda *_: float(next(delays) * 10))
     found("connected", "waits for a|makes .* calls in a second")
 
 
