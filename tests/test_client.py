@@ -159,6 +159,13 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"read_only_writes": None}, InvalidArgumentError),
     ({"read_write_search_interval": 0}, InvalidArgumentError),
     ({"read_write_search_interval": None}, InvalidArgumentError),
+    ({"lease": "none"}, InvalidArgumentError),
+    ({"lease_drift": "0.1"}, InvalidTypeError),
+    ({"lease_drift": -0.1}, InvalidArgumentError),
+    ({"lease_drift": 1.0}, InvalidArgumentError),
+    ({"lease_drift": float("nan")}, InvalidArgumentError),
+    ({"lease_jitter": -1}, InvalidArgumentError),
+    ({"tick_time": 0}, InvalidArgumentError),
 ]
 
 
@@ -177,6 +184,7 @@ GOOD_OPTIONS: list[dict[str, Any]] = [
     {"time_between_attempts": 5.0, "max_consecutive_retries": 3, "max_reconnect_attempts": 10},
     {"retry_policy": RetryForever(0.0), "renew_session": False},
     {"read_only": True, "read_only_writes": "queue", "read_write_search_interval": 1},
+    {"lease": "strict", "lease_drift": 0, "lease_jitter": 0.1, "tick_time": 2},
 ]
 
 
@@ -1220,3 +1228,12 @@ async def test_after_a_loss_another_server_is_tried_first():
         await client.sync()
         assert client.statistics().server == b.address
         assert client.generation == 1
+
+
+@simulated
+async def test_the_lease_is_the_shorter_the_less_is_taken_for_granted():
+    """With T = 10 s, of which the drift is taken off."""
+    async with ScriptedServer() as server, server.client(session_timeout=10.0, lease_drift=0.3) as client:
+        client.hold_lease()
+        await client.wait_lease()
+        assert client.lease_time_left <= 7.0

@@ -199,6 +199,11 @@ class Client(_SessionState):
     Writes, `sync` and calls bound to the session end with `NotReadOnlyError` there, or wait, with all calls behind them
     (`read_only_writes="queue"`). Every `read_write_search_interval` seconds a server with a quorum is looked for.
 
+    The lease (`lease_until`, on which leadership rests) takes for granted that clock rates differ by `lease_drift` at
+    most, as a share, and that the servers' links and ping loops are late by `lease_jitter` seconds at most.
+    `tick_time`: the servers' tickTime in seconds; unknown, it is taken for the longest that the session timeout allows,
+    and the lease is the shorter. `lease="strict"` leaves the newest proof out of account, in case one touch is lost.
+
     `max_in_flight`: requests sent and unanswered at a time.
     `max_queued_calls`, `max_queued_bytes`: what may wait to be sent; beyond it calls raise `QueueFullError`.
     `max_request_size`, `max_reply_size`: bytes of a frame; the first must not exceed the servers' jute.maxbuffer.
@@ -230,6 +235,10 @@ class Client(_SessionState):
         read_only: bool = False,
         read_only_writes: Literal["refuse", "queue"] = "refuse",
         read_write_search_interval: float = 60.0,
+        lease: Literal["normal", "strict"] = "normal",
+        lease_drift: float = 0.02,
+        lease_jitter: float = 0.25,
+        tick_time: float | None = None,
         max_in_flight: int = 1000,
         max_queued_calls: int = 100_000,
         max_queued_bytes: int = 1 << 26,
@@ -258,6 +267,10 @@ class Client(_SessionState):
             renew=renew_session,
             link_check_interval=_interval("link_check_interval", link_check_interval),
             warm_spare=warm_spare,
+            lease_strict=_checked_choice("lease", lease, "normal", "strict") == "strict",
+            lease_drift=_checked_drift(lease_drift),
+            lease_jitter=checked_timeout(lease_jitter),
+            tick=_interval("tick_time", tick_time),
             read_only=read_only,
             read_only_writes=_checked_choice("read_only_writes", read_only_writes, "refuse", "queue"),
             read_write_search_interval=_some_interval("read_write_search_interval", read_write_search_interval),
@@ -450,6 +463,16 @@ def _checked_choice(name: str, value: T, *choices: T) -> T:
     if value not in choices:
         raise InvalidArgumentError(f"{name} is {' or '.join(map(repr, choices))}, not {value!r}")
     return value
+
+
+def _checked_drift(drift: float) -> float:
+    if isinstance(drift, bool) or not isinstance(drift, (int, float)):
+        raise InvalidTypeError(f"lease_drift is a share of the session timeout, not {drift!r}")
+    if not 0 <= drift < 1:
+        raise InvalidArgumentError(
+            f"lease_drift is a share of the session timeout, from 0 to less than 1, not {drift!r}"
+        )
+    return float(drift)
 
 
 def _interval(name: str, seconds: float | None) -> float | None:
