@@ -269,6 +269,22 @@ def test_a_slow_route_carries_so_many_bytes_a_second():
     in_two(test)
 
 
+def test_a_route_that_is_slow_no_more_has_no_queue_either():
+    """What had been sent into it would come for minutes otherwise."""
+
+    async def test(two):
+        client, server = await two.connect()
+        slow = two.network.slow("a", "b", 100)
+        client.transport.write(bytes(10_000))
+        await asyncio.sleep(5)
+        slow.heal()
+        client.transport.write(b"last")
+        await asyncio.sleep(1)
+        assert server.data == bytes(10_000) + b"last"
+
+    in_two(test)
+
+
 def test_byte_by_byte():
     async def test(two):
         client, server = await two.connect()

@@ -6,6 +6,7 @@ Rules:
 2. A route that is blocked holds what is in its lanes. When it isn't any more, everything comes, in order, as soon as
    the sender's TCP would have tried again: within a second, or within the time that the outage took.
 3. Several conditions may be on a route at once; each is lifted by itself.
+4. When a route is slow no more, what has queued up in it comes without further delay.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Route:
         self._bytes_per_second: float | None = None
         self._piece: int | None = None
         self._held: dict[Lane, None] = {}
+        self._crawling: dict[Lane, None] = {}
+        """Lanes that were sent into while the route was slow."""
         self._blocked_at = 0.0
 
     def delay(self) -> float:
@@ -87,7 +90,11 @@ class Route:
         least, most = latencies[-1] if latencies else self._usual
         self._least, self._spread = least, most - least
         speeds = [each.bytes_per_second for each in self.conditions if each.bytes_per_second is not None]
-        self._bytes_per_second = min(speeds, default=None)
+        was_slow, self._bytes_per_second = self._bytes_per_second is not None, min(speeds, default=None)
+        if was_slow and self._bytes_per_second is None:
+            crawling, self._crawling = self._crawling, {}
+            for lane in crawling:
+                lane.hurry()
         self._piece = min((each.piece for each in self.conditions if each.piece is not None), default=None)
         self.in_pieces = self._bytes_per_second is not None or self._piece is not None
         blocked = self.target.is_off or any(each.cut for each in self.conditions)
@@ -107,6 +114,11 @@ class Route:
     def hold(self, lane: Lane) -> None:
         """A lane has something that is due while the route is blocked."""
         self._held[lane] = None
+
+    def crawls(self, lane: Lane) -> None:
+        """Something was put into this lane."""
+        if self._bytes_per_second is not None:
+            self._crawling[lane] = None
 
     def pieces(self, data: bytes) -> list[tuple[bytes, float]]:
         """What becomes of `data`: pieces, and how many seconds after the one before each of them comes."""
@@ -145,6 +157,7 @@ class Lane:
             return
         self._departed = -1.0
         arrival = max(self._last, self.route.loop.moment + self.route.delay())
+        self.route.crawls(self)
         for piece, gap in self.route.pieces(data):
             arrival += gap
             self._enter(piece, arrival)
@@ -153,6 +166,15 @@ class Lane:
         """What is on its way gets lost."""
         self._queue.clear()
         self._departed = -1.0
+
+    def hurry(self) -> None:
+        """The route is slow no more. Rule 4."""
+        moment = self.route.loop.moment + self.route.delay()
+        if self._last <= moment:
+            return
+        self._queue = deque((min(arrival, moment), things) for arrival, things in self._queue)
+        self._last, self._departed = moment, -1.0
+        self.route.loop.schedule(moment, self._due)
 
     def resume(self, moment: float) -> None:
         """The route is open again: what is overdue comes at that time of the world."""
