@@ -271,6 +271,18 @@ def test_the_server_that_has_answered_is_not_on_the_list_any_more():
     assert driver.dialled[1:] == ["10.0.0.3"]
 
 
+def test_a_server_that_is_not_on_the_list_any_more_answers():
+    """It was asked when it still was; whoever asks goes on with the list that he began with."""
+    driver = doubting()
+    driver.update("10.0.0.1,10.0.0.3")
+    driver.lives("10.0.0.2")
+    driver.run(0.1)
+    assert not is_dropped(driver)
+    driver.lives("10.0.0.3")
+    driver.run(0.05)
+    assert driver.dialled[1:] == ["10.0.0.3"]
+
+
 def test_reads_go_on_elsewhere():
     driver = doubting()
     call = driver.call(GET)

@@ -287,6 +287,26 @@ def test_nor_while_another_server_that_decides_is_not_behind():
     assert driver.session.session_id == 0
 
 
+def test_nor_while_somebody_takes_us():
+    """One that leads no more, and has not noticed, is behind as well; it says nothing of those who lead now."""
+    driver = behind()
+    driver.session.authenticate("digest", b"me:secret", None, driver.now)
+    driver.made()
+    driver.grant()
+    assert driver.session.phase is Phase.AUTHENTICATING
+    confirm(driver, "10.0.0.1", "leader", 5)
+    driver.answer()
+    assert driver.states[-1] is State.CONNECTED
+    assert (driver.session.session_id, driver.session.generation) == (0x1234, 1)
+
+
+def test_nor_by_a_server_that_is_not_on_the_list_any_more():
+    driver = behind()
+    driver.update("10.0.0.2")
+    confirm(driver, "10.0.0.1", "leader", 5)
+    assert driver.session.session_id == 0x1234
+
+
 def test_nor_when_it_is_said_once_only():
     """By a leader that was frozen, say, and has just been woken."""
     driver = behind()

@@ -818,6 +818,8 @@ class Session:
 
     def server_is(self, address: Address, mode: str | None, zxid: int | None, now: float) -> None:
         """What a server has told of itself, because of `AskModes`: its mode and zxid, as `srvr` has them."""
+        if not self._rounds.servers.has(address):
+            return  # removed since it was asked
         if mode == "read-only":
             self._read_only_found(address, now)
         elif mode is not None and self._aside is not None and self.phase is Phase.SERVING:
@@ -855,6 +857,8 @@ class Session:
         our zxid will ever be accepted again. Everything begins from zxid 0, once the session can't live any more."""
         if self.state is not State.LOST or not self.session_id or not self._may_renew:
             return
+        if self.phase is Phase.AUTHENTICATING:
+            return  # somebody has just taken our session and our zxid: the one that told leads no more
         reason = HistoryResetError(
             f"the ensemble has lost data: its zxid is 0x{zxid:x}, and 0x{self.last_zxid:x} had been seen; session "
             f"{hex_id(self.session_id)} is gone, and what was read or written since may be gone"
@@ -1092,7 +1096,8 @@ class Session:
 
     def server_answered(self, conn: int, address: Address, now: float) -> None:
         """A server lives; asked because of `AskServers`, over a connection of its own. `conn` is the one in doubt."""
-        if conn == self._conn and self._doubt.is_open:
+        # It may have been removed since it was asked: nobody goes there, so it is no reason to leave.
+        if conn == self._conn and self._doubt.is_open and self._rounds.servers.has(address):
             self._doubt.answered(address, now, in_use=address == self._address)
 
     @property
