@@ -271,11 +271,12 @@ def test_nor_before_the_application_has_said_so():
     assert driver.session.session_id == 0
 
 
-def test_nor_while_another_server_that_decides_is_not_behind():
+@pytest.mark.parametrize("other", ["leader", "follower"])
+def test_nor_while_another_server_is_not_behind(other):
     """The one that is behind was deposed and does not know yet."""
     driver = behind()
     driver.tells("10.0.0.1", "leader", 5)
-    driver.tells("10.0.0.2", "leader", 0x1000)
+    driver.tells("10.0.0.2", other, 0x1000)
     driver.now += 5.9
     driver.tells("10.0.0.1", "leader", 5)
     assert driver.session.session_id == 0x1234

@@ -185,7 +185,7 @@ class Session:
         """Who is known to serve read-only, and will be offered a session of its own."""
         self._read_write_search_at = math.inf
         self._history_held_at = -math.inf
-        """When a server that decides was last seen not to be behind us."""
+        """When a server was last seen not to be behind us."""
         self._behind_since: float | None = None
         """Since when servers that decide are."""
         # The present connection.
@@ -825,15 +825,16 @@ class Session:
         elif mode is not None and self._aside is not None and self.phase is Phase.SERVING:
             self._doubt.alternative = address
             self.leave(now)
-        elif mode in _DECIDING and zxid is not None:
-            self._history_told(zxid, now)
+        elif mode is not None and zxid is not None:
+            self._history_told(mode, zxid, now)
 
-    def _history_told(self, zxid: int, now: float) -> None:
-        """By one that decides. It may have been deposed and not know yet, so its word counts only when it has stood
-        for half a session timeout (a tick at least), and nobody else has said otherwise for a whole one."""
+    def _history_told(self, mode: str, zxid: int, now: float) -> None:
+        """By a server that serves. One that decides and is behind may have been deposed and not know yet, so its word
+        counts only when it has stood for half a session timeout (a tick at least), and when nobody who is not behind
+        has been met for a whole one."""
         if zxid >= self.last_zxid:
             self._history_held_at, self._behind_since = now, None
-        elif now < self._history_held_at + self.liveness.timeout:
+        elif mode not in _DECIDING or now < self._history_held_at + self.liveness.timeout:
             return
         elif self._behind_since is None:
             self._behind_since = now
