@@ -15,6 +15,7 @@ from everlatch.engine import server_search
 from everlatch.engine.server_search import classify
 from everlatch.paths import Endpoint
 from everlatch.session.servers import Address
+from everlatch.types import ServerFinding
 from scripted_server import ScriptedServer, Znodes, drop_before, go_silent, never, send
 from skipping_loop import simulated, this_loop
 
@@ -399,6 +400,32 @@ async def test_an_ensemble_that_has_lost_its_data_is_begun_with_anew():
             State.CONNECTED,
         ]
         assert isinstance(changes[2].reason, HistoryResetError)
+
+
+@simulated
+async def test_a_leader_of_the_past_loses_nothing_while_another_server_is_as_far_as_we(monkeypatch):
+    """Cut off with a minority, it goes on calling itself the leader for a while."""
+    async with ensemble() as servers, client_of(servers, session_timeout=1) as client:
+        await client.create("/a", b"")
+        seen, changes = client.statistics().last_zxid, changes_of(client)
+        told = {servers[0].port: ("leader", seen - 1), servers[1].port: ("follower", seen)}
+
+        async def classified(address: Address, *_: object) -> ServerFinding:
+            mode, zxid = told[address.port]
+            kind = ServerKind.READ_ONLY if mode == "read-only" else ServerKind.READ_WRITE
+            return ServerFinding(str(address), kind, 0.0, mode, zxid, None)
+
+        monkeypatch.setattr(server_search, "classify", classified)
+        for server in servers:
+            server.handshake = drop_before
+            for connection in server.open_connections:
+                connection.reset()
+        await servers[0].until(lambda: changes[-1:] and changes[-1].state is State.LOST)
+        await asyncio.sleep(5)
+        assert changes[-1].state is State.LOST
+        assert client.statistics().last_zxid == seen
+        told[servers[1].port] = ("read-only", seen)  # which may have what was never decided
+        await servers[0].until(lambda: client.statistics().last_zxid == 0)
 
 
 @simulated
