@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
 
-from everlatch import State
-from everlatch.recipes import LeaderLatch
+from everlatch import GaveUpError, State
+from everlatch.recipes import LeaderLatch, leader_latch
 from recipes.simulated import PATH, Election, Member, T, election
 from scripted_server import ScriptedServer, fail_with
 from skipping_loop import simulated
@@ -334,6 +335,30 @@ async def test_a_session_that_a_thawed_server_has_taken_for_a_moment_is_no_refus
             assert latch.is_leader
             assert told == [True]
             assert "refused" not in caplog.text
+
+
+def test_a_client_that_has_given_up_ends_the_campaign_and_keeps_nobody_from_closing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No call can succeed any more: nothing is tried again, and the node is left to the session's end."""
+
+    async def test(this: Election) -> None:
+        first = await this.member("first", max_reconnect_attempts=1).join()
+        await first.until_leads()
+        await lose_the_link(first)
+        await this.world.until(lambda: first.client.state is State.GAVE_UP)
+        with pytest.raises(GaveUpError):
+            await first.run(first.latch.wait())
+        await asyncio.sleep(T)
+        assert first.heard == [True, False]
+        begun = this.world.now
+        await first.run(first.latch.close())
+        assert this.world.now - begun < SOON
+        assert not leader_latch._releases
+        this.world.network.heal()
+
+    election(test)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_closing_client_ends_a_wait_for_the_lease_in_silence(caplog: pytest.LogCaptureFixture) -> None:

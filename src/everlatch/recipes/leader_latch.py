@@ -44,6 +44,7 @@ from everlatch.errors import (
     ClientClosedError,
     ClientStateError,
     EverlatchError,
+    GaveUpError,
     InvalidArgumentError,
     InvalidTypeError,
     NoAuthError,
@@ -424,7 +425,7 @@ class LeaderLatch:
             except SessionMovedError:
                 # A server that was frozen has taken the session for a moment; the connection is about to end.
                 await asyncio.sleep(_MOVED_DELAY)
-            except (ClientClosedError, AuthFailedError) as error:
+            except (ClientClosedError, AuthFailedError, GaveUpError) as error:
                 self._refused(error)
                 return
             except Exception as error:  # a bug must not end the campaign in silence, with waiters left waiting
@@ -816,7 +817,7 @@ class LeaderLatch:
             try:
                 await self._delete_own(session)
                 return
-            except (SessionExpiredError, ClientClosedError, AuthFailedError):
+            except (SessionExpiredError, ClientClosedError, AuthFailedError, GaveUpError):
                 return
             except OutcomeUnknownError:
                 continue
