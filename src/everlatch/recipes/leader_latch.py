@@ -722,6 +722,8 @@ class LeaderLatch:
             self._end_leadership()
             self._wake.set()
             return
+        if self._granted is not None and not self._holds(self._granted):
+            self._end_leadership()  # nobody has noticed yet, but whoever asked has been told that his term is over
         self._granted = grant
         if self._term is None:
             begin = functools.partial(self._begin_fenced, session, self._node, token)
