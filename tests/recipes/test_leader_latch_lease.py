@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from everlatch import GaveUpError, State
+from everlatch import GaveUpError, NotLeaderError, State
 from everlatch.recipes import LeaderLatch, leader_latch
 from recipes.simulated import PATH, Election, Member, T, election
 from scripted_server import ScriptedServer, fail_with
 from skipping_loop import simulated
 
 if TYPE_CHECKING:
+    from everlatch.client import SessionClient
     from everlatch.testing.simulation import Condition, World
 
 SOON = 0.005
@@ -380,6 +381,35 @@ async def test_a_term_that_has_ended_by_the_clock_is_not_taken_up_again() -> Non
             assert not term.is_current
             assert (second.token, told) == (term.token, [True, False, True])
             await terms.aclose()
+
+
+@simulated
+async def test_nobody_inherits_with_a_number_that_has_overflowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer members come before older ones there: that the one ahead is gone doesn't make anybody the first."""
+    async with ScriptedServer() as server, server.client() as client:
+        await client.ensure_path(PATH)
+        ahead = f"{PATH}/_c_5e2c8f5f-6a55-4f1e-8d0e-000000000000-latch--2147483647"
+        await client.create(ahead)
+        latch = LeaderLatch(client, PATH)
+        create = latch._create
+
+        async def create_overflowed(session: SessionClient) -> None:
+            await create(session)
+            negative = latch._node.rpartition("latch-")[0] + "latch--2147483648"
+            await client.create(negative, ephemeral=True)
+            await client.delete(latch._node)
+            latch._node = negative
+
+        monkeypatch.setattr(latch, "_create", create_overflowed)
+        async with latch:
+            told: list[bool] = []
+            latch.add_listener(told.append)
+            await server.until(lambda: client.statistics().watches == 2)
+            await asyncio.sleep(1)
+            await client.delete(ahead)
+            with pytest.raises(NotLeaderError, match="overflowed"):
+                await latch.wait(10)
+            assert told == []
 
 
 def test_a_closing_client_ends_a_wait_for_the_lease_in_silence(caplog: pytest.LogCaptureFixture) -> None:

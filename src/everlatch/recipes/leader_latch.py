@@ -509,11 +509,11 @@ class LeaderLatch:
                 self._rest_no_more()
             if not await self._watch(session, place):
                 return False
-            if place.is_next and own_events == self._own_events:
+            if place.is_next and own_events == self._own_events and not self._has_overflowed:
                 self._heir = _Heir(self._node, join(self._path, place.predecessor), grant, node.stat.czxid)
             return True
         assert isinstance(place, First)
-        if self._node.rpartition(_MARKER)[2].startswith("-"):
+        if self._has_overflowed:
             raise NotLeaderError(
                 f"the numbers under {self._path!r} have overflowed, and newer members come before older ones now: "
                 "nobody can lead safely there; let all members elect under another path, or delete this one"
@@ -525,6 +525,11 @@ class LeaderLatch:
         self._rest()
         self._grant(grant, session, node.stat.czxid)
         return True
+
+    @property
+    def _has_overflowed(self) -> bool:
+        """Whether the own number is beyond the server's counter: newer ones may come before it."""
+        return self._node.rpartition(_MARKER)[2].startswith("-")
 
     async def _lease_or_news(self) -> None:
         """Waits until there is a lease to rest on, or something has happened."""
