@@ -76,7 +76,11 @@ def test_the_shorter_timeout_counts() -> None:
     assert lease.end == 7.0
     lease.connected(2.0, 30.0, LAG)
     commit(lease, 2.1, 2.2)
-    assert lease.end == 2.0 + T
+    assert lease.end == 8.0, "what the server before has yet to tell of touches counts from later, but with less"
+    lease.new_session(30.0)
+    lease.connected(3.0, 30.0, LAG)
+    commit(lease, 3.1, 3.2)
+    assert lease.end == 33.0
 
 
 def test_a_server_that_grants_less_makes_it_shorter_from_its_handshake_on() -> None:

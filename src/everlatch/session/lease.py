@@ -25,7 +25,8 @@ Why this is safe, and what was tried that isn't:
 
 What is taken for granted: clock rates within ρ; the ensemble's ping interval and the delay of its links within D;
 nobody else closes the session, deletes the node, or restores data; the server that says what it is (`srvr`) is the one
-in use, so no balancer stands before several. What is left: a follower takes what it tells and clears it in two steps,
+in use, so no balancer stands before several; no server that grants much less takes a handshake and dies over the
+answer. What is left: a follower takes what it tells and clears it in two steps,
 so one touch in a very long while may be lost between them; `strict` counts from the second newest of E.
 
 Rule of this module: a time that isn't known is never guessed to be later than it may be.
@@ -58,9 +59,8 @@ class Lease:
         """D, for the server in use. May become smaller at any time."""
         self._drift = drift
         self._strict = strict
-        self._longest = 0.0
-        """T, as it was granted with the session."""
         self._timeout = 0.0
+        """T: the shortest that was granted to the session."""
         self._counted: deque[float] = deque(maxlen=2)
         """The two newest send times that count for any commit sent from now on; none: there is no connection."""
         self._answers: deque[tuple[float, float]] = deque()
@@ -75,7 +75,7 @@ class Lease:
     def new_session(self, timeout: float) -> None:
         """A session begins: nothing is proven of it."""
         self.session_over()
-        self._longest = timeout
+        self._timeout = timeout
 
     def session_over(self) -> None:
         """Nothing may rest on it any more."""
@@ -85,9 +85,10 @@ class Lease:
     def connected(self, sent_at: float, timeout: float, lag: float) -> None:
         """A connection of the session, whose ConnectRequest was sent at `sent_at`; `lag` is D for this server."""
         self.disconnected()
-        self._timeout = min(timeout, self._longest)
         # Servers may be configured differently. One that grants less has the leader expire the session sooner, from
-        # this handshake on.
+        # this handshake on. And for good: a touch that it tells of after we have gone to another one has the leader
+        # count with its timeout again.
+        self._timeout = min(timeout, self._timeout)
         self.end = min(self.end, sent_at + self._length)
         self.lag = lag
         self._counted.extend((sent_at, sent_at))
