@@ -21,6 +21,7 @@ from everlatch import (
     NoSuchMemberError,
     NotLeaderError,
     Permission,
+    RequestTimeoutError,
     SessionExpiredError,
     StaleLeaderError,
 )
@@ -31,7 +32,7 @@ from everlatch.testing.simulation.faults import EVERY_KIND, ClientCrashes
 from everlatch.wire.codes import Op
 from recipes.election import GUID, LIMIT, started, until_nodes
 from recipes.simulated import PATH, Election, Member, T, election
-from scripted_server import ScriptedServer, Znodes, apply, drop_after, drop_before
+from scripted_server import ScriptedServer, Znodes, apply, drop_after, drop_before, fail_with
 from skipping_loop import simulated
 
 if TYPE_CHECKING:
@@ -539,7 +540,13 @@ def line(znodes: Znodes) -> list[bytes]:
     return [znodes.nodes[path].data for path in paths]
 
 
-@pytest.mark.parametrize("fault", [drop_after, drop_before])
+def time_out_after(connection: Any, request: Any) -> None:
+    """Applied, and answered with an error that says that nobody knows."""
+    apply(connection, request)
+    connection.reply(request.xid, RequestTimeoutError.code)
+
+
+@pytest.mark.parametrize("fault", [drop_after, drop_before, time_out_after, fail_with(RequestTimeoutError.code)])
 @simulated
 async def test_a_lost_reply_is_settled_behind_a_commit(fault: Callable[..., None]):
     async with ScriptedServer() as server, server.client() as client, server.client() as other:

@@ -678,14 +678,14 @@ class LeaderLatch:
         self._in_doubt = True
         try:
             await transaction.commit(timeout=None)
-        except OutcomeUnknownError:
-            return await self._settle(session)
         except TransactionFailedError as error:
             self._in_doubt = False
             if not isinstance(error.error, NoNodeError):
                 raise error.error from error
             return False
-        except EverlatchError:
+        except EverlatchError as error:
+            if error.outcome is Outcome.UNKNOWN:  # not `OutcomeUnknownError` alone: servers have such answers, too
+                return await self._settle(session)
             self._in_doubt = False
             raise
         self._in_doubt = False
