@@ -366,21 +366,20 @@ def test_a_client_that_has_given_up_ends_the_campaign_and_keeps_nobody_from_clos
 async def test_a_term_that_has_ended_by_the_clock_is_not_taken_up_again() -> None:
     """The lease lapses and runs again before anybody has noticed, as when the machine sleeps: the loop's timers do,
     too. Who has seen his term end waits for the next one, and it has to come."""
-    async with ScriptedServer() as server, server.client() as client:
-        async with LeaderLatch(client, "/latch") as latch:
-            told: list[bool] = []
-            latch.add_listener(told.append)
-            terms = latch.terms()
-            term = await anext(terms)
-            client._engine.session.lease.lapses += 1
-            assert not term.is_current
-            server.znodes.set(latch.node, b"look")  # before the next look at the clock
-            second = await asyncio.wait_for(anext(terms), 10)
-            assert second is not term
-            assert second.is_current
-            assert not term.is_current
-            assert (second.token, told) == (term.token, [True, False, True])
-            await terms.aclose()
+    async with ScriptedServer() as server, server.client() as client, LeaderLatch(client, "/latch") as latch:
+        told: list[bool] = []
+        latch.add_listener(told.append)
+        terms = latch.terms()
+        term = await anext(terms)
+        client._engine.session.lease.lapses += 1
+        assert not term.is_current
+        server.znodes.set(latch.node, b"look")  # before the next look at the clock
+        second = await asyncio.wait_for(anext(terms), 10)
+        assert second is not term
+        assert second.is_current
+        assert not term.is_current
+        assert (second.token, told) == (term.token, [True, False, True])
+        await terms.aclose()
 
 
 @simulated
