@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from everlatch.transaction import Transaction
-    from everlatch.types import StateChange
+    from everlatch.types import Stat, StateChange
     from torture.leadership import Record
 
 __all__ = ["Task", "main"]
@@ -104,11 +104,14 @@ class _Candidate:
             return
         late[-1].check(latch.node)
         writes = self._rng.random() < 0.5
+        # It leads by the news that another one has gone, before any reply has shown that.
+        seen = client.exists(_LATCH)
+        seen.add_done_callback(lambda call: call.cancelled() or call.exception())  # nobody else asks how it ended
         while True:
             before = time.monotonic()
             if not latch.is_leader or latch.token != token:
                 break
-            self._note(Believed(self.name, before, token, client.statistics().last_zxid))
+            self._note(Believed(self.name, before, token, _zxid_of(seen)))
             if before > min(until, self._task.until):
                 break
             if writes and self._rng.random() < _LOOK / _WRITES:
@@ -136,6 +139,14 @@ class _Candidate:
         except EverlatchError as refused:
             error = type(refused).__name__
         self._note(Wrote(self.name, time.monotonic(), token, zxid, error))
+
+
+def _zxid_of(read: asyncio.Future[Stat | None]) -> int:
+    """Of the latest member that came or went, as this read of the latch shows it; 0: it doesn't, so far."""
+    if not read.done() or read.cancelled() or read.exception() is not None:
+        return 0
+    stat = read.result()
+    return 0 if stat is None else stat.pzxid
 
 
 async def _run(task: Task) -> None:

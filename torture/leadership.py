@@ -31,8 +31,8 @@ class Believed(NamedTuple):
     name: str
     time: float
     token: int
-    last_zxid: int
-    """That its client had seen by then."""
+    seen: int
+    """At which zxid it saw the latch after it had begun; 0: it did not by then."""
 
 
 class Wrote(NamedTuple):
@@ -87,7 +87,7 @@ class _Belief(NamedTuple):
     token: int
     began: float
     ended: float
-    last_zxid: int
+    seen: int
 
     def __str__(self) -> str:
         return f"{self.name} with token {self.token}, {self.began:.3f} to {self.ended:.3f} s"
@@ -114,11 +114,11 @@ def _beliefs(records: list[Record]) -> Iterator[_Belief]:
             continue
         before = held.get(record.name)
         if before is not None and before.token == record.token and record.time <= before.ended + _BREAK:
-            held[record.name] = before._replace(ended=record.time)
+            held[record.name] = before._replace(ended=record.time, seen=before.seen or record.seen)
             continue
         if before is not None:
             yield before
-        held[record.name] = _Belief(record.name, record.token, record.time, record.time, record.last_zxid)
+        held[record.name] = _Belief(record.name, record.token, record.time, record.time, record.seen)
     yield from held.values()
 
 
@@ -143,13 +143,13 @@ def _tokens(beliefs: list[_Belief]) -> Iterator[Violation]:
 
 
 def _writes(taken: list[Wrote], beliefs: list[_Belief]) -> Iterator[Violation]:
-    """None behind one with a larger token, nor behind what the owner of a larger one had seen when it began."""
+    """None behind one with a larger token, nor behind what the owner of a larger one saw when it led."""
     newest: Wrote | None = None
     for write in sorted(taken, key=lambda write: write.zxid):
         if newest is not None and write.token < newest.token:
             yield Violation(_RULE, write.time, f"a stale leader's write was taken: {write}, after {newest}")
         newest = write if newest is None or write.token > newest.token else newest
-        later = [belief for belief in beliefs if belief.token > write.token and belief.last_zxid < write.zxid]
+        later = [belief for belief in beliefs if belief.token > write.token and 0 < belief.seen < write.zxid]
         if later:
             yield Violation(_RULE, write.time, f"a stale leader's write was taken: {write}, when there was {later[0]}")
 

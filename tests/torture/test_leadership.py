@@ -10,10 +10,10 @@ A, B = "a.1", "b.2"
 LONGEST = 7.0
 
 
-def believes(name, token, began, ended, last_zxid=100):
+def believes(name, token, began, ended, seen=100):
     """With a look every tenth of a second."""
     looks = round((ended - began) * 10)
-    return [Believed(name, began + number / 10, token, last_zxid) for number in range(looks + 1)]
+    return [Believed(name, began + number / 10, token, seen) for number in range(looks + 1)]
 
 
 def connected(*names, time=0.0):
@@ -26,9 +26,9 @@ def said(records, quiet=()):
 
 GOOD = [
     *connected(A, B),
-    *believes(A, 10, 1.0, 3.0, last_zxid=10),
+    *believes(A, 10, 1.0, 3.0, seen=10),
     Wrote(A, 2.0, 10, 12, ""),
-    *believes(B, 11, 3.1, 9.0, last_zxid=13),
+    *believes(B, 11, 3.1, 9.0, seen=13),
     Wrote(A, 4.0, 10, 0, "TransactionFailedError"),
     Wrote(B, 5.0, 11, 14, ""),
 ]
@@ -67,9 +67,16 @@ def test_a_stale_write_that_was_taken():
 
 
 def test_a_stale_write_before_the_new_leader_wrote():
-    new_leader = believes(B, 11, 1.0, 2.0, last_zxid=20)
+    new_leader = believes(B, 11, 1.0, 2.0, seen=20)
     assert said([*new_leader, Wrote(A, 1.5, 10, 21, "")])[0].startswith("a stale leader's write")
     assert said([*new_leader, Wrote(A, 1.5, 10, 19, "")]) == []
+
+
+def test_who_has_seen_nothing_yet_shows_nothing():
+    """It leads by the news that the one ahead is gone; its first look comes later, and counts from then on."""
+    begins = believes(B, 11, 1.0, 2.0, seen=0)
+    assert said([*begins, Wrote(A, 0.9, 10, 21, "")]) == []
+    assert said([*begins, *believes(B, 11, 2.1, 3.0, seen=20), Wrote(A, 2.5, 10, 21, "")]) != []
 
 
 def test_nobody_leads_for_too_long():
