@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from everlatch.errors import SilentLinkError
+from everlatch.paths import Endpoint
 from everlatch.session.requests import Operation, no_result
+from everlatch.session.servers import Address
 from everlatch.session.session import Phase
 from everlatch.types import State
 from everlatch.wire.codes import Op
@@ -292,3 +294,20 @@ def test_reads_go_on_elsewhere():
     assert driver.session.phase is Phase.SERVING
     driver.answer(2)
     assert call.result == NODE
+
+
+def test_a_link_that_is_left_early_is_no_fault_of_the_request_that_waited():
+    """Left again and again, as on a line that is slow: the request is repeated, not failed as one that kills."""
+    driver = connected("10.0.0.1,10.0.0.2")
+    call = driver.call()
+    for _ in range(5):
+        driver.run(1.0)
+        assert driver.session.doubts_link
+        for ip in ("10.0.0.1", "10.0.0.2"):
+            driver.session.server_answered(driver.session.conn, Address(ip, 2181, Endpoint(ip, 2181)), driver.now)
+        driver.pump()
+        driver.run(0.06)
+        driver.connect()
+    assert not call.ends
+    driver.answer()
+    assert call.result is not None

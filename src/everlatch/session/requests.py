@@ -265,10 +265,13 @@ class Requests:
 
     # -- the end of a connection, of a session, of everything
 
-    def connection_lost(self, reason: BaseException | None) -> None:
-        """Judges what was in flight: reads go back to the head of the queue, the outcome of writes is unknown."""
+    def connection_lost(self, reason: BaseException | None, *, blames_first: bool = True) -> None:
+        """Judges what was in flight: reads go back to the head of the queue, the outcome of writes is unknown.
+        `blames_first`: the first of them may be the reason."""
         sent, self.in_flight = self.in_flight, deque()
-        if sent:  # it may be what ended the connection; those behind it are not to blame, whoever it was for
+        if (
+            sent and blames_first
+        ):  # it may be what ended the connection; those behind it are not to blame, whoever it was for
             sent[0].losses += 1
         for request in reversed(sent):
             if request.call is None:

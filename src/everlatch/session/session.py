@@ -704,7 +704,7 @@ class Session:
                 self._next_attempt(now)
             return
         self.watching.link_lost(self.last_zxid)
-        self.requests.connection_lost(reason)
+        self.requests.connection_lost(reason, blames_first=self._may_be_a_request(reason, now))
         self.liveness.disconnected()
         if self._closing:
             self.abort(now)
@@ -716,6 +716,13 @@ class Session:
             self._drop_rivals()  # one kept in reserve may lead to a server that is as silent
             self._rounds.again(alternative)
         self._next_attempt(now)
+
+    def _may_be_a_request(self, reason: BaseException, now: float) -> bool:
+        """Whether a request can have ended the connection: not if we left it, unless the server was silent for as long
+        as the slowest may be."""
+        if isinstance(reason, SilentLinkError):
+            return now >= self.liveness.slow_until
+        return not isinstance(reason, ServerLeftError)
 
     def _blame_for(self, error: FrameTooLargeError) -> None:
         """A frame over our limit: if it answers the first request in flight, that one is not repeated."""
