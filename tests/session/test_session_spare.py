@@ -252,3 +252,16 @@ def test_after_a_verdict_the_server_that_has_answered_comes_before_the_one_in_re
     driver.run(0.06)
     assert driver.dialled == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
     assert len(driver.open) == 1
+
+
+def test_a_rival_that_went_with_its_server_makes_no_second_one():
+    driver = Driver("10.0.0.1,10.0.0.2,10.0.0.3", warm_spare=True)
+    driver.run(0.6)
+    assert driver.dialled == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    driver.update("10.0.0.1,10.0.0.3")
+    driver.made()
+    driver.made(driver.attempts[2].conn)
+    driver.grant()
+    driver.run(0.5)
+    assert len(driver.open) == 2
+    assert len(driver.dialled) == 3

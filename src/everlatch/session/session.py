@@ -302,7 +302,8 @@ class Session:
         has = self._rounds.servers.has
         for rival in [rival for rival in self._rivals if not has(rival.address)]:
             self.actions.append(HangUp(self._rivals.remove(rival.conn).conn))
-            self._plan_spare(now)
+            if self.phase in _SERVED:
+                self._plan_spare(now)
         if self._doubt.alternative is not None and not has(self._doubt.alternative):
             self._doubt.alternative = None
 
