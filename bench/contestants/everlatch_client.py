@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.stopwatch import Sample
 
-__all__ = ["measure_on_asyncio", "measure_on_uvloop"]
+__all__ = ["measure_on_asyncio", "measure_on_uvloop", "measure_with_lease"]
 
 
 def measure_on_asyncio(job: Job) -> Sample:
@@ -28,6 +28,18 @@ def measure_on_uvloop(job: Job) -> Sample:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_measure(job))
+
+
+def measure_with_lease(job: Job) -> Sample:
+    """Measure on the event loop of the standard library, while somebody rests on the session's lease."""
+    return asyncio.run(_measure_holding(job))
+
+
+async def _measure_holding(job: Job) -> Sample:
+    async with Client(job.address, session_timeout=10) as client:
+        client.hold_lease()
+        await client.wait_lease()
+        return await measure_asyncio(job, *_operation(client, job))
 
 
 async def _measure(job: Job) -> Sample:
