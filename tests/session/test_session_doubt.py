@@ -311,3 +311,20 @@ def test_a_link_that_is_left_early_is_no_fault_of_the_request_that_waited():
     assert not call.ends
     driver.answer()
     assert call.result is not None
+
+
+def test_a_server_that_proves_alive_when_it_has_been_left_makes_more_patient():
+    driver = connected("10.0.0.1,10.0.0.2")
+    conn = driver.session.conn
+    first, second = (Address(ip, 2181, Endpoint(ip, 2181)) for ip in ("10.0.0.1", "10.0.0.2"))
+    driver.call()
+    driver.run(0.8)
+    driver.session.server_answered(conn, second, driver.now)
+    driver.pump()
+    driver.run(0.1)
+    assert driver.states[-1] is State.SUSPENDED
+    driver.session.server_answered(conn, second, driver.now)
+    assert driver.session.liveness.budget == 0.75, "that is the other one"
+    driver.session.server_answered(conn, first, driver.now)
+    driver.session.server_answered(conn, first, driver.now)
+    assert driver.session.liveness.budget == 1.5

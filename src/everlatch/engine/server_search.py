@@ -93,7 +93,10 @@ class ServerSearch:
     async def _ask_for(self, conn: int, address: Address) -> None:
         while self._is_in_doubt(conn):
             finding = await classify(address, self._engine.now)
-            if finding.kind in (ServerKind.READ_WRITE, ServerKind.REACHABLE) and self._is_in_doubt(conn):
+            if finding.kind in (
+                ServerKind.READ_WRITE,
+                ServerKind.REACHABLE,
+            ):  # of use even if the link was left meanwhile
                 self._engine.session.server_answered(conn, address, self._engine.now())
                 self._engine.hurry()
             await asyncio.sleep(_PAUSE)

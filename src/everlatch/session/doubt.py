@@ -7,7 +7,8 @@ Rules:
 3. The server in use may be slow rather than cut off when it answers that question but not on the link. It is left for
    that as well, but only when it has been silent for as long as the slowest may.
 4. Without any answer the link is left when it is dead: nobody knows better then.
-5. A link that is heard again was doubted too early; `Liveness` is more patient from then on.
+5. A link that is heard again was doubted too early, and so was one whose server answers when it has just been left;
+   `Liveness` is more patient from then on.
 """
 
 from __future__ import annotations

@@ -196,6 +196,8 @@ class Session:
         self._handshake_sent_at = 0.0
         self._serving_since = 0.0
         self._doubt = Doubt(self.liveness)
+        self._left: tuple[int, Address | None] | None = None
+        """The connection that was left last because it was silent, and its server: it may prove alive."""
         self._attempt_deadline = 0.0
         self._rivals = Rivals()
         self._stagger_at: float | None = None
@@ -1094,6 +1096,7 @@ class Session:
         if liveness.is_silent(now):
             step = self._doubt.look(now)
             if step is Step.LEAVE:
+                self._left = (self._conn, self._address)
                 self._drop(self._silence(now), now)
             elif step is Step.ASK and not self._closing:  # who says goodbye goes to nobody else
                 self.actions.append(AskServers(self._conn))
@@ -1105,8 +1108,11 @@ class Session:
 
     def server_answered(self, conn: int, address: Address, now: float) -> None:
         """A server lives; asked because of `AskServers`, over a connection of its own. `conn` is the one in doubt."""
+        if (conn, address) == self._left:  # it lived all the time, or stood still for no longer than that
+            self._left = None
+            self.liveness.false_alarm(now)
         # It may have been removed since it was asked: nobody goes there, so it is no reason to leave.
-        if conn == self._conn and self._doubt.is_open and self._rounds.servers.has(address):
+        elif conn == self._conn and self._doubt.is_open and self._rounds.servers.has(address):
             self._doubt.answered(address, now, in_use=address == self._address)
 
     @property
