@@ -244,7 +244,13 @@ def test_a_client_that_leaks_a_task_is_found(
 def test_a_client_that_keeps_its_connection_is_found(
     corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "_hang_up", lambda *_: None)
+    def forget(engine: Engine, conn: int) -> None:
+        """Goes on without it, and leaves it open."""
+        engine._rivals.pop(conn, None)
+        if engine._link is not None and engine._link.conn == conn:
+            engine._link = None
+
+    monkeypatch.setattr(Engine, "_hang_up", forget)
     assert any("connections are open" in finding.what for finding in found(corpus, watchdog, "clients", 30))
 
 

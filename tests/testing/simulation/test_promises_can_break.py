@@ -58,13 +58,13 @@ def test_a_client_that_does_not_tell_of_a_loss(monkeypatch):
 def test_writes_that_are_sent_twice(monkeypatch):
     lost = Requests.connection_lost
 
-    def keep_the_first(self, reason):
+    def keep_the_first(self, reason, **judged):
         first = self.in_flight[0] if self.in_flight else None
         if first is not None and (first.call is None or not first.operation.is_write):
             first = None
         if first is not None:
             self.in_flight.popleft()
-        lost(self, reason)
+        lost(self, reason, **judged)
         if first is not None:
             self._put_back(first)
 
