@@ -247,3 +247,13 @@ def test_a_call_that_could_go_at_once_waits_like_the_others() -> None:
     driver.pump()
     assert not driver.unanswered
     assert not any(isinstance(action, Dial) for action in driver.actions[-1:])
+
+
+def test_an_identity_that_is_added_there_sends_no_write_ahead_of_itself() -> None:
+    driver = reading(read_only_writes="queue")
+    first = driver.call(GET)
+    write = driver.call(SET)
+    driver.authenticate()
+    assert Op.SET_DATA not in driver.ops()
+    driver.answer(len(driver.unanswered))
+    assert (first.ends, write.ends) == (1, 0)

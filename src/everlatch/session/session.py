@@ -241,7 +241,7 @@ class Session:
         credential = self.credentials.add(scheme, body, request)
         if self.phase is Phase.SERVING:
             # Behind what was called before, so that identities count from when they were added.
-            self._urgent = [*self._take_urgent(now), *self.requests.take_batch(now, self.generation)]
+            self._urgent = [*self._take_urgent(now), *self._take_queued(now)]
         if self.phase in (Phase.AUTHENTICATING, Phase.SERVING):
             self._urgent.append(self.credentials.send(credential))
 
@@ -379,7 +379,7 @@ class Session:
         self._handshake_sent_at = now
         self._look_after_patience()
         timeout_ms = round(self._options.session_timeout * 1000)
-        if self._read_only_at is not None and self._address == self._read_only_at:
+        if self._is_for_reading:
             request = ConnectRequest(0, self.last_zxid, timeout_ms, 0, bytes(16), True)
         else:
             password = self.password or bytes(16)
@@ -440,10 +440,7 @@ class Session:
         """What is to be written to the present connection now; it counts as sent from here on."""
         frames = self._take_urgent(now) if self._urgent else []
         if self.phase is Phase.SERVING:
-            if self._aside is None:
-                frames += self.requests.take_batch(now, self.generation)
-            else:
-                frames += self.requests.take_reads(now)
+            frames += self._take_queued(now)
             if self._closing and not self._close_sent and not self.requests.queued_calls:
                 self._close_sent = True
                 frames.append(self.requests.send_now(Request(None, _CLOSE_SESSION, "/", b""), now))
@@ -453,6 +450,11 @@ class Session:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         self._bytes_sent += len(data)
         return data
+
+    def _take_queued(self, now: float) -> list[bytes]:
+        if self._aside is not None:
+            return self.requests.take_reads(now)
+        return self.requests.take_batch(now, self.generation)
 
     def _take_urgent(self, now: float) -> list[bytes]:
         urgent, self._urgent = self._urgent, []
@@ -742,13 +744,12 @@ class Session:
     def _handle_handshake(self, buf: bytes, start: int, end: int, now: float) -> None:
         response = decode_connect_response(buf, start, end)
         # First: what a read-only server says of sessions says nothing of ours.
-        was_local = self._read_only_at is not None and self._address == self._read_only_at
         if response.read_only:
-            if not was_local or response.timeout_ms <= 0:
+            if not self._is_for_reading or response.timeout_ms <= 0:
                 raise HandshakeRefusedError(f"{self.server} is read-only")
             self._attach_read_only(response.timeout_ms / 1000, now)
             return
-        if was_local and self.session_id:
+        if self._is_for_reading and self.session_id:
             # The session that it has just begun will expire; ours is the one to be offered.
             raise HandshakeRefusedError(f"{self.server} is not read-only any more")
         # ClientCnxn decides by the timeout, the C client by the id; look-alikes have been seen to hand out a fresh id.
@@ -765,18 +766,24 @@ class Session:
         self.connections += 1
         self.liveness.connected(self._handshake_sent_at, now, response.timeout_ms / 1000)
         self.lease.connected(self._handshake_sent_at, self.liveness.timeout, self._touch_lag(None))
+        self._authenticate_first(now)
+
+    def _authenticate_first(self, now: float) -> None:
         self.phase = Phase.AUTHENTICATING
         self._urgent += self.credentials.replay()
         self._serve_when_authenticated(now)
+
+    @property
+    def _is_for_reading(self) -> bool:
+        """Whether the present server is tried as one that serves read-only."""
+        return self._read_only_at is not None and self._address == self._read_only_at
 
     def _attach_read_only(self, timeout: float, now: float) -> None:
         """A local session, for reads. The proper one is kept aside."""
         self._aside = Aside(self.liveness.proven, self.liveness.timeout, self.last_zxid)
         self.connections += 1
         self.liveness.connected(self._handshake_sent_at, now, timeout)
-        self.phase = Phase.AUTHENTICATING
-        self._urgent += self.credentials.replay()
-        self._serve_when_authenticated(now)
+        self._authenticate_first(now)
 
     def _serve_read_only(self, now: float) -> None:
         self._read_write_search_at = now + self._options.read_write_search_interval
