@@ -39,6 +39,8 @@ _LOOKUP_PATIENCE: Final = 1.0
 _PAUSE: Final = 0.25
 """Seconds between two questions to a server while a link is in doubt."""
 _READ_ONLY: Final = "read-only"
+_LIVING: Final = frozenset({ServerKind.READ_WRITE, ServerKind.REACHABLE})
+"""Who may serve a session."""
 
 
 async def classify(address: Address, clock: Callable[[], float], patience: float = _PATIENCE) -> ServerFinding:
@@ -93,10 +95,7 @@ class ServerSearch:
     async def _ask_for(self, conn: int, address: Address) -> None:
         while self._is_in_doubt(conn):
             finding = await classify(address, self._engine.now)
-            if finding.kind in (
-                ServerKind.READ_WRITE,
-                ServerKind.REACHABLE,
-            ):  # of use even if the link was left meanwhile
+            if finding.kind in _LIVING:  # of use even if the link was left meanwhile
                 self._engine.session.server_answered(conn, address, self._engine.now())
                 self._engine.hurry()
             await asyncio.sleep(_PAUSE)
@@ -152,11 +151,7 @@ class ServerSearch:
         addresses = await self._addresses()
         findings = await self._ask_all(addresses)
         self.findings = tuple(findings)
-        serving = [
-            address
-            for address, finding in zip(addresses, findings, strict=True)
-            if finding.kind in (ServerKind.READ_WRITE, ServerKind.REACHABLE)
-        ]
+        serving = [address for address, finding in zip(addresses, findings, strict=True) if finding.kind in _LIVING]
         self._engine.session.prefer(serving, [address for address in addresses if address not in serving])
         self._engine.hurry()
 
