@@ -73,7 +73,8 @@ class _SessionState(Operations):
 
         Later than that it may have ended, though `state` and `session_time_left` still say otherwise: a server that is
         cut off from its ensemble answers pings for a while. It is known while somebody rests on it (`hold_lease`), and
-        holds for clock rates that differ by `lease_drift` at most. `everlatch.session.lease` has the rule, and why it is safe.
+        holds for clock rates that differ by `lease_drift` at most. `everlatch.session.lease` has the rule, and why it
+        is safe.
         """
         return self._engine.lease.end
 
@@ -181,13 +182,13 @@ class Client(_SessionState):
     longest that `close` takes. `acl`: for new nodes. `auth`: `(scheme, credentials)`, used on every connection.
     `shuffle`: whether to try the servers in random order.
 
-    `servers` may be a `ServerSource` as well (`DnsServers`, your own), which changes them at run time; for those of the
-    ensemble's own configuration see `EnsembleTracker`. `silence_budget`: seconds for which a link may be silent before other servers are asked whether they live
-    (it is left when one does); an eighth of the session timeout if left out. `preventive_search_interval`: seconds
-    between two looks at all servers, so that after a loss the first attempt goes to one that serves. `warm_spare`:
-    keeps a connection to another server ready (servers close those after about 10 s, so it is made anew; each counts
-    against their maxClientCnxns). `link_check_interval`: seconds between two commits that show whether the server
-    still has a quorum behind it.
+    `servers` may be a `ServerSource` as well (`DnsServers`, your own), which changes them at run time; for those of
+    the ensemble's own configuration see `EnsembleTracker`. `silence_budget`: seconds for which a link may be silent
+    before other servers are asked whether they live (it is left when one does); an eighth of the session timeout if
+    left out. `preventive_search_interval`: seconds between two looks at all servers, so that after a loss the first
+    attempt goes to one that serves. `warm_spare`: keeps a connection to another server ready (servers close those
+    after about 10 s, so it is made anew; each counts against their maxClientCnxns). `link_check_interval`: seconds
+    between two commits that show whether the server still has a quorum behind it.
 
     `retry_policy` decides after every round over all servers in which none served how long to wait, or to give up
     (`GAVE_UP`); by default it never does. `time_between_attempts`, `max_consecutive_retries` and
