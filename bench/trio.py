@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.process import MeasurementError
@@ -36,7 +35,6 @@ _SETTINGS = {"syncLimit": "120"}
 # A process that is killed closes its connections only when its memory has been freed: the less, the sooner.
 _SMALL_HEAP = ("-Xmx64m",)
 _POLL_S = 0.02
-_MOMENT_S = 0.0002
 _PATIENCE_S = 60.0
 _REATTACHMENTS = 100
 _OPERATIONS = 10_000
@@ -82,8 +80,6 @@ class Trio:
             self.deaths_ms.append((time.monotonic_ns() - began) / 1e6)
         else:
             self._victim.pause()
-            assert self._victim.pid is not None
-            await asyncio.to_thread(_wait_frozen, self._victim.pid)
         return began
 
     async def heal(self) -> None:
@@ -109,17 +105,6 @@ class Trio:
         except (OSError, MalformedAnswerError):
             return False
         return synced == 2 and len(await self._ensemble.followers()) == 2
-
-
-def _wait_frozen(pid: int) -> None:
-    """Returns when no thread of the process runs any more: SIGSTOP takes a moment."""
-    while not all(_state(task) in "Tt" for task in Path(f"/proc/{pid}/task").iterdir()):
-        time.sleep(_MOMENT_S)
-
-
-def _state(task: Path) -> str:
-    # Behind the name, which is in brackets and may hold anything.
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @asynccontextmanager

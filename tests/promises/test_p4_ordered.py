@@ -28,7 +28,7 @@ from everlatch.testing import Proxy
 from everlatch.types import CREATOR_ALL_ACL
 from everlatch.wire.codes import Op
 from promises.behind_proxy import cut_off, data_below, ends_of, through
-from real.faults import LONGEST
+from real.faults import LONGEST, until
 from scripted_server import Connection, Received, ScriptedServer, Znodes, answer, drop_after, drop_before, hold, reset
 from skipping_loop import SkippingLoop, run, simulated
 
@@ -289,7 +289,8 @@ async def test_calls_end_in_the_order_in_which_they_were_made(proxy: Proxy, root
         for number, call in enumerate(calls):
             call.add_done_callback(lambda _, number=number: ended.append(number))
         await held.reached(frames=99)
-        await calls[0]  # its reply has gone out before; whether it has come in is another matter
+        # Its reply has gone out before; whether it has come in, and its callback has had its turn, is another matter.
+        await until(lambda: ended)
         assert ended == [0]
         held.release()
         await ends_of(calls)

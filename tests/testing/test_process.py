@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,6 @@ from everlatch.testing import ClientProcess, EnsembleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -61,6 +61,35 @@ async def test_what_is_waited_for_and_does_not_come_is_an_error_with_the_log(log
     with pytest.raises(EnsembleError, match=r"c1 has ended and did not write 'down' \(exit code -9\); its log:\nup"):
         await sleeper.wait_for_output("down")
     assert await sleeper.wait_for_output("up") == "up\n"
+
+
+async def test_no_thread_of_it_runs_when_pause_returns(log: Path) -> None:
+    busy = python(HASH_IN_THREADS, log)
+    await busy.start()
+    await busy.wait_for_output("up")
+    for _ in range(20):
+        busy.pause()
+        assert set(states_of_threads(busy)) == {"T"}
+        busy.resume()
+    await busy.kill()
+
+
+HASH_IN_THREADS = """
+import hashlib, threading
+def work():
+    while True:
+        hashlib.sha256(bytes(100_000))
+for _ in range(4):
+    threading.Thread(target=work).start()
+print("up")
+"""
+"""Hashing lets go of the interpreter's lock: the threads run on all cores."""
+
+
+def states_of_threads(process: ClientProcess) -> list[str]:
+    # Behind the name, which is in brackets and may hold anything.
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks]
 
 
 async def test_it_is_paused_and_stopped(sleeper: ClientProcess) -> None:

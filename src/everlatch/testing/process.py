@@ -96,9 +96,13 @@ class Process:
     def pause(self) -> None:
         """Freezes the process (SIGSTOP): its connections stay open and nothing is answered. Not to be awaited.
 
-        Threads that are running at this moment stop within microseconds, not before the call returns.
+        It returns when the last of its threads stands still, which takes microseconds, longer on a busy machine.
         """
         self._send(signal.SIGSTOP)
+        if self._process is not None and self.running:
+            # Another thread of it may be answering on another core. One that has died meanwhile is left for its reaper.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self._paused = self.running
 
     def resume(self) -> None:

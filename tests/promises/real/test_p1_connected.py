@@ -491,8 +491,9 @@ async def test_a_name_that_hangs_keeps_no_silent_link_alive(
     servers = [one.address, two.address, "hangs.example:2181"]
     client = Client(servers, shuffle=False, session_timeout=6.0, default_timeout=PATIENCE)
     async with watched(client) as states:
+        used = await network.server_of(client.session_id)
         began = now()
-        one.pause()
+        used.pause()
         assert await client.exists(root) is not None
         assert now() - began < 6.0 / 6 + 6.0 / 8 + SLACK
         assert states.states == [State.SUSPENDED, State.CONNECTED]
