@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-import uuid
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
-from everlatch.arguments import checked_acl, checked_timeout
+from everlatch.arguments import checked_acl, checked_timeout, server_path
 from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
 from everlatch.errors import (
     ClientStateError,
@@ -19,8 +18,9 @@ from everlatch.errors import (
     hex_id,
 )
 from everlatch.operations import Operations, auth_body
-from everlatch.paths import ConnectString, parse_connect_string
+from everlatch.paths import ConnectString, parse_connect_string, validate_path
 from everlatch.server_sources import ServerSource, source_endpoints
+from everlatch.session.receipts import MOST_RECEIPTS
 from everlatch.session.retry import AttemptPlan, FullJitter
 from everlatch.session.session import SessionOptions
 from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
@@ -205,6 +205,12 @@ class Client(_SessionState):
     `tick_time`: the servers' tickTime in seconds; unknown, it is taken for the longest that the session timeout allows,
     and the lease is the shorter. `lease="strict"` leaves the newest proof out of account, in case one touch is lost.
 
+    `exactly_once`: create, set, delete and transactions never end as `OutcomeUnknownError` while the session lives, its
+    receipts are left alone and the caller waits: each takes a receipt with it, which tells after a lost reply whether
+    it was applied; if not, it is sent again. The receipts are small ephemeral nodes below `receipts_path`, which is
+    made if it is missing; that takes CREATE there, and an `acl` that lets the client READ and WRITE them, otherwise
+    `start` raises `ReceiptsError`. `receipts`: how many such writes may be unanswered at a time; more wait.
+
     `max_in_flight`: requests sent and unanswered at a time.
     `max_queued_calls`, `max_queued_bytes`: what may wait to be sent; beyond it calls raise `QueueFullError`.
     `max_request_size`, `max_reply_size`: bytes of a frame; the first must not exceed the servers' jute.maxbuffer.
@@ -240,6 +246,9 @@ class Client(_SessionState):
         lease_drift: float = 0.02,
         lease_jitter: float = 0.25,
         tick_time: float | None = None,
+        exactly_once: bool = False,
+        receipts_path: str = "/everlatch-receipts",
+        receipts: int = 64,
         max_in_flight: int = 1000,
         max_queued_calls: int = 100_000,
         max_queued_bytes: int = 1 << 26,
@@ -275,11 +284,13 @@ class Client(_SessionState):
             read_only=read_only,
             read_only_writes=_checked_choice("read_only_writes", read_only_writes, "refuse", "queue"),
             read_write_search_interval=_some_interval("read_write_search_interval", read_write_search_interval),
+            receipts=_checked_receipts(receipts) if exactly_once else 0,
+            receipts_place=server_path(connect_string.chroot, _checked_place(receipts_path)),
+            receipts_acl=tuple(checked_acl(acl)),
         )
-        self._rng = rng or random.Random()  # noqa: S311 (spreads load and names nodes; guards no secret)
         engine = Engine(
             options,
-            self._rng,
+            rng or random.Random(),  # noqa: S311 (spreads load and names nodes; guards no secret)
             default_timeout=None if default_timeout is None else checked_timeout(default_timeout),
             start_timeout=None if start_timeout is None else checked_timeout(start_timeout),
             close_timeout=checked_timeout(close_timeout),
@@ -403,11 +414,26 @@ class Client(_SessionState):
 
     def new_guid(self) -> str:
         """A random name, from the client's own `rng`: 36 characters, as Curator's protected creates have it."""
-        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        return self._engine.new_guid()
 
     def statistics(self) -> Statistics:
         """A snapshot of what the client has done and has to do."""
         return self._engine.session.statistics()
+
+
+def _checked_place(path: str) -> str:
+    validate_path(path)
+    if path == "/":
+        raise InvalidArgumentError(
+            "receipts_path '/': receipts need a node of their own, such as '/everlatch-receipts'"
+        )
+    return path
+
+
+def _checked_receipts(count: int) -> int:
+    if _positive("receipts", count) > MOST_RECEIPTS:
+        raise InvalidArgumentError(f"receipts: {MOST_RECEIPTS} at most, for they are made by one request; not {count}")
+    return count
 
 
 def _joined(servers: str | Sequence[str]) -> str:

@@ -17,7 +17,10 @@
     ├── StartError (ConnectionError)        no server could be reached by `start()`
     ├── CallTimeoutError (TimeoutError)     the call's own timeout ran out
     │   └── WriteTimeoutError               … after a write had been sent: also an OutcomeUnknownError
-    ├── OutcomeUnknownError                 a write was sent and its reply was lost
+    ├── OutcomeUnknownError                 a write's reply was lost, and nothing shows whether it was applied
+    ├── WriteNotAppliedError                … and it certainly was not applied
+    ├── ResultLostError                     … and it was applied; what it would have returned is lost
+    ├── ReceiptsError                       exactly-once writes lack the permissions for their receipts
     ├── RequestKillsConnectionError (ConnectionError)
     ├── ReplyTooLargeError (ConnectionError)
     ├── TransactionFailedError              one part of a transaction was refused; nothing of it was applied
@@ -51,9 +54,14 @@ one of those fields.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from everlatch.types import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from everlatch.types import Sighting
 
 __all__ = [
     "SERVER_ERRORS",
@@ -107,12 +115,14 @@ __all__ = [
     "ProtocolError",
     "QueueFullError",
     "QuotaExceededError",
+    "ReceiptsError",
     "ReconfigDisabledError",
     "ReconfigInProgressError",
     "ReplyTooLargeError",
     "RequestKillsConnectionError",
     "RequestTimeoutError",
     "RequestTooLargeError",
+    "ResultLostError",
     "RuntimeInconsistencyError",
     "SSLConnectionError",
     "ServerError",
@@ -132,6 +142,7 @@ __all__ = [
     "UnknownServerError",
     "UnknownSessionError",
     "UnsupportedByServerError",
+    "WriteNotAppliedError",
     "WriteTimeoutError",
     "WrongLoopError",
     "server_error",
@@ -275,16 +286,32 @@ class CallTimeoutError(EverlatchError, TimeoutError):
 
 
 class OutcomeUnknownError(EverlatchError):
-    """A write was sent and its reply was lost: it may or may not have been applied. Look before doing it again."""
+    """A write was sent, its reply was lost, and what could be looked at afterwards doesn't show whether it was applied.
+
+    `operation`, `path`: the call. `reason`: why there was no reply. `seen`: what its nodes, and the parents of those
+    to be created, were found to be, as `Sighting`s with the servers' paths; empty if nobody could look (a timeout, the
+    client's end). Read the node and decide; or have it known next time: `exactly_once`, `idempotent` and `protect`
+    do that (docs/how-to/outcomes.md).
+    """
 
     outcome = Outcome.UNKNOWN
 
-    def __init__(self, operation: str, path: str, reason: BaseException | None) -> None:
-        self.operation, self.path, self.reason = operation, path, reason
+    def __init__(self, operation: str, path: str, reason: BaseException | None, seen: Sequence[Sighting] = ()) -> None:
+        self.operation, self.path, self.reason, self.seen = operation, path, reason, tuple(seen)
+        looked = "; ".join(f"{sighting.path!r} {_described(sighting)}" for sighting in self.seen)
         super().__init__(
-            f"{operation} {path!r} was sent and its reply was lost ({describe(reason)}): "
-            "it may or may not have been applied; read the node before repeating it"
+            f"{operation} {path!r} was sent and its reply was lost ({describe(reason)}): it may or may not have been "
+            f"applied{f' ({looked})' if looked else ''}; read the node before repeating it, or use exactly_once"
         )
+
+
+def _described(sighting: Sighting) -> str:
+    if sighting.error is not None:
+        return f"could not be looked at: {sighting.error}"
+    if sighting.stat is None:
+        return "does not exist"
+    stat = sighting.stat
+    return f"has version {stat.version}, czxid 0x{stat.czxid:x}, mzxid 0x{stat.mzxid:x}, pzxid 0x{stat.pzxid:x}"
 
 
 class WriteTimeoutError(OutcomeUnknownError, CallTimeoutError):
@@ -292,7 +319,50 @@ class WriteTimeoutError(OutcomeUnknownError, CallTimeoutError):
 
     def __init__(self, operation: str, path: str, timeout: float) -> None:
         CallTimeoutError.__init__(self, operation, path, timeout, sent=True)
-        self.reason = None
+        self.reason, self.seen = None, ()
+
+
+class WriteNotAppliedError(EverlatchError):
+    """A write was sent, its reply was lost, and it certainly was not applied, nor will be. It was not sent again, for
+    that would have changed the order of writes, or is not known to be right: call it again if it is still wanted.
+
+    `operation`, `path`: the call. `why`: what is known.
+    """
+
+    def __init__(self, operation: str, path: str, why: str) -> None:
+        self.operation, self.path, self.why = operation, path, why
+        super().__init__(f"{operation} {path!r} was not applied: {why}; call it again if it is still wanted")
+
+
+class ResultLostError(EverlatchError):
+    """A write was applied, once, and its reply was lost: what it would have returned can't be told any more.
+
+    `operation`, `path`: the call. `zxid`: the transaction that it was applied by; 0 if that isn't known. `what`: what
+    is missing. Don't do it again; read the node for its present state.
+    """
+
+    outcome = Outcome.HAPPENED
+
+    def __init__(self, operation: str, path: str, zxid: int, what: str) -> None:
+        self.operation, self.path, self.zxid, self.what = operation, path, zxid, what
+        super().__init__(f"{operation} {path!r} was applied (zxid 0x{zxid:x}), but its reply was lost, and {what}")
+
+
+class ReceiptsError(EverlatchError):
+    """Exactly-once writes can't be had: the nodes for their receipts can't be made. Nothing was sent.
+
+    `place`: the node below which they belong (`receipts_path`). `error`: the server's answer. The client needs CREATE
+    there, and on its parent if it is to be made; the client's `acl`, which the receipts get, has to let it READ and
+    WRITE them.
+    """
+
+    def __init__(self, place: str, error: ServerError, operation: str = "", path: str = "") -> None:
+        self.place, self.error, self.operation, self.path = place, error, operation, path
+        call = f"{operation} {path!r}: " if operation else ""
+        super().__init__(
+            f"{call}receipts for exactly-once writes can't be kept below {place!r}: {error}; it takes CREATE there (and"
+            " on its parent, if it is to be made), and an acl of the client that lets it READ and WRITE what it creates"
+        )
 
 
 class RequestKillsConnectionError(EverlatchError, ConnectionError):

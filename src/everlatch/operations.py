@@ -82,8 +82,6 @@ _GET = Operation("get", Op.GET_DATA, decode_get_data_reply, watch=DATA)
 _EXISTS = Operation("exists", Op.EXISTS, decode_exists_reply, watch=DATA, missing_is_none=True)
 _CHILDREN = Operation("children", Op.GET_CHILDREN, decode_get_children_reply, watch=CHILD)
 _CHILDREN_AND_STAT = Operation("children_and_stat", Op.GET_CHILDREN2, decode_get_children2_reply, watch=CHILD)
-_SET = Operation("set", Op.SET_DATA, decode_set_data_reply, is_write=True)
-_DELETE = Operation("delete", Op.DELETE, no_result, is_write=True)
 _GET_ACL = Operation("get_acl", Op.GET_ACL, decode_get_acl_reply)
 _SET_ACL = Operation("set_acl", Op.SET_ACL, decode_set_acl_reply, is_write=True)
 _SYNC = Operation("sync", Op.SYNC, no_result)
@@ -128,7 +126,10 @@ class Operations:
         self._chroot = chroot
         self._default_acl = default_acl
         self._generation = generation
-        self._create = Operation("create", Op.CREATE2, self._decode_created, is_write=True)
+        receipted = engine.has_receipts
+        self._set = Operation("set", Op.SET_DATA, decode_set_data_reply, is_write=True, is_receipted=receipted)
+        self._delete = Operation("delete", Op.DELETE, no_result, is_write=True, is_receipted=receipted)
+        self._create = Operation("create", Op.CREATE2, self._decode_created, is_write=True, is_receipted=receipted)
         self._create_container = self._create._replace(op=Op.CREATE_CONTAINER)
         self._create_ttl = self._create._replace(op=Op.CREATE_TTL)
 
@@ -219,6 +220,8 @@ class Operations:
         container: bool = False,
         ttl: float | None = None,
         acl: Sequence[ACL] | None = None,
+        idempotent: bool = False,
+        protect: bool = False,
         timeout: Timeout = UNSET,
     ) -> Call[Created]:
         """Creates a node and returns its path and `Stat`.
@@ -228,10 +231,18 @@ class Operations:
         some time after its last child. `ttl` (seconds, not with `ephemeral`): deleted when it has had no children and
         no change for so long; servers need `extendedTypesEnabled=true`. `acl`: the client's default if left out.
 
+        If the reply is lost: `idempotent` (not with `sequential`) sends it again, and takes a node that exists, whoever
+        made it, for success, from the first time on. `protect` puts `_c_<GUID>-` before the name, as Curator does, by
+        which the node is found; if it isn't there, it is created again, also if somebody has deleted it meanwhile.
+
         Raises `NodeExistsError`, `NoNodeError` (no parent), `NoChildrenForEphemeralsError`, `NoAuthError`,
         `InvalidACLError`, `QuotaExceededError`, `UnimplementedError` (ttl: it is off on the servers, as it is by
         default; nothing was created, and the connection is as it was).
         """
+        if idempotent and (sequential or protect):
+            raise InvalidArgumentError(f"create {path!r}: idempotent goes with neither sequential nor protect")
+        if protect:
+            path = self._protected(path, sequential)
         new_path = server_path_of_new(self._chroot, path, sequential)
         acls = checked_acl(self._default_acl if acl is None else acl)
         checked_data(data)
@@ -249,32 +260,61 @@ class Operations:
         else:
             body = encode_create_request(new_path, data, acls, _MODES[bool(sequential), bool(ephemeral)])
             operation = self._create
+        if idempotent:
+            operation = operation._replace(is_idempotent=True)
+        elif protect:
+            operation = operation._replace(is_protected=True)
         return self._engine.submit(operation, path, body, None, timeout, self._generation)
 
-    def set(self, path: str, data: bytes, *, version: int = -1, timeout: Timeout = UNSET) -> Call[Stat]:
-        """Replaces a node's data, if its version is `version` (−1: any), and returns its new `Stat`. Raises
-        `NoNodeError`, `BadVersionError`, `NoAuthError`, `QuotaExceededError`."""
-        body = encode_set_data_request(server_path(self._chroot, path), checked_data(data), checked_version(version))
-        return self._engine.submit(_SET, path, body, None, timeout, self._generation)
+    def _protected(self, path: str, sequential: bool) -> str:
+        """With a name that is only ours. Curator's form."""
+        validate_path(path, sequential=sequential)
+        above, name = path.rsplit("/", 1)
+        return f"{above}/_c_{self._engine.new_guid()}-{name}"
 
-    def delete(self, path: str, *, version: int = -1, timeout: Timeout = UNSET) -> Call[None]:
-        """Deletes a node without children, if its version is `version` (−1: any). Raises `NoNodeError`,
-        `BadVersionError`, `NotEmptyError`, `NoAuthError`; `BadArgumentsError` for `/` and ZooKeeper's own nodes."""
+    def set(
+        self, path: str, data: bytes, *, version: int = -1, idempotent: bool = False, timeout: Timeout = UNSET
+    ) -> Call[Stat]:
+        """Replaces a node's data, if its version is `version` (−1: any), and returns its new `Stat`.
+
+        `idempotent` (not with a version): if the reply is lost it is sent again, so that it may be applied twice.
+        Raises `NoNodeError`, `BadVersionError`, `NoAuthError`, `QuotaExceededError`.
+        """
+        body = encode_set_data_request(server_path(self._chroot, path), checked_data(data), checked_version(version))
+        operation = _idempotent(self._set, path, version) if idempotent else self._set
+        return self._engine.submit(operation, path, body, None, timeout, self._generation)
+
+    def delete(self, path: str, *, version: int = -1, idempotent: bool = False, timeout: Timeout = UNSET) -> Call[None]:
+        """Deletes a node without children, if its version is `version` (−1: any).
+
+        `idempotent` (not with a version): if the reply is lost it is sent again, and a node that isn't there is a
+        success, from the first time on. Raises `NoNodeError`, `BadVersionError`, `NotEmptyError`, `NoAuthError`;
+        `BadArgumentsError` for `/` and ZooKeeper's own nodes.
+        """
         # Never the chroot itself: "/" goes out as "/", which the server refuses, as ZooKeeper's own client does.
         target = server_path(self._chroot, path) if path != "/" else "/"
         body = encode_delete_request(target, checked_version(version))
-        return self._engine.submit(_DELETE, path, body, None, timeout, self._generation)
+        operation = _idempotent(self._delete, path, version) if idempotent else self._delete
+        return self._engine.submit(operation, path, body, None, timeout, self._generation)
 
-    def set_acl(self, path: str, acl: Sequence[ACL], *, version: int = -1, timeout: Timeout = UNSET) -> Call[Stat]:
-        """Replaces a node's ACL, if its *ACL* version (`Stat.aversion`) is `version` (−1: any), and returns its
-        `Stat`. Raises `NoNodeError`, `BadVersionError`, `NoAuthError`, `InvalidACLError`."""
+    def set_acl(
+        self, path: str, acl: Sequence[ACL], *, version: int = -1, idempotent: bool = False, timeout: Timeout = UNSET
+    ) -> Call[Stat]:
+        """Replaces a node's ACL, if its *ACL* version (`Stat.aversion`) is `version` (−1: any), and returns its `Stat`.
+
+        `idempotent` (not with a version): if the reply is lost it is sent again, so that it may be applied twice. It
+        can't be exactly once. Raises `NoNodeError`, `BadVersionError`, `NoAuthError`, `InvalidACLError`.
+        """
         body = encode_set_acl_request(server_path(self._chroot, path), checked_acl(acl), checked_version(version))
-        return self._engine.submit(_SET_ACL, path, body, None, timeout, self._generation)
+        operation = _idempotent(_SET_ACL, path, version) if idempotent else _SET_ACL
+        return self._engine.submit(operation, path, body, None, timeout, self._generation)
 
     def transaction(self, guard: Guard | None = None) -> Transaction:
         """Several writes and version checks that are applied together or not at all: see `Transaction`. (`guard` is for
         recipes.)"""
-        return Transaction(self._submit_multi, self._chroot, self._default_acl, guard)
+        return Transaction(
+            self._submit_multi, self._chroot, self._default_acl, guard, is_receipted=self._engine.has_receipts
+        )
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
@@ -535,6 +575,14 @@ def _reconfig_body(
         None if new_members is None else checked_servers("new_members", new_members),
         checked_config_version(from_config),
     )
+
+
+def _idempotent(operation: Operation, path: str, version: int) -> Operation:
+    if version != -1:
+        raise InvalidArgumentError(
+            f"{operation.name} {path!r}: idempotent doesn't go with a version, for the second time it would be another"
+        )
+    return operation._replace(is_idempotent=True)
 
 
 def _watcher_type(which: WatchKind) -> WatcherType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar, cast
 
 from everlatch.arguments import checked_acl, checked_data, checked_version, server_path, server_path_of_new
-from everlatch.errors import ClientStateError, ProtocolError, TransactionFailedError, server_error
+from everlatch.errors import ClientStateError, ProtocolError, ResultLostError, TransactionFailedError, server_error
 from everlatch.paths import strip_chroot
 from everlatch.session.requests import Operation
 from everlatch.types import UNSET, Timeout
@@ -95,7 +95,10 @@ class Transaction:
         chroot: str,
         default_acl: Sequence[ACL],
         guard: Guard | None = None,
+        *,
+        is_receipted: bool = False,
     ) -> None:
+        self._is_receipted = is_receipted
         self._submit = submit
         self._chroot = chroot
         self._default_acl = default_acl
@@ -158,7 +161,14 @@ class Transaction:
         guard, path = self._guard, self._paths[0] if self._paths else "/"
         body = encode_multi_request(self._parts if guard is None else [self._check(guard), *self._parts])
         is_write = not all(isinstance(part, CheckPart) for part in self._parts)
-        operation = Operation("transaction", Op.MULTI, self._decode, is_write=is_write)
+        operation = Operation(
+            "transaction",
+            Op.MULTI,
+            self._decode,
+            is_write=is_write,
+            is_receipted=is_write and self._is_receipted,
+            restore=self._restore,
+        )
         call = self._submit(operation, path, body, timeout)
         self._committed = True
         return call
@@ -194,6 +204,15 @@ class Transaction:
         for result, pending in zip(results, self._pending, strict=True):
             if pending is not None:
                 self._deliver(result, pending)
+
+    def _restore(self, results: list[Result | None]) -> None:
+        """It was applied, and its reply was lost; `None` stands for a result that can't be told."""
+        hidden = 0 if self._guard is None else 1
+        for path, result, pending in zip(self._paths, results[hidden:], self._pending, strict=True):
+            if pending is not None and result is not None:
+                self._deliver(result, pending)
+            elif pending is not None:
+                pending.set_error(ResultLostError("transaction", path, 0, "this result of it is not known"))
 
     def _raise_failure(self, results: list[Result], hidden: int) -> None:
         """All results are errors then: 0 before the culprit, its code, −2 behind it. The first ones, `hidden`, the

@@ -27,6 +27,7 @@ __all__ = [
     "Remove",
     "ServerFinding",
     "ServerKind",
+    "Sighting",
     "Stat",
     "State",
     "StateChange",
@@ -212,6 +213,16 @@ class ServerFinding(NamedTuple):
     """Why it is not known to serve."""
 
 
+class Sighting(NamedTuple):
+    """What a node was found to be when the fate of a write was looked for."""
+
+    path: str
+    stat: Stat | None
+    """`None`: there was no such node."""
+    error: Exception | None = None
+    """The server's error, if it could not be looked at."""
+
+
 class Statistics(NamedTuple):
     """A snapshot of what a client has done and has to do; counts are since `start()`."""
 
@@ -222,12 +233,19 @@ class Statistics(NamedTuple):
     queued_calls: int
     queued_bytes: int
     in_flight: int
+    unsettled: int
+    """Writes of a lost connection whose fate is being found out, and the reads between them."""
     watches: int
     requests_sent: int
     replies_received: int
     requests_repeated: int
     """Reads that were sent again because a connection broke before the answer."""
+    outcomes_settled: int
+    """Writes whose reply was lost, and whose fate was found out: they happened, or were not applied."""
+    writes_resent: int
+    """Writes that were sent again, because they had not been applied."""
     outcomes_unknown: int
+    """Writes that ended as `OutcomeUnknownError`."""
     events_received: int
     connections: int
     """Completed handshakes."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from everlatch.arguments import checked_timeout
@@ -53,9 +54,11 @@ from everlatch.session.actions import (
     Dial,
     HangUp,
     LeaseGranted,
+    Prepared,
     Resolve,
     RoundFailed,
 )
+from everlatch.session.receipts import LARGEST_RECEIPT
 from everlatch.session.requests import Operation, Request
 from everlatch.session.session import Phase, Session, SessionOptions
 from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
@@ -109,7 +112,11 @@ class Engine:
         self._default_timeout = default_timeout
         self._start_timeout = start_timeout
         self._close_timeout = close_timeout
+        self._has_receipts = options.receipts > 0
         self._max_body = max_request_size - _REQUEST_HEADER
+        if self._has_receipts:
+            self._max_body -= LARGEST_RECEIPT + len(options.receipts_place.encode())
+        self._rng = rng
         self._dialer: Dialer = dialer or TcpDialer()
         # Set by start().
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -218,6 +225,15 @@ class Engine:
         """An identity known before `start()`."""
         self._check_credentials(scheme, body)
         self.session.authenticate(scheme, body, None, 0.0)
+
+    @property
+    def has_receipts(self) -> bool:
+        """Whether writes that can are exactly once."""
+        return self._has_receipts
+
+    def new_guid(self) -> str:
+        """See `Client.new_guid`."""
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     @property
     def server_address(self) -> Endpoint | None:
@@ -574,6 +590,8 @@ class Engine:
                 self._round_failed(failures)
             case LeaseGranted():
                 self.lease.granted()
+            case Prepared():
+                self._prepared()
             case Closed():
                 self._finish()
             case _:
@@ -678,7 +696,7 @@ class Engine:
     def _wake(self, final: StateChange | None) -> None:
         """Ends the waits for a connection: it is there, or will never be."""
         waiters = [*self._connect_waiters]
-        if self._start_waiter is not None:
+        if self._start_waiter is not None and (final is not None or not self._has_receipts):
             waiters.append(self._start_waiter)
         for waiter in waiters:
             if waiter.done():
@@ -689,6 +707,17 @@ class Engine:
                 waiter.set_exception(StartError(self.session.failures()))
             else:
                 waiter.set_exception(self._final_error("waiting for a connection"))
+
+    def _prepared(self) -> None:
+        """The queue moves; a client whose writes are to be exactly once has started only now, if they can be."""
+        waiter, error = self._start_waiter, self.session.receipts_error
+        if waiter is not None and not waiter.done():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+        elif error is not None:
+            logger.error("%s", error)
 
     def _finish(self) -> None:
         self._audience.end()

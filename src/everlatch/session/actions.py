@@ -18,6 +18,7 @@ __all__ = [
     "Dial",
     "HangUp",
     "LeaseGranted",
+    "Prepared",
     "Resolve",
     "RoundFailed",
 ]
@@ -72,8 +73,15 @@ class LeaseGranted(NamedTuple):
     """The lease runs, and did not before."""
 
 
+class Prepared(NamedTuple):
+    """The queue moves, on a connection that took preparations: `Session.receipts_error` tells whether writes can be
+    exactly once."""
+
+
 class Closed(NamedTuple):
     """The session is over: nothing more will come."""
 
 
-Action: TypeAlias = Resolve | Dial | HangUp | AskServers | AskModes | Announce | RoundFailed | LeaseGranted | Closed
+Action: TypeAlias = (
+    Resolve | Dial | HangUp | AskServers | AskModes | Announce | RoundFailed | LeaseGranted | Prepared | Closed
+)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from everlatch.paths import Endpoint
+    from everlatch.types import ACL
 
 __all__ = ["SessionOptions"]
 
@@ -38,3 +39,8 @@ class SessionOptions(NamedTuple):
     read_only: bool = False
     read_only_writes: Literal["refuse", "queue"] = "refuse"
     read_write_search_interval: float = 60.0
+    receipts: int = 0
+    """How many exactly-once writes may be unanswered at a time; 0: writes travel without receipts."""
+    receipts_place: str = ""
+    """The servers' path of the node below which receipts are kept."""
+    receipts_acl: Sequence[ACL] = ()

@@ -1,12 +1,14 @@
-"""The calls of a client on their way: *never sent*, or *sent, unanswered*.
+"""The calls of a client on their way: *never sent*, *sent, unanswered*, or, when the connection broke, *unsettled*.
 
 Rules:
 1. Calls are sent in the order in which they were submitted, and each is sent once; only a read whose connection
-   broke goes back to where it stood in that order.
+   broke, and a write that is known not to have been applied, go back to where they stood in that order.
 2. A call is *sent* from the moment its bytes are handed to the transport. Before that it can be withdrawn without a
    trace; after it the reply is awaited, and swallowed if nobody wants it any more, so that no other reply shifts.
 3. The queue is bounded by calls and bytes; a call over a bound is refused at once.
-4. A request ends once, by `complete` or `fail`; it lets go of its call then, so that the two make no cycle, and of
+4. When a connection breaks with writes unanswered, all that was in flight is unsettled, in its order, until
+   `settlement` has found out about the writes. Until then nothing else is sent.
+5. A request ends once, by `complete` or `fail`; it lets go of its call then, so that the two make no cycle, and of
    its body: its deadline may be kept for long, and a thousand of them with a megabyte each.
 """
 
@@ -24,13 +26,16 @@ from everlatch.errors import (
     SessionExpiredError,
     WriteTimeoutError,
 )
+from everlatch.session.own import Own
 from everlatch.wire.codes import Op
 from everlatch.wire.headers import REQUEST_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
-    from everlatch.types import Watch
+    from everlatch.session.receipts import Receipt, Receipts
+    from everlatch.types import Sighting, Watch
+    from everlatch.wire.multi import Result
 
 __all__ = ["HEADER_BYTES", "POISON_LOSSES", "Completion", "Operation", "Request", "Requests", "no_result"]
 
@@ -77,6 +82,15 @@ class Operation(NamedTuple):
     """What "no watcher" means, if it is no error; it may raise one all the same."""
     unrooted: bool = False
     """The path is the server's own, whatever the chroot: get_config."""
+    is_idempotent: bool = False
+    """A write that may be applied twice, as its caller says; what it wants to bring about may be there already."""
+    is_protected: bool = False
+    """The node to be created has a name that nobody else uses: it is found by it."""
+    is_receipted: bool = False
+    """A write that travels with a receipt (`everlatch.session.receipts`)."""
+    restore: Callable[[list[Result | None]], Any] | None = None
+    """A transaction's: what it returns, given the results of its parts as far as they are known; used when the reply
+    was lost."""
 
 
 def no_result(_buf: bytes, _pos: int, _end: int) -> None:
@@ -90,14 +104,18 @@ class Request:
         "body",
         "call",
         "generation",
+        "is_guarded",
+        "is_resent",
         "losses",
         "operation",
         "path",
+        "receipt",
         "repeated",
         "sent_at",
         "timeout",
         "watch",
         "xid",
+        "zxid",
     )
 
     def __init__(
@@ -127,6 +145,13 @@ class Request:
         """Whether it had been sent on an earlier connection."""
         self.losses = 0
         """In how many lost connections it was the first unanswered request."""
+        self.zxid = -1
+        """A write, once sent: the latest that had been seen then, so that whatever it brings about is later."""
+        self.is_resent = False
+        """A write that was sent again, because it had not been applied."""
+        self.is_guarded = False
+        """… with versions that its caller didn't demand."""
+        self.receipt: Receipt | None = None
 
     def __repr__(self) -> str:
         where = f"sent as {self.xid}" if self.xid else "waiting"
@@ -160,16 +185,22 @@ class Requests:
         self.queued_calls = 0
         self.queued_bytes = 0
         self.in_flight: deque[Request] = deque()
+        self.unsettled: list[Request] = []
+        """Writes of lost connections whose fate is to be found out, and the reads between them."""
+        self.loss: BaseException | None = None
+        """Why the last connection was lost."""
         self._deadlines: list[tuple[float, int, Request]] = []
         self._deadline_count = 0
         self._last_xid = 0
         # Counts for `Client.statistics()`.
         self.sent = 0
         self.repeated = 0
+        self.settled = 0
+        self.resent = 0
         self.unknown = 0
 
     def __len__(self) -> int:
-        return self.queued_calls + len(self.in_flight)
+        return self.queued_calls + len(self.in_flight) + len(self.unsettled)
 
     # -- in
 
@@ -188,9 +219,10 @@ class Requests:
         if request.timeout is not None and now is not None:
             self._set_deadline(request, now)
 
-    def submit_at_once(self, request: Request, now: float) -> bytes:
+    def submit_at_once(self, request: Request, now: float, zxid: int) -> bytes:
         """The frame of a request that need not wait: nothing does, and there is room in flight."""
         self.sent += 1
+        request.zxid = zxid
         if request.timeout is not None:
             self._set_deadline(request, now)
         return self.send_now(request, now)
@@ -213,8 +245,9 @@ class Requests:
 
     # -- out
 
-    def take_batch(self, now: float, generation: int) -> list[bytes]:
-        """The frames that may be sent now: as many as fit in flight. They count as sent from here on."""
+    def take_batch(self, now: float, generation: int, zxid: int = 0, receipts: Receipts | None = None) -> list[bytes]:
+        """The frames that may be sent now: as many as fit in flight, and up to the first write for which there is no
+        receipt left. They count as sent from here on. `zxid`: the latest that was seen."""
         frames: list[bytes] = []
         waiting, in_flight = self._waiting, self.in_flight
         room = self._max_in_flight - len(in_flight)
@@ -224,17 +257,27 @@ class Requests:
             if call is None:
                 self._withdrawn -= 1
                 continue
-            body = request.body
+            body, op = request.body, request.operation.op
             self.queued_calls -= 1
             self.queued_bytes -= len(body) + HEADER_BYTES
             if request.generation and request.generation != generation:
                 request.fail(_session_ended(request))
                 continue
+            if receipts is not None and request.operation.is_receipted:
+                if receipts.error is not None:
+                    request.fail(receipts.error_for(request))
+                    continue
+                if not receipts.free:
+                    self._return(request)
+                    break
+                body, op = receipts.wrap(request), Op.MULTI
             self._last_xid = xid = self._last_xid % _MAX_XID + 1
             request.xid = xid
             request.sent_at = now
+            if request.zxid < 0:
+                request.zxid = zxid
             in_flight.append(request)
-            frames.append(REQUEST_HEADER.pack(len(body) + 8, xid, request.operation.op) + body)
+            frames.append(REQUEST_HEADER.pack(len(body) + 8, xid, op) + body)
             room -= 1
         self.sent += len(frames)
         return frames
@@ -246,14 +289,20 @@ class Requests:
         self.in_flight.append(request)
         return REQUEST_HEADER.pack(len(request.body) + 8, request.xid, request.operation.op) + request.body
 
-    def take_reads(self, now: float) -> list[bytes]:
+    def _return(self, request: Request) -> None:
+        """Back to the head of the queue."""
+        self.queued_calls += 1
+        self.queued_bytes += len(request.body) + HEADER_BYTES
+        self._waiting.appendleft(request)
+
+    def take_reads(self, now: float, zxid: int) -> list[bytes]:
         """`take_batch` on a read-only server: nothing from the first request on that has to wait for another one."""
         waiting = self._waiting
         blocked = next((i for i, request in enumerate(waiting) if request.call and needs_read_write(request)), None)
         if blocked is None:
-            return self.take_batch(now, 0)
+            return self.take_batch(now, 0, zxid)
         held = deque(waiting.pop() for _ in range(len(waiting) - blocked))
-        frames = self.take_batch(now, 0)
+        frames = self.take_batch(now, 0, zxid)
         waiting.extend(reversed(held))
         return frames
 
@@ -266,23 +315,53 @@ class Requests:
     # -- the end of a connection, of a session, of everything
 
     def connection_lost(self, reason: BaseException | None, *, blames_first: bool = True) -> None:
-        """Judges what was in flight: reads go back to the head of the queue, the outcome of writes is unknown.
-        `blames_first`: the first of them may be the reason."""
+        """Judges what was in flight: the session's own requests are forgotten; with a write among the rest all of it is
+        unsettled, otherwise reads go back to the head of the queue. `blames_first`: the first may be the reason."""
         sent, self.in_flight = self.in_flight, deque()
+        self.loss = reason
         if (
             sent and blames_first
         ):  # it may be what ended the connection; those behind it are not to blame, whoever it was for
             sent[0].losses += 1
-        for request in reversed(sent):
-            if request.call is None:
-                continue
-            if request.operation.is_write:
-                self.unknown += 1
-                request.fail(OutcomeUnknownError(request.operation.name, request.path, reason))
-            elif request.losses >= POISON_LOSSES:
-                request.fail(RequestKillsConnectionError(request.operation.name, request.path, request.losses, reason))
-            else:
+        self.unsettled += [request for request in sent if not _is_forgotten(request)]
+        for request in self.unsettled:
+            if request.losses >= POISON_LOSSES and not request.operation.is_write:
+                request.fail(self.killer(request))
+        # Also those that nobody waits for: as long as they may still be applied, nodes show nothing of later ones.
+        if not any(request.operation.is_write for request in self.unsettled):
+            self.settle([])
+
+    def killer(self, request: Request) -> RequestKillsConnectionError:
+        """It is not sent again."""
+        return RequestKillsConnectionError(request.operation.name, request.path, request.losses, self.loss)
+
+    def settle(self, again: Collection[Request]) -> None:
+        """What was unsettled no longer is: the reads, and these writes, go back to the head of the queue. All other
+        writes have ended."""
+        unsettled, self.unsettled = self.unsettled, []
+        for request in reversed(unsettled):
+            if request.call is not None and (not request.operation.is_write or request in again):
                 self._put_back(request)
+
+    def release_reads(self) -> None:
+        """The reads among the unsettled need not wait for the writes: a server without a quorum answers them."""
+        reads = [request for request in self.unsettled if not needs_read_write(request)]
+        self.unsettled = [request for request in self.unsettled if needs_read_write(request)]
+        for request in reversed(reads):
+            if request.call is not None:
+                self._put_back(request)
+
+    def give_up_unsettled(self, reason: BaseException) -> None:
+        """Nothing can be found out any more: the history that they belong to is gone."""
+        for request in self.unsettled:
+            if request.call is not None and request.operation.is_write:
+                self.end_unknown(request, reason)
+        self.settle([])
+
+    def end_unknown(self, request: Request, reason: BaseException | None, seen: Sequence[Sighting] = ()) -> None:
+        """Nobody can say whether it was applied."""
+        self.unknown += 1
+        request.fail(OutcomeUnknownError(request.operation.name, request.path, reason, seen))
 
     def fail_bound(self, generation: int) -> None:
         """A session has ended: the waiting calls that are bound to it fail."""
@@ -292,15 +371,17 @@ class Requests:
 
     def fail_all(self, error: Callable[[Request], BaseException]) -> None:
         """Ends everything: what waits, and the reads in flight, with `error(request)`; sent writes as unknown."""
-        ended = [*self.in_flight, *self._waiting]
+        ended = [*self.unsettled, *self.in_flight, *self._waiting]
+        self.unsettled.clear()
         self.in_flight.clear()
         self._waiting.clear()
         self._deadlines.clear()
         self.queued_calls = self.queued_bytes = self._withdrawn = 0
         for request in ended:
-            if request.call is not None and request.xid and request.operation.is_write:
-                self.unknown += 1
-                request.fail(OutcomeUnknownError(request.operation.name, request.path, error(request)))
+            if isinstance(request.call, Own):
+                request.call = None
+            elif request.call is not None and request.xid and request.operation.is_write:
+                self.end_unknown(request, error(request))
             else:
                 request.fail(error(request))
 
@@ -341,10 +422,12 @@ class Requests:
     def _put_back(self, request: Request) -> None:
         request.xid = 0
         request.repeated = True
-        self.repeated += 1
-        self.queued_calls += 1
-        self.queued_bytes += len(request.body) + HEADER_BYTES
-        self._waiting.appendleft(request)
+        if request.operation.is_write:
+            request.is_resent = True
+            self.resent += 1
+        else:
+            self.repeated += 1
+        self._return(request)
 
     def _end_unsent(self, request: Request, error: BaseException | None) -> None:
         """Takes a waiting request out of the counts at once, and out of the deque when such gaps prevail."""
@@ -365,6 +448,11 @@ class Requests:
         if len(self._deadlines) > _GAPS + 4 * len(self):
             self._deadlines = [entry for entry in self._deadlines if entry[2].call is not None]
             heapq.heapify(self._deadlines)
+
+
+def _is_forgotten(request: Request) -> bool:
+    """Whether nobody asks for it any more, and it has changed nothing."""
+    return isinstance(request.call, Own) or (request.call is None and not request.operation.is_write)
 
 
 def needs_read_write(request: Request) -> bool:

@@ -42,12 +42,16 @@ from everlatch.errors import (
     LinkError,
     ProtocolError,
     ReplyTooLargeError,
+    ResultLostError,
     ServerError,
     ServerLeftError,
     SessionExpiredError,
     SilentLinkError,
+    StaleLeaderError,
+    TransactionFailedError,
     TruncatedError,
     UnexpectedReplyError,
+    WriteNotAppliedError,
     describe,
     hex_id,
     server_error,
@@ -62,6 +66,7 @@ from everlatch.session.actions import (
     Dial,
     HangUp,
     LeaseGranted,
+    Prepared,
     Resolve,
     RoundFailed,
 )
@@ -71,20 +76,25 @@ from everlatch.session.doubt import Doubt, Step
 from everlatch.session.endings import auth_refused, client_closed, gave_up, handshake_refused, read_only, settle
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
+from everlatch.session.looks import LOOK, look_body
 from everlatch.session.options import SessionOptions
+from everlatch.session.own import Own
 from everlatch.session.read_only import Aside
+from everlatch.session.receipts import Receipts
 from everlatch.session.requests import Operation, Request, Requests, needs_read_write, no_result
 from everlatch.session.rivals import MOST_RIVALS, STAGGER, Attempt, Rivals
 from everlatch.session.rounds import SHORTEST_BUDGET, Rounds
 from everlatch.session.servers import Address
+from everlatch.session.settlement import Reconsideration, Settlement
 from everlatch.session.states import CONNECTED_STATES, checked
 from everlatch.session.watches import EXIST, PERSISTENT, RECURSIVE
 from everlatch.session.watching import Watching
-from everlatch.types import EventType, State, StateChange, Statistics, WatchEvent
+from everlatch.types import EventType, Stat, State, StateChange, Statistics, WatchEvent
 from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
 from everlatch.wire.headers import REPLY_HEADER, frame_request
+from everlatch.wire.records import encode_create2_reply
 from everlatch.wire.watch_records import decode_watcher_event
 
 if TYPE_CHECKING:
@@ -117,6 +127,10 @@ _DECIDED = frozenset({COMMIT.op, _CLOSE_SESSION.op, Op.SYNC})
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
 _NO_NODE = -101
+_NODE_EXISTS = -110
+_ABOUT_STATE = frozenset({_NO_NODE, -103, _NODE_EXISTS, -111})
+"""Refusals that a write may get because it has been applied already: no node, bad version, node exists, not empty."""
+_CREATES = frozenset({Op.CREATE2, Op.CREATE_CONTAINER, Op.CREATE_TTL})
 _NO_WATCHER = -121
 _AUTHENTICATE_FIRST = -124
 _OVERTAKING_ERRORS = frozenset({-6, _AUTHENTICATE_FIRST})
@@ -179,6 +193,13 @@ class Session:
         """Set when no further call is taken: makes the error that it ends with."""
         self._closing = False
         self._close_sent = False
+        self._receipts: Receipts | None = None
+        if options.receipts:
+            self._receipts = Receipts(options.receipts_place, options.receipts, options.receipts_acl, self._ask)
+        self._settlement: Settlement | None = None
+        """What goes on before the queue moves, on the present connection."""
+        self._is_preparing = False
+        """Whether the queue is held up, until writes are settled and there are receipts."""
         self._aside: Aside | None = None
         """What is kept while a read-only server serves us."""
         self._read_only_at: Address | None = None
@@ -222,15 +243,20 @@ class Session:
             raise SessionExpiredError(request.operation.name, request.path)
         requests = self.requests
         waits = self.phase is not Phase.SERVING or requests.in_flight or requests.queued_calls or self._urgent
-        if not at_once or now is None or waits or self._aside is not None:
+        if not at_once or now is None or waits or self._queues_all:
             if self._aside is not None and self._refuses_writes and needs_read_write(request):
                 raise read_only(request)
             requests.submit(request, now)
             return b""
-        data = requests.submit_at_once(request, now)
+        data = requests.submit_at_once(request, now, self.last_zxid)
         self._bytes_sent += len(data)
         self.liveness.sent(now)
         return data
+
+    @property
+    def _queues_all(self) -> bool:
+        """Whether even a call that finds nothing in flight has to pass the queue."""
+        return self._aside is not None or self._receipts is not None or self._settlement is not None
 
     def authenticate(self, scheme: str, body: bytes, request: Request | None, now: float) -> None:
         """Adds an identity, now and on every later connection; `request` ends with the server's answer."""
@@ -441,7 +467,8 @@ class Session:
         frames = self._take_urgent(now) if self._urgent else []
         if self.phase is Phase.SERVING:
             frames += self._take_queued(now)
-            if self._closing and not self._close_sent and not self.requests.queued_calls:
+            is_done = not (self.requests.queued_calls or self._is_preparing or self.requests.unsettled)
+            if self._closing and not self._close_sent and is_done:
                 self._close_sent = True
                 frames.append(self.requests.send_now(Request(None, _CLOSE_SESSION, "/", b""), now))
         if not frames:
@@ -452,9 +479,11 @@ class Session:
         return data
 
     def _take_queued(self, now: float) -> list[bytes]:
+        if self._is_preparing:
+            return []
         if self._aside is not None:
-            return self.requests.take_reads(now)
-        return self.requests.take_batch(now, self.generation)
+            return self.requests.take_reads(now, self.last_zxid)
+        return self.requests.take_batch(now, self.generation, self.last_zxid, self._receipts)
 
     def _take_urgent(self, now: float) -> list[bytes]:
         urgent, self._urgent = self._urgent, []
@@ -523,6 +552,9 @@ class Session:
             requests_sent=requests.sent,
             replies_received=self._replies,
             requests_repeated=requests.repeated,
+            unsettled=len(requests.unsettled),
+            outcomes_settled=requests.settled,
+            writes_resent=requests.resent,
             outcomes_unknown=requests.unknown,
             events_received=self._events,
             connections=self.connections,
@@ -693,6 +725,8 @@ class Session:
         self._spare_at = math.inf
         self._doubt.reset()
         self._urgent.clear()
+        self._settlement = None
+        self._is_preparing = False
         self._reader = FrameReader(self._options.max_reply_size)
         self.credentials.disconnected()
         self.lease.disconnected()
@@ -787,6 +821,7 @@ class Session:
 
     def _serve_read_only(self, now: float) -> None:
         self._read_write_search_at = now + self._options.read_write_search_interval
+        self.requests.release_reads()
         if self._refuses_writes:
             self.requests.refuse_writes(read_only)
         self._announce(State.CONNECTED_READ_ONLY, None)
@@ -885,6 +920,7 @@ class Session:
         self.last_zxid = 0
         self.watching.history_reset()
         self._hang_up()
+        self.requests.give_up_unsettled(reason)
         self._begin_round(now)
 
     def _serve_when_authenticated(self, now: float) -> None:
@@ -909,6 +945,39 @@ class Session:
             reason, self._renewed_for = self._renewed_for, None
             self._announce(State.RENEWED, reason)
         self._announce(State.CONNECTED, None)
+        self._prepare()
+
+    # -- before the queue moves ------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Receipts first: what is sent again may need them."""
+        receipts = self._receipts
+        self._is_preparing = True
+        if receipts is not None and not receipts.is_complete(self.generation):
+            receipts.make(self.generation, self.session_id, self._settle)
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.requests.unsettled:
+            self._settlement = Settlement(
+                self.requests, self._receipts, self.session_id, ask=self._ask, done=self._prepared
+            )
+            self._settlement.start()
+        else:
+            self._prepared()
+
+    def _prepared(self) -> None:
+        self._settlement = None
+        self._is_preparing = False
+        if self._receipts is not None:
+            self.actions.append(Prepared())
+
+    @property
+    def receipts_error(self) -> EverlatchError | None:
+        """Why writes can't be exactly once."""
+        receipts = self._receipts
+        return None if receipts is None or receipts.error is None else receipts.error_for(None)
 
     # -- replies ---------------------------------------------------------------------------------------------------
 
@@ -936,6 +1005,8 @@ class Session:
                         call = answered.call
                         if answered.operation is COMMIT:
                             self._commit_answered(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
+                        elif answered.receipt is not None:
+                            self._answer_receipted(answered, err, buf, start + _REPLY_HEADER_SIZE, end)
                         elif err or call is None:
                             self._answer_otherwise(answered, err, now)
                             if err == _AUTHENTICATE_FIRST:
@@ -969,7 +1040,7 @@ class Session:
             self.requests.in_flight.appendleft(request)
             raise
         except EverlatchError as error:
-            request.fail(error)
+            self._end_refused(request, error)
             return
         if request.watch is not None:
             self._register(request, operation.watch)
@@ -1006,6 +1077,79 @@ class Session:
         elif self.watching.is_fatal_answer(request, err, self.last_zxid):
             raise server_error(err, operation.name)
 
+    def _answer_receipted(self, request: Request, err: int, buf: bytes, pos: int, end: int) -> None:
+        """A write that has travelled with a receipt."""
+        assert self._receipts is not None
+        assert request.receipt is not None
+        try:
+            answer = self._receipts.answered(request, err, buf, pos, end)
+        except ProtocolError:
+            self.requests.in_flight.appendleft(request)
+            raise
+        if answer.is_receipts:
+            self._receipt_refused(request, server_error(answer.code, "set", request.receipt.slot.path))
+        elif request.call is None:
+            return
+        elif answer.code and (err or request.operation.op != Op.MULTI):
+            self._refuse(request, answer.code)
+            if err == _AUTHENTICATE_FIRST:
+                self._leave_who_demands_authentication(request)
+        else:
+            self._answer(request, request.call, *answer.reply)
+
+    def _receipt_refused(self, request: Request, error: ServerError) -> None:
+        """The slot is not as we left it: a write that was sent again may have been applied before."""
+        assert self._receipts is not None
+        assert request.receipt is not None
+        if request.is_resent:
+            self._reconsider(request, error)
+            return
+        self._receipts.abandon(request.receipt)
+        why = f"the node of its receipt was changed or deleted by somebody else ({error})"
+        request.fail(WriteNotAppliedError(request.operation.name, request.path, why))
+
+    def _end_refused(self, request: Request, error: EverlatchError) -> None:
+        """Unless the refusal may come of the write itself, applied before."""
+        cause = error.error if isinstance(error, TransactionFailedError | StaleLeaderError) else error
+        is_about_state = isinstance(cause, ServerError) and cause.code in _ABOUT_STATE
+        if request.is_resent and is_about_state and request.receipt is None and request.operation.is_write:
+            self._reconsider(request, error)
+        else:
+            request.fail(error)
+
+    def _reconsider(self, request: Request, error: EverlatchError) -> None:
+        self.requests.unsettled.append(request)
+        Reconsideration(
+            request, error, self.requests, self._receipts, self.session_id, ask=self._ask, done=_nothing
+        ).start()
+
+    def _is_brought_about(self, request: Request, err: int) -> bool:
+        """Whether a refusal says that what an idempotent write wants is there already."""
+        operation = request.operation
+        if operation.op == Op.DELETE and err == _NO_NODE:
+            request.complete(None)
+            return True
+        if operation.op in _CREATES and err == _NODE_EXISTS:
+            self._find_existing(request)
+            return True
+        return False
+
+    def _find_existing(self, request: Request) -> None:
+        """The node that an idempotent create has found, for what it returns."""
+        path = self._server_path(request.path)
+        self.requests.unsettled.append(request)
+
+        def found(stat: Stat | ServerError | None) -> None:
+            self.requests.unsettled.remove(request)
+            if isinstance(stat, Stat):
+                reply = encode_create2_reply(path, stat)
+                settle(request, lambda _: request.operation.decode(reply, 0, len(reply)))
+            else:
+                what = "it was deleted, or hidden, before it could be looked at" if stat is None else str(stat)
+                request.fail(ResultLostError(request.operation.name, request.path, 0, f"the node exists, but {what}"))
+
+        self._ask(Request(Own(found), LOOK, path, look_body(path)))
+
     def _refuse(self, request: Request, err: int) -> None:
         operation = request.operation
         if err == _NO_NODE and operation.missing_is_none:
@@ -1014,8 +1158,8 @@ class Session:
             request.complete(None)
         elif err == _NO_WATCHER and operation.no_watcher is not None:
             settle(request, operation.no_watcher)
-        else:
-            request.fail(server_error(err, operation.name, request.path))
+        elif not (operation.is_idempotent and self._is_brought_about(request, err)):
+            self._end_refused(request, server_error(err, operation.name, request.path))
 
     def _register(self, request: Request, kind: int | None) -> None:
         if kind is not None and request.call is not None:
@@ -1180,7 +1324,11 @@ class Session:
             lease.commit_refused()
             if err == _AUTHENTICATE_FIRST:
                 self._leave_who_demands_authentication(request)
+            if request.call is not None:  # what was lost can't be settled here
+                raise ServerLeftError(f"{self.server} has refused a commit (error {err})")
             return
+        if request.call is not None:
+            request.call.set_result(None)
         did_run, lapses = lease.runs(now), lease.lapses
         lease.committed(now)
         if lease.runs(now) and not did_run:
@@ -1240,6 +1388,10 @@ class Session:
         if not self._chroot:
             return path
         return self._chroot if path == "/" else self._chroot + path
+
+
+def _nothing() -> None:
+    """Nobody waits for its end but its caller."""
 
 
 def _needs_commit(request: Request) -> bool:
