@@ -15,12 +15,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 ORDER = (
-    *("types", "errors", "paths", "arguments", "wire", "session", "admin", "engine"),
+    *("types", "errors", "partial_stat", "paths", "arguments", "wire", "session", "admin", "engine"),
     *("transaction", "multi_read", "operations", "server_sources", "client", "ensemble_tracker", "everlatch"),
     *("recipes", "sync", "cli"),
 )
 """Each part imports itself and what stands before it. `everlatch` is the root package."""
-VALUES = {"types", "errors", "paths", "arguments"}
+VALUES = {"types", "errors", "partial_stat", "paths", "arguments"}
 ASIDE = {
     "admin": VALUES,
     "guardian": VALUES | {"wire"},

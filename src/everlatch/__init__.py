@@ -19,6 +19,7 @@ from everlatch.ensemble_tracker import EnsembleTracker
 from everlatch.errors import *  # noqa: F403 (the whole tree, as its own __all__ lists it)
 from everlatch.errors import __all__ as _errors
 from everlatch.multi_read import MultiRead
+from everlatch.partial_stat import PartialStat
 from everlatch.server_sources import DnsServers, ServerSource
 from everlatch.session.retry import (
     AttemptPlan,
@@ -42,6 +43,7 @@ __all__ = [
     "EnsembleTracker",
     "ExponentialBackoffRetry",
     "MultiRead",
+    "PartialStat",
     "Pending",
     "RetryForever",
     "RetryNTimes",

@@ -22,6 +22,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from everlatch.partial_stat import UNKNOWN, PartialStat
 from everlatch.paths import parent
 from everlatch.types import Stat
 from everlatch.wire.codes import CreateMode, Op
@@ -211,16 +212,15 @@ def _is_older(stat: Stat | ServerError | None, zxid: int) -> Verdict:
 def result_of(change: Change, verdict: Verdict, seen: Seen, name: str | None, session_id: int) -> Result | None:
     """What the server must have answered; `None` if that can't be told. `name`: the path of a sequential node.
 
-    Of a new node everything is known but its number: it had no history yet. Of data that was set, as long as nobody
-    has set it again.
+    Of a new node everything is known but its number: it had no history yet. Of one whose data was set, as long as
+    nobody has set it again; otherwise only what its transaction says.
     """
     match change:
         case CreatePart():
             path = name if is_sequential(change) else change.path
             return None if path is None else CreateResult(path, _new_stat(change, verdict, session_id))
         case SetDataPart():
-            stat = seen.get(change.path)
-            return SetDataResult(stat) if isinstance(stat, Stat) and stat.mzxid == verdict.zxid else None
+            return SetDataResult(_changed_stat(change, verdict, seen.get(change.path)))
         case DeletePart():
             return DeleteResult()
         case CheckPart():
@@ -233,6 +233,19 @@ def _new_stat(change: CreatePart, verdict: Verdict, session_id: int) -> Stat:
     _, zxid, time_ms = verdict
     owner = session_id if is_ephemeral(change) else 0  # of containers and nodes with a TTL clients see none
     return Stat(zxid, zxid, time_ms, time_ms, 0, 0, 0, owner, len(change.data or b""), 0, zxid)
+
+
+def _changed_stat(change: SetDataPart, verdict: Verdict, stat: Stat | ServerError | None) -> Stat:
+    _, zxid, time_ms = verdict
+    if isinstance(stat, Stat) and stat.mzxid == zxid:
+        return stat
+    version = change.version + 1 if change.version >= 0 else UNKNOWN
+    czxid = ctime = owner = UNKNOWN
+    if isinstance(stat, Stat) and stat.czxid < zxid:  # the same node still
+        czxid, ctime, owner = stat.czxid, stat.ctime, stat.ephemeral_owner
+    return PartialStat(
+        czxid, zxid, ctime, time_ms, version, UNKNOWN, UNKNOWN, owner, len(change.data or b""), UNKNOWN, UNKNOWN
+    )
 
 
 # -- sending it again

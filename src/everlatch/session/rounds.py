@@ -5,8 +5,8 @@ Rules:
    the end, as the policy says (`retry`): never while an untried server is left.
 2. The time for one address is short, so that one dead server costs little of the session's time; it doubles after
    each round in which some did not answer at all, in case they are merely slow. Who refuses at once needs no more.
-3. A connection that lived for a while was worth having: after it everything begins anew. One that was dropped at once
-   has not earned a new round: were each such loss to start one, the client would spin.
+3. A connection that lived for a while, or answered some calls, was worth having: after it everything begins anew. One
+   that was dropped at once has not earned a new round: were each such loss to start one, the client would spin.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _SHORTEST_PAUSE: Final = 0.001
 """Seconds. Servers that refuse at once would otherwise be asked in a loop, if the policy says so."""
 _GOOD_CONNECTION: Final = 1.0
 """Rule 3, seconds."""
+_GOOD_ANSWERS: Final = 10
+"""Rule 3, calls."""
 
 
 class Rounds:
@@ -68,9 +70,9 @@ class Rounds:
             self._since = now
         self.servers.begin_round(lost)
 
-    def begin_after(self, now: float, lost: Address, reason: BaseException, lived: float) -> None:
+    def begin_after(self, now: float, lost: Address, reason: BaseException, lived: float, answered: int = 0) -> None:
         """After a connection that was lost: a new round, or the rest of the present one. Rule 3."""
-        if lived >= _GOOD_CONNECTION:
+        if lived >= _GOOD_CONNECTION or answered >= _GOOD_ANSWERS:
             self.start_anew()
             self.begin(now, lost)
         else:

@@ -216,6 +216,8 @@ class Session:
         self._reader = FrameReader(options.max_reply_size)
         self._handshake_sent_at = 0.0
         self._serving_since = 0.0
+        self._replies_before = 0
+        """How many there had been when the queue began to move."""
         self._doubt = Doubt(self.liveness)
         self._left: tuple[int, Address | None] | None = None
         """The connection that was left last because it was silent, and its server: it may prove alive."""
@@ -750,7 +752,7 @@ class Session:
             return
         self._announce(State.SUSPENDED, reason)
         assert address is not None
-        self._rounds.begin_after(now, address, reason, now - self._serving_since)
+        self._rounds.begin_after(now, address, reason, now - self._serving_since, self._replies - self._replies_before)
         if alternative is not None:
             self._drop_rivals()  # one kept in reserve may lead to a server that is as silent
             self._rounds.again(alternative)
@@ -928,6 +930,7 @@ class Session:
             return
         self.phase = Phase.SERVING
         self._serving_since = now
+        self._replies_before = self._replies
         self._behind_since = None
         self._keep_spare(now)
         self.requests.expire(now)  # after a pause of our own process the timer may not have been handled yet
@@ -970,6 +973,7 @@ class Session:
     def _prepared(self) -> None:
         self._settlement = None
         self._is_preparing = False
+        self._replies_before = self._replies
         if self._receipts is not None:
             self.actions.append(Prepared())
 

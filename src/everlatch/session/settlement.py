@@ -46,7 +46,7 @@ from everlatch.session.own import Own
 from everlatch.session.requests import POISON_LOSSES, Request
 from everlatch.types import Sighting
 from everlatch.wire.multi import CreatePart, CreateResult, SetDataResult
-from everlatch.wire.records import encode_create2_reply, encode_set_data_reply
+from everlatch.wire.records import encode_create2_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconsideration", "Settlement"]
 
+_NAME_IS_LOST: Final = "the number in the name of its node is not known: the node is gone, or can't be looked at"
 _REFUSED: Final = "the servers refused it (a later write was applied), and their reason is lost"
 _IN_BETWEEN: Final = "sending it again would change the order, for a later write may have been applied"
 _CHANGED_SINCE: Final = "it was sent again for the version just seen, and somebody has changed the node since"
@@ -311,10 +312,10 @@ class Settlement:
                 assert stat is not None
                 reply = encode_create2_reply(path, stat)
             case SetDataResult(stat):
-                reply = encode_set_data_reply(stat)
+                return stat
             case None:
                 name, path, zxid = request.operation.name, request.path, case.verdict.zxid
-                raise ResultLostError(name, path, zxid, _what_is_lost(case.changes[0]))
+                raise ResultLostError(name, path, zxid, _NAME_IS_LOST)
             case _:
                 return None
         return request.operation.decode(reply, 0, len(reply))
@@ -389,9 +390,3 @@ def _recognise_all(prefix: str, cases: list[_Case], nodes: list[Found] | None) -
 
 def _sighting(path: str, stat: Stat | ServerError | None) -> Sighting:
     return Sighting(path, None, stat) if isinstance(stat, ServerError) else Sighting(path, stat)
-
-
-def _what_is_lost(change: Change) -> str:
-    if isinstance(change, CreatePart):
-        return "the number in the name of its node is not known: the node is gone, or can't be looked at"
-    return "the Stat that it made is not known: the node has been changed since, or can't be looked at"
