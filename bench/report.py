@@ -31,7 +31,8 @@ class Row(NamedTuple):
 
 
 class Ratios(NamedTuple):
-    """One row against `raw` and `kazoo` at the same operation and window; None where those were not measured."""
+    """One row against `raw`, `kazoo` and `everlatch-asyncio` (plain) at the same operation and window; None where those
+    were not measured."""
 
     contestant: str
     operation: str
@@ -39,6 +40,7 @@ class Ratios(NamedTuple):
     ops_vs_raw: float | None
     ops_vs_kazoo: float | None
     cpu_vs_kazoo: float | None
+    time_vs_plain: float | None
 
 
 class Bar(NamedTuple):
@@ -70,10 +72,17 @@ BARS = (
     Bar("twice kazoo", "everlatch-uvloop", "get", 1000, "ops_vs_kazoo", 2.0),
     Bar("one at a time", "everlatch-asyncio", "get", 1, "ops_vs_raw", 0.75),
     Bar("one at a time", "everlatch-uvloop", "get", 1, "ops_vs_raw", 0.85),
+    Bar("exactly once", "everlatch-exactly-once", "set", 64, "time_vs_plain", 1.6, at_most=True),
+    Bar("exactly once", "everlatch-exactly-once", "create", 64, "time_vs_plain", 1.6, at_most=True),
 )
-"""Four bars by name; a bar is passed when all its lines are."""
+"""Five bars by name; a bar is passed when all its lines are."""
 
-_METRICS = {"ops_vs_raw": "ops/s of raw", "ops_vs_kazoo": "ops/s of kazoo", "cpu_vs_kazoo": "CPU per op of kazoo"}
+_METRICS = {
+    "ops_vs_raw": "ops/s of raw",
+    "ops_vs_kazoo": "ops/s of kazoo",
+    "cpu_vs_kazoo": "CPU per op of kazoo",
+    "time_vs_plain": "time per op of plain",
+}
 
 
 def to_row(contestant: str, operation: str, window: int, samples: Sequence[Sample]) -> Row:
@@ -84,18 +93,20 @@ def to_row(contestant: str, operation: str, window: int, samples: Sequence[Sampl
 
 
 def ratios(rows: Iterable[Row]) -> list[Ratios]:
-    """Every row against `raw` and `kazoo`."""
+    """Every row against `raw`, `kazoo` and `everlatch-asyncio`."""
     by_key = {row[:3]: row for row in rows}
     found = []
     for row in by_key.values():
         raw = by_key.get(("raw", row.operation, row.window))
         kazoo = by_key.get(("kazoo", row.operation, row.window))
+        plain = by_key.get(("everlatch-asyncio", row.operation, row.window))
         found.append(
             Ratios(
                 *row[:3],
                 row.ops_per_s / raw.ops_per_s if raw else None,
                 row.ops_per_s / kazoo.ops_per_s if kazoo else None,
                 row.cpu_us_per_op / kazoo.cpu_us_per_op if kazoo else None,
+                plain.ops_per_s / row.ops_per_s if plain else None,
             )
         )
     return found
@@ -135,13 +146,13 @@ def render(rows: Sequence[Row]) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     lines = [
-        f"{'operation':<10}{'window':>7}  {'contestant':<18}{'ops/s':>9}  {'(range)':<17}{'CPU µs/op':>10}  (range)"
+        f"{'operation':<10}{'window':>7}  {'contestant':<23}{'ops/s':>9}  {'(range)':<17}{'CPU µs/op':>10}  (range)"
     ]
     for row in _by_cell(rows):
         ops = "({:.0f}-{:.0f})".format(*row.ops_per_s_range)
         cpu = "({:.1f}-{:.1f})".format(*row.cpu_us_per_op_range)
         lines.append(
-            f"{row.operation:<10}{row.window:>7}  {row.contestant:<18}"
+            f"{row.operation:<10}{row.window:>7}  {row.contestant:<23}"
             f"{row.ops_per_s:>9.0f}  {ops:<17}{row.cpu_us_per_op:>10.1f}  {cpu}"
         )
     return "\n".join(lines)
@@ -149,12 +160,13 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _ratio_table(found: Sequence[Ratios]) -> str:
     lines = [
-        f"{'operation':<10}{'window':>7}  {'contestant':<18}{'ops / raw':>11}{'ops / kazoo':>13}{'CPU / kazoo':>13}",
+        f"{'operation':<10}{'window':>7}  {'contestant':<23}{'ops / raw':>11}{'ops / kazoo':>13}{'CPU / kazoo':>13}"
+        f"{'time / plain':>14}",
     ]
     for entry in _by_cell(found):
-        numbers = (entry.ops_vs_raw, entry.ops_vs_kazoo, entry.cpu_vs_kazoo)
-        raw, kazoo, cpu = ("-" if number is None else f"{number:.3f}" for number in numbers)
-        lines.append(f"{entry.operation:<10}{entry.window:>7}  {entry.contestant:<18}{raw:>11}{kazoo:>13}{cpu:>13}")
+        raw, kazoo, cpu, plain = ("-" if number is None else f"{number:.3f}" for number in entry[3:])
+        head = f"{entry.operation:<10}{entry.window:>7}  {entry.contestant:<23}"
+        lines.append(f"{head}{raw:>11}{kazoo:>13}{cpu:>13}{plain:>14}")
     return "\n".join(lines)
 
 

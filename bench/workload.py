@@ -54,8 +54,10 @@ CELLS = (
     Cell("get", 1000),
     Cell("get", 1),
     Cell("set", 1000),
+    Cell("set", 64),
     Cell("set", 1),
     Cell("create", 1000),
+    Cell("create", 64),
     Cell("create", 1),
     Cell("children", 1),
 )

@@ -55,6 +55,10 @@ def passing_rows():
         row("kazoo", 2_000, 200, window=1),
         row("everlatch-asyncio", 3_000, 80, window=1),
         row("everlatch-uvloop", 3_400, 70, window=1),
+        row("everlatch-asyncio", 8_000, 40, "set", 64),
+        row("everlatch-exactly-once", 5_000, 60, "set", 64),
+        row("everlatch-asyncio", 8_000, 40, "create", 64),
+        row("everlatch-exactly-once", 5_000, 60, "create", 64),
     ]
 
 
@@ -75,9 +79,14 @@ def test_ratios_compare_the_same_operation_and_window_only() -> None:
     rows = [row("raw", 100, 1), row("kazoo", 20, 50), row("aiozk", 50, 10), row("raw", 7, 7, window=1)]
     rows.append(row("aiozk", 14, 7, window=1))
     found = {entry[:3]: entry[3:] for entry in ratios(rows)}
-    assert found["aiozk", "get", 1000] == (0.5, 2.5, 0.2)
-    assert found["aiozk", "get", 1] == (2.0, None, None)
-    assert found["kazoo", "get", 1000] == (0.2, 1.0, 1.0)
+    assert found["aiozk", "get", 1000] == (0.5, 2.5, 0.2, None)
+    assert found["aiozk", "get", 1] == (2.0, None, None, None)
+    assert found["kazoo", "get", 1000] == (0.2, 1.0, 1.0, None)
+
+
+def test_the_time_for_being_exactly_once_is_against_plain_writes() -> None:
+    rows = [row("everlatch-asyncio", 300, 1, "set", 64), row("everlatch-exactly-once", 200, 1, "set", 64)]
+    assert ratios(rows)[1].time_vs_plain == 1.5
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -103,11 +112,13 @@ def test_a_value_on_the_limit_passes_every_bar() -> None:
         ),
         ("everlatch-asyncio", 1, 2_990, 80, {("one at a time", "ops_vs_raw")}),
         ("everlatch-uvloop", 1, 3_390, 70, {("one at a time", "ops_vs_raw")}),
+        ("everlatch-exactly-once", 64, 4_990, 60, {("exactly once", "time_vs_plain")}),
     ],
 )
 def test_a_missed_bar_fails_alone(contestant: str, window: int, ops: float, cpu: float, failed: set) -> None:
     rows = [entry for entry in passing_rows() if (entry.contestant, entry.window) != (contestant, window)]
-    verdicts = judge(ratios([*rows, row(contestant, ops, cpu, window=window)]))
+    operations = ("set", "create") if window == 64 else ("get",)
+    verdicts = judge(ratios([*rows, *[row(contestant, ops, cpu, operation, window) for operation in operations]]))
     assert {(verdict.bar.name, verdict.bar.metric) for verdict in verdicts if not verdict.passed} == failed
 
 
@@ -115,7 +126,7 @@ def test_what_was_not_measured_is_never_passed() -> None:
     without_kazoo = [entry for entry in passing_rows() if entry.contestant != "kazoo"]
     passed = {verdict.bar: verdict.passed for verdict in judge(ratios(without_kazoo))}
     assert {bar.metric for bar, result in passed.items() if result is None} == {"ops_vs_kazoo", "cpu_vs_kazoo"}
-    assert {bar.metric for bar, result in passed.items() if result} == {"ops_vs_raw"}
+    assert {bar.metric for bar, result in passed.items() if result} == {"ops_vs_raw", "time_vs_plain"}
     assert [verdict.passed for verdict in judge([])] == [None] * len(BARS)
 
 
@@ -135,7 +146,8 @@ def test_an_upper_limit_is_not_a_lower_one() -> None:
 
 
 def test_the_text_has_a_line_for_every_row_and_bar() -> None:
-    text = render([*passing_rows()[:-1], row("everlatch-uvloop", 100, 70, window=1)])
+    rows = [entry for entry in passing_rows() if (entry.contestant, entry.window) != ("everlatch-uvloop", 1)]
+    text = render([*rows, row("everlatch-uvloop", 100, 70, window=1)])
     lines = text.splitlines()
     assert sum(line.startswith("PASS") for line in lines) == len(BARS) - 1
     (missed,) = (line for line in lines if line.startswith("FAIL"))
@@ -143,14 +155,15 @@ def test_the_text_has_a_line_for_every_row_and_bar() -> None:
     assert ">= 0.85 x ops/s of raw" in missed
     assert missed.endswith("got 0.025")
     assert lines[-1] == (
-        "Bars: asyncio, pipelined: PASS, uvloop, pipelined: PASS, twice kazoo: PASS, one at a time: FAIL"
+        "Bars: asyncio, pipelined: PASS, uvloop, pipelined: PASS, twice kazoo: PASS, one at a time: FAIL, "
+        "exactly once: PASS"
     )
-    assert sum(line.startswith("get ") for line in lines) == 2 * len(passing_rows())
+    assert sum(line.startswith(("get ", "set ", "create ")) for line in lines) == 2 * len(passing_rows())
 
 
 def test_the_text_shows_a_missing_ratio_as_a_dash() -> None:
     lines = render([row("aiozk", 100, 5)]).splitlines()
-    assert any(line.split() == ["get", "1000", "aiozk", "-", "-", "-"] for line in lines)
+    assert any(line.split() == ["get", "1000", "aiozk", "-", "-", "-", "-"] for line in lines)
     assert "not measured" in lines[-1]
 
 

@@ -21,6 +21,7 @@ __all__ = ["CONTESTANTS", "load"]
 _PLACES = {
     "raw": ("bench.contestants.raw_socket", "measure"),
     "everlatch-asyncio": ("bench.contestants.everlatch_client", "measure_on_asyncio"),
+    "everlatch-exactly-once": ("bench.contestants.everlatch_client", "measure_exactly_once"),
     "everlatch-lease": ("bench.contestants.everlatch_client", "measure_with_lease"),
     "everlatch-uvloop": ("bench.contestants.everlatch_client", "measure_on_uvloop"),
     "kazoo": ("bench.contestants.kazoo_client", "measure"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.stopwatch import Sample
 
-__all__ = ["measure_on_asyncio", "measure_on_uvloop", "measure_with_lease"]
+__all__ = ["measure_exactly_once", "measure_on_asyncio", "measure_on_uvloop", "measure_with_lease"]
 
 
 def measure_on_asyncio(job: Job) -> Sample:
@@ -35,6 +35,11 @@ def measure_with_lease(job: Job) -> Sample:
     return asyncio.run(_measure_holding(job))
 
 
+def measure_exactly_once(job: Job) -> Sample:
+    """Measure on the event loop of the standard library, with a receipt for every write."""
+    return asyncio.run(_measure(job, exactly_once=True))
+
+
 async def _measure_holding(job: Job) -> Sample:
     async with Client(job.address, session_timeout=10) as client:
         client.hold_lease()
@@ -42,8 +47,8 @@ async def _measure_holding(job: Job) -> Sample:
         return await measure_asyncio(job, *_operation(client, job))
 
 
-async def _measure(job: Job) -> Sample:
-    async with Client(job.address, session_timeout=10) as client:
+async def _measure(job: Job, *, exactly_once: bool = False) -> Sample:
+    async with Client(job.address, session_timeout=10, exactly_once=exactly_once) as client:
         return await measure_asyncio(job, *_operation(client, job))
 
 
