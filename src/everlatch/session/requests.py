@@ -86,6 +86,8 @@ class Operation(NamedTuple):
     """A write that may be applied twice, as its caller says; what it wants to bring about may be there already."""
     is_protected: bool = False
     """The node to be created has a name that nobody else uses: it is found by it."""
+    is_guarded: bool = False
+    """A write that is sent again with versions that its caller didn't demand."""
     is_receipted: bool = False
     """A write that travels with a receipt (`everlatch.session.receipts`)."""
     restore: Callable[[list[Result | None]], Any] | None = None
@@ -104,8 +106,6 @@ class Request:
         "body",
         "call",
         "generation",
-        "is_guarded",
-        "is_resent",
         "losses",
         "operation",
         "path",
@@ -147,10 +147,6 @@ class Request:
         """In how many lost connections it was the first unanswered request."""
         self.zxid = -1
         """A write, once sent: the latest that had been seen then, so that whatever it brings about is later."""
-        self.is_resent = False
-        """A write that was sent again, because it had not been applied."""
-        self.is_guarded = False
-        """… with versions that its caller didn't demand."""
         self.receipt: Receipt | None = None
 
     def __repr__(self) -> str:
@@ -423,7 +419,6 @@ class Requests:
         request.xid = 0
         request.repeated = True
         if request.operation.is_write:
-            request.is_resent = True
             self.resent += 1
         else:
             self.repeated += 1

@@ -196,10 +196,10 @@ class Session:
         self._receipts: Receipts | None = None
         if options.receipts:
             self._receipts = Receipts(options.receipts_place, options.receipts, options.receipts_acl, self._ask)
-        self._settlement: Settlement | None = None
-        """What goes on before the queue moves, on the present connection."""
         self._is_preparing = False
         """Whether the queue is held up, until writes are settled and there are receipts."""
+        self._queues_all = self._receipts is not None
+        """Whether even a call that finds nothing in flight has to pass the queue."""
         self._aside: Aside | None = None
         """What is kept while a read-only server serves us."""
         self._read_only_at: Address | None = None
@@ -254,11 +254,6 @@ class Session:
         self._bytes_sent += len(data)
         self.liveness.sent(now)
         return data
-
-    @property
-    def _queues_all(self) -> bool:
-        """Whether even a call that finds nothing in flight has to pass the queue."""
-        return self._aside is not None or self._receipts is not None or self._settlement is not None
 
     def authenticate(self, scheme: str, body: bytes, request: Request | None, now: float) -> None:
         """Adds an identity, now and on every later connection; `request` ends with the server's answer."""
@@ -727,8 +722,8 @@ class Session:
         self._spare_at = math.inf
         self._doubt.reset()
         self._urgent.clear()
-        self._settlement = None
         self._is_preparing = False
+        self._queues_all = self._receipts is not None
         self._reader = FrameReader(self._options.max_reply_size)
         self.credentials.disconnected()
         self.lease.disconnected()
@@ -817,6 +812,7 @@ class Session:
     def _attach_read_only(self, timeout: float, now: float) -> None:
         """A local session, for reads. The proper one is kept aside."""
         self._aside = Aside(self.liveness.proven, self.liveness.timeout, self.last_zxid)
+        self._queues_all = True
         self.connections += 1
         self.liveness.connected(self._handshake_sent_at, now, timeout)
         self._authenticate_first(now)
@@ -955,7 +951,7 @@ class Session:
     def _prepare(self) -> None:
         """Receipts first: what is sent again may need them."""
         receipts = self._receipts
-        self._is_preparing = True
+        self._is_preparing = self._queues_all = True
         if receipts is not None and not receipts.is_complete(self.generation):
             receipts.make(self.generation, self.session_id, self._settle)
         else:
@@ -963,16 +959,13 @@ class Session:
 
     def _settle(self) -> None:
         if self.requests.unsettled:
-            self._settlement = Settlement(
-                self.requests, self._receipts, self.session_id, ask=self._ask, done=self._prepared
-            )
-            self._settlement.start()
+            Settlement(self.requests, self._receipts, self.session_id, ask=self._ask, done=self._prepared).start()
         else:
             self._prepared()
 
     def _prepared(self) -> None:
-        self._settlement = None
         self._is_preparing = False
+        self._queues_all = self._receipts is not None
         self._replies_before = self._replies
         if self._receipts is not None:
             self.actions.append(Prepared())
@@ -1105,7 +1098,7 @@ class Session:
         """The slot is not as we left it: a write that was sent again may have been applied before."""
         assert self._receipts is not None
         assert request.receipt is not None
-        if request.is_resent:
+        if request.repeated:
             self._reconsider(request, error)
             return
         self._receipts.abandon(request.receipt)
@@ -1116,7 +1109,7 @@ class Session:
         """Unless the refusal may come of the write itself, applied before."""
         cause = error.error if isinstance(error, TransactionFailedError | StaleLeaderError) else error
         is_about_state = isinstance(cause, ServerError) and cause.code in _ABOUT_STATE
-        if request.is_resent and is_about_state and request.receipt is None and request.operation.is_write:
+        if request.repeated and is_about_state and request.receipt is None and request.operation.is_write:
             self._reconsider(request, error)
         else:
             request.fail(error)

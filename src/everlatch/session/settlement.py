@@ -276,7 +276,7 @@ class Settlement:
             body = guarded_body(case.request, case.changes, self._seen, touched)
             if body is not None:
                 case.request.body = body
-                case.request.is_guarded = True
+                case.request.operation = case.request.operation._replace(is_guarded=True)
 
     def _end_case(self, case: _Case, why: str) -> None:
         request = case.request
@@ -345,7 +345,7 @@ class Reconsideration(Settlement):
         self._requests.unsettled.remove(request)
         if case.verdict.fate is Fate.NOT_APPLIED and request.call is not None:
             self._free_receipt(case)
-            is_our_version = request.is_guarded and isinstance(self._error, BadVersionError)
+            is_our_version = request.operation.is_guarded and isinstance(self._error, BadVersionError)
             name, path = request.operation.name, request.path
             request.fail(WriteNotAppliedError(name, path, _CHANGED_SINCE) if is_our_version else self._error)
         else:
