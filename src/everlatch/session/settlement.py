@@ -49,7 +49,7 @@ from everlatch.wire.multi import CreatePart, CreateResult, SetDataResult
 from everlatch.wire.records import encode_create2_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from everlatch.errors import EverlatchError
     from everlatch.session.evidence import Change
@@ -84,6 +84,10 @@ class _Case:
     def creates(self) -> Iterator[CreatePart]:
         """The nodes that it would have made."""
         return (change for change in self.changes if isinstance(change, CreatePart))
+
+    def count_of(self, prefix: str) -> int:
+        """How many nodes with that prefix it would have made."""
+        return sum(create.path == prefix for create in self.creates())
 
     @property
     def can_be_sent_again(self) -> bool:
@@ -188,19 +192,16 @@ class Settlement:
             self._end()
 
     def _searches_by_zxid(self) -> Iterator[Callable[[], None]]:
-        """The names of what a write has made, of which the transaction is known."""
+        """The names of what writes have made whose transactions are known; one search for all with the same prefix."""
+        wanted: dict[str, dict[int, _Case]] = {}
         for case in self._cases:
-            if case.verdict.fate is not Fate.HAPPENED or case.request.call is None:
-                continue
-            prefixes = Counter(create.path for create in case.creates() if is_sequential(create))
-            for prefix, count in prefixes.items():
-                yield self._search(
-                    prefix,
-                    case.verdict.zxid,
-                    partial(_has_czxid, case.verdict.zxid),
-                    count,
-                    partial(_name, case, prefix),
-                )
+            if case.verdict.fate is Fate.HAPPENED and case.request.call is not None:
+                for create in filter(is_sequential, case.creates()):
+                    wanted.setdefault(create.path, {})[case.verdict.zxid] = case
+        for prefix, cases in wanted.items():
+            most = sum(case.count_of(prefix) for case in cases.values())
+            is_ours = partial(_has_czxid_of, cases)
+            yield self._search(prefix, min(cases), is_ours, most, partial(_name_by_zxid, prefix, cases))
 
     def _searches_by_name(self) -> Iterator[Callable[[], None]]:
         for case in self._cases:
@@ -353,19 +354,20 @@ class Reconsideration(Settlement):
         self._done()
 
 
-def _has_czxid(zxid: int, stat: Stat) -> bool:
-    return stat.czxid == zxid
+def _has_czxid_of(cases: Container[int], stat: Stat) -> bool:
+    return stat.czxid in cases
 
 
 def _anything(_: Stat) -> bool:
     return True
 
 
-def _name(case: _Case, prefix: str, nodes: list[Found] | None) -> None:
-    """A node that is missing may be any of them: then no name is certain."""
-    wanted = sum(create.path == prefix for create in case.creates())
-    if nodes is not None and len(nodes) == wanted:
-        case.names[prefix] = [node.path for node in nodes]
+def _name_by_zxid(prefix: str, cases: dict[int, _Case], nodes: list[Found] | None) -> None:
+    """A node that is missing may be any of a transaction's: then no name of it is certain."""
+    for zxid, case in cases.items():
+        names = [node.path for node in nodes or () if node.stat.czxid == zxid]
+        if len(names) == case.count_of(prefix):
+            case.names[prefix] = names
 
 
 def _recognise(case: _Case, nodes: list[Found] | None) -> None:
