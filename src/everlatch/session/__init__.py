@@ -6,6 +6,12 @@ deadline. It imports `wire/` and what lies below, nothing else.
 
     states       which state may follow which
     requests     the queue that tells *never sent* from *sent, unanswered*
+    own          the caller of the session's own requests
+    looks        what the session reads for itself
+    settlement   what became of writes whose replies were lost with a connection
+    evidence     what a node shows of such a write
+    name_search  the names of sequential nodes whose creation was never answered
+    receipts     what makes a write exactly once
     credentials  what a client authenticates with, on every connection anew
     watches      one-shot watches: who waits for what
     persistent_watches  who wants which of those that stay, and who hears of an event
