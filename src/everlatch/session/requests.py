@@ -88,6 +88,8 @@ class Operation(NamedTuple):
     """The node to be created has a name that nobody else uses: it is found by it."""
     is_guarded: bool = False
     """A write that is sent again with versions that its caller didn't demand."""
+    may_have_happened: bool = False
+    """A write that is sent again although nobody knows whether it was applied before: its caller allows that."""
     is_receipted: bool = False
     """A write that travels with a receipt (`everlatch.session.receipts`)."""
     restore: Callable[[list[Result | None]], Any] | None = None
@@ -257,11 +259,11 @@ class Requests:
             self.queued_calls -= 1
             self.queued_bytes -= len(body) + HEADER_BYTES
             if request.generation and request.generation != generation:
-                request.fail(_session_ended(request))
+                self._fail_unsent(request, _session_ended(request))
                 continue
             if receipts is not None and request.operation.is_receipted:
                 if receipts.error is not None:
-                    request.fail(receipts.error_for(request))
+                    self._fail_unsent(request, receipts.error_for(request))
                     continue
                 if not receipts.free:
                     self._return(request)
@@ -379,7 +381,7 @@ class Requests:
             elif request.call is not None and request.xid and request.operation.is_write:
                 self.end_unknown(request, error(request))
             else:
-                request.fail(error(request))
+                self._fail_unsent(request, error(request))
 
     # -- deadlines
 
@@ -407,11 +409,14 @@ class Requests:
     def _time_out(self, request: Request) -> None:
         assert request.timeout is not None
         name, path = request.operation.name, request.path
-        if not request.xid:
-            self._end_unsent(request, CallTimeoutError(name, path, request.timeout, sent=False))
-        elif request.operation.is_write:
-            self.unknown += 1
+        is_in_doubt = request.operation.may_have_happened or (request.xid and request.operation.is_write)
+        self.unknown += bool(is_in_doubt)
+        if is_in_doubt:
+            if not request.xid:
+                self._take_out(request)
             request.fail(WriteTimeoutError(name, path, request.timeout))
+        elif not request.xid:
+            self._end_unsent(request, CallTimeoutError(name, path, request.timeout, sent=False))
         else:
             request.fail(CallTimeoutError(name, path, request.timeout, sent=True))
 
@@ -424,16 +429,29 @@ class Requests:
             self.repeated += 1
         self._return(request)
 
+    def _fail_unsent(self, request: Request, error: BaseException) -> None:
+        """It is not sent; but a repetition may have been applied the first time."""
+        if request.call is not None and request.operation.may_have_happened:
+            self.end_unknown(request, error)
+        else:
+            request.fail(error)
+
     def _end_unsent(self, request: Request, error: BaseException | None) -> None:
         """Takes a waiting request out of the counts at once, and out of the deque when such gaps prevail."""
-        self.queued_calls -= 1
-        self.queued_bytes -= len(request.body) + HEADER_BYTES
+        self._take_out(request)
         if error is None:
             request.call = None
             request.body = b""
         else:
-            request.fail(error)
+            self._fail_unsent(request, error)
+        self._sweep()
+
+    def _take_out(self, request: Request) -> None:
+        self.queued_calls -= 1
+        self.queued_bytes -= len(request.body) + HEADER_BYTES
         self._withdrawn += 1
+
+    def _sweep(self) -> None:
         if self._withdrawn > _GAPS and self._withdrawn * 2 > len(self._waiting):
             self._waiting = deque(waiting for waiting in self._waiting if waiting.call is not None)
             self._withdrawn = 0

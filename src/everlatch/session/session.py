@@ -1111,6 +1111,8 @@ class Session:
         is_about_state = isinstance(cause, ServerError) and cause.code in _ABOUT_STATE
         if request.repeated and is_about_state and request.receipt is None and request.operation.is_write:
             self._reconsider(request, error)
+        elif request.operation.may_have_happened and request.call is not None:
+            self.requests.end_unknown(request, error)
         else:
             request.fail(error)
 

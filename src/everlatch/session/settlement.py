@@ -273,6 +273,8 @@ class Settlement:
     def _guard(self, case: _Case, touched: set[str]) -> None:
         if case.verdict.fate is Fate.NOT_APPLIED:
             self._requests.settled += 1
+        else:
+            case.request.operation = case.request.operation._replace(may_have_happened=True)
         if case.receipted is None and not case.request.operation.is_idempotent:
             body = guarded_body(case.request, case.changes, self._seen, touched)
             if body is not None:
