@@ -32,6 +32,7 @@ from everlatch.wire.records import (
     encode_exists_reply,
     encode_get_children_reply,
     encode_get_data_reply,
+    encode_set_data_request,
 )
 from everlatch.wire.watch_records import SetWatchesRequest, decode_set_watches_request, encode_watcher_event
 
@@ -53,6 +54,16 @@ BODIES = {
     Op.MULTI: encode_multi_reply([CheckResult()]),
 }
 """What the server answers when all is well; nothing to other operations."""
+
+
+def body_of(operation: Operation, path: str) -> bytes:
+    """Of a request on a node. That of a write can be decoded, as settlement does; reads have the bare path."""
+    return encode_set_data_request(path, b"", -1) if operation.op == Op.SET_DATA else path.encode()
+
+
+def path_in(body: bytes) -> str:
+    """The node that a request is about: real bodies begin with the length of its path."""
+    return body.decode() if body.startswith(b"/") else body[4 : 4 + int.from_bytes(body[:4], "big")].decode()
 
 
 class Call:
@@ -301,7 +312,7 @@ class Driver:
         **more: Any,
     ) -> tuple[Call, Request]:
         call = Call()
-        request = Request(call, operation, path, path.encode() if body is None else body, **more)
+        request = Request(call, operation, path, body_of(operation, path) if body is None else body, **more)
         data = self.session.submit(request, self.now, at_once=at_once)
         if data:
             self._take(self.session.conn, data)
@@ -369,8 +380,8 @@ class Driver:
         return [request.op for request in self.sent[since:]]
 
     def paths(self, since: int = 0) -> list[str]:
-        """What the server got on nodes, by path (`call` sends it as the body)."""
-        return [request.body.decode() for request in self.sent[since:] if request.xid > 0]
+        """What the server got on nodes, by path, commits left out."""
+        return [path_in(request.body) for request in self.sent[since:] if request.xid > 0 and request.op != Op.MULTI]
 
     @staticmethod
     def watches_in(request: Sent) -> SetWatchesRequest:

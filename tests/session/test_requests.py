@@ -9,6 +9,7 @@ from everlatch.errors import (
     CallTimeoutError,
     ClientClosedError,
     ConnectionClosedByServerError,
+    HistoryResetError,
     OutcomeUnknownError,
     QueueFullError,
     RequestKillsConnectionError,
@@ -19,7 +20,7 @@ from everlatch.session.requests import HEADER_BYTES, POISON_LOSSES, Request, Req
 from everlatch.types import Outcome
 from everlatch.wire.codes import XID_AUTH, Op
 from everlatch.wire.headers import frame_request
-from session.driver import ADD_AUTH, GET, SET, Call
+from session.driver import ADD_AUTH, GET, SET, Call, body_of, path_in
 
 GONE = ConnectionClosedByServerError("gone")
 MAX_XID = 2**31 - 1
@@ -30,7 +31,7 @@ def make(max_in_flight=100, max_queued_calls=100_000, max_queued_bytes=1 << 26):
 
 
 def submit(requests, operation=GET, path="/a", now=0.0, **more):
-    request = Request(Call(), operation, path, path.encode(), **more)
+    request = Request(Call(), operation, path, body_of(operation, path), **more)
     call = request.call
     requests.submit(request, now)
     return call, request
@@ -38,7 +39,7 @@ def submit(requests, operation=GET, path="/a", now=0.0, **more):
 
 def take(requests, generation=1):
     """The paths of the next batch."""
-    return [frame[HEADER_BYTES:].decode() for frame in requests.take_batch(0.0, generation)]
+    return [path_in(frame[HEADER_BYTES:]) for frame in requests.take_batch(0.0, generation)]
 
 
 def counts(requests):
@@ -287,19 +288,84 @@ def test_reads_go_back_to_where_they_stood():
     assert requests.repeated == 3
 
 
-def test_the_outcome_of_a_write_is_unknown():
-    requests = make()
-    read, _ = submit(requests, GET, "/r")
-    write, _ = submit(requests, SET, "/w")
-    unsent, _ = submit(requests, SET, "/u")
-    requests._max_in_flight = 2
+def lose_a_write():
+    """Requests whose second one is a write of which the answer was lost, and that write."""
+    requests = make(max_in_flight=3)
+    submit(requests, GET, "/r")
+    write = submit(requests, SET, "/w")
+    submit(requests, GET, "/s")
+    submit(requests, SET, "/u")
     take(requests)
     requests.connection_lost(GONE)
+    return requests, *write
+
+
+def test_a_write_is_unsettled_and_so_is_all_around_it():
+    requests, write, _ = lose_a_write()
+    assert [request.path for request in requests.unsettled] == ["/r", "/w", "/s"]
+    assert (write.ends, requests.unknown, requests.loss) == (0, 0, GONE)
+    assert (len(requests), requests.queued_calls) == (4, 1)
+
+
+def test_a_write_that_ended_is_not_sent_again():
+    requests, write, request = lose_a_write()
+    requests.end_unknown(request, GONE)
+    requests.settle([])
     assert isinstance(write.error, OutcomeUnknownError)
     assert write.error.reason is GONE
     assert write.error.outcome is Outcome.UNKNOWN
-    assert (read.ends, unsent.ends, requests.unknown) == (0, 0, 1)
-    assert take(requests) == ["/r", "/u"], "the write is never sent twice"
+    requests._max_in_flight = 4
+    assert take(requests) == ["/r", "/s", "/u"], "the write is never sent twice blindly"
+    assert (requests.unknown, requests.repeated, requests.resent, requests.unsettled) == (1, 2, 0, [])
+
+
+def test_a_write_is_sent_again_where_it_stood():
+    requests, write, request = lose_a_write()
+    requests.settle([request])
+    requests._max_in_flight = 4
+    assert take(requests) == ["/r", "/w", "/s", "/u"]
+    assert (write.ends, request.is_resent, requests.repeated, requests.resent) == (0, True, 2, 1)
+
+
+def test_the_next_loss_has_the_older_in_front():
+    requests, _, _ = lose_a_write()
+    requests.release_reads()
+    assert [request.path for request in requests.unsettled] == ["/w"]
+    assert take(requests) == ["/r", "/s", "/u"]
+    requests.connection_lost(GONE)
+    assert [request.path for request in requests.unsettled] == ["/w", "/r", "/s", "/u"]
+
+
+def test_reads_that_nobody_waits_for_are_not_released():
+    requests, _, _ = lose_a_write()
+    requests.withdraw(requests.unsettled[0])
+    requests.release_reads()
+    assert take(requests) == ["/s", "/u"]
+
+
+def test_a_write_is_lost_with_its_history():
+    requests, write, _ = lose_a_write()
+    gone, request = submit(requests, SET, "/gone")
+    take(requests)
+    requests.withdraw(request)
+    requests.connection_lost(GONE)
+    requests.give_up_unsettled(HistoryResetError("gone"))
+    assert isinstance(write.error, OutcomeUnknownError)
+    assert isinstance(write.error.reason, HistoryResetError)
+    assert gone.ends == 0
+    assert take(requests) == ["/r", "/s"], "the second write was given up, too"
+    assert (requests.unknown, requests.unsettled) == (2, [])
+
+
+def test_a_write_that_nobody_waits_for_holds_up_those_behind_it():
+    """As long as it may still be applied, a node shows nothing of later ones."""
+    requests, write, request = lose_a_write()
+    requests.withdraw(request)
+    assert [request.path for request in requests.unsettled] == ["/r", "/w", "/s"]
+    requests.settle([request])
+    requests._max_in_flight = 4
+    assert take(requests) == ["/r", "/s", "/u"], "it is not sent again"
+    assert write.ends == 0
 
 
 def test_a_read_that_kills_every_connection_is_failed_by_name():
@@ -323,7 +389,8 @@ def test_only_the_first_unanswered_request_is_blamed():
     call, request = submit(requests, path="/r")
     take(requests)
     requests.connection_lost(GONE)
-    assert request.losses == 0
+    assert [request.losses for request in requests.unsettled] == [1, 0]
+    requests.settle([])
     for _ in range(POISON_LOSSES - 1):
         take(requests)
         requests.connection_lost(GONE)

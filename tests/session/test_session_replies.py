@@ -4,6 +4,7 @@ import pytest
 
 from everlatch.errors import (
     CallTimeoutError,
+    FrameTooLargeError,
     NoNodeError,
     OutcomeUnknownError,
     ProtocolError,
@@ -20,10 +21,11 @@ from everlatch.errors import (
 )
 from everlatch.session.requests import HEADER_BYTES, Operation, Request
 from everlatch.session.session import Phase
-from everlatch.types import State, Statistics
+from everlatch.types import Sighting, State, Statistics
 from everlatch.wire.codes import XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import frame
 from everlatch.wire.headers import encode_reply, frame_request
+from everlatch.wire.records import encode_exists_reply
 from session.driver import EXISTS, GET, NODE, SET, STAT, Call, Driver, connected
 
 READS = ("/a", "/b", "/c")
@@ -367,7 +369,13 @@ def test_a_write_answered_from_the_past_has_an_unknown_outcome():
     driver.session.last_zxid = 2000
     call = driver.call(SET)
     driver.feed(driver.reply_to(driver.unanswered[0], zxid=1999))
+    driver.connect()
+    driver.zxid = 2000
+    driver.answer()
+    changed = STAT._replace(mzxid=2001)
+    driver.feed(driver.reply_to(driver.unanswered[0], body=encode_exists_reply(changed)))
     assert isinstance(call.error, OutcomeUnknownError)
+    assert call.error.seen == (Sighting("/node", changed),)
 
 
 @pytest.mark.parametrize("zxid", [0, -1])
@@ -390,6 +398,7 @@ def test_a_reply_that_cannot_be_read_is_judged_like_an_unanswered_request():
     write = driver.call(SET, "/w")
     driver.feed(driver.reply_to(driver.unanswered[0], body=b"\0"))
     assert isinstance(reason(driver), TruncatedError)
+    driver.answer(2)
     assert isinstance(write.error, OutcomeUnknownError)
     assert isinstance(write.error.reason, TruncatedError)
     driver.answer()
@@ -411,14 +420,25 @@ def test_a_read_that_kills_its_connections_is_failed_by_name():
     assert driver.session.statistics().requests_repeated == 5
 
 
-def test_a_write_is_never_sent_twice():
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_a_write_is_sent_again_only_if_it_shows_that_it_was_not_applied(is_changed):
     driver = connected()
+    driver.call()
+    driver.answer()
+    seen = driver.zxid
     write = driver.call(SET, "/w")
     driver.lose()
-    assert isinstance(write.error, OutcomeUnknownError)
+    assert write.ends == 0
     driver.connect()
-    assert driver.paths() == ["/w"]
-    assert driver.session.statistics().outcomes_unknown == 1
+    look = driver.unanswered[1]
+    driver.feed(driver.reply_to(driver.unanswered[0]))
+    assert driver.ops(1) == [Op.SET_DATA, Op.MULTI, Op.EXISTS], "nothing before it is known"
+    stat = STAT._replace(mzxid=seen + is_changed)
+    driver.feed(driver.reply_to(look, body=encode_exists_reply(stat)))
+    assert driver.paths(2) == ["/w"] if is_changed else ["/w", "/w"]
+    assert isinstance(write.error, OutcomeUnknownError) is is_changed
+    statistics = driver.session.statistics()
+    assert (statistics.outcomes_unknown, statistics.writes_resent) == (is_changed, not is_changed)
 
 
 # -- too large
@@ -461,7 +481,10 @@ def test_a_write_with_a_reply_over_the_limit_has_an_unknown_outcome():
     driver = connected(max_reply_size=1000)
     call = driver.call(SET)
     too_large(driver, driver.unanswered[0])
+    driver.connect()
+    driver.answer(2)
     assert isinstance(call.error, OutcomeUnknownError)
+    assert isinstance(call.error.reason, FrameTooLargeError)
 
 
 def test_a_frame_over_the_limit_that_is_not_the_reply_blames_nobody():
@@ -502,7 +525,9 @@ def test_statistics():
     driver.call(GET, "/waits")
     lost = driver.session.statistics()
     assert (lost.state, lost.server, lost.queued_calls, lost.queued_bytes) == (State.SUSPENDED, None, 1, 18)
+    assert (lost.unsettled, lost.outcomes_unknown) == (1, 0)
     driver.connect()
+    driver.answer(2)
     driver.event(1, "/a")
     driver.call(GET, "/r", watch=print)
     driver.answer(2)
@@ -518,8 +543,11 @@ def test_statistics():
         in_flight=1,
         watches=1,
         requests_sent=4,
-        replies_received=2,
+        replies_received=4,
         requests_repeated=0,
+        unsettled=0,
+        outcomes_settled=0,
+        writes_resent=0,
         outcomes_unknown=1,
         events_received=1,
         connections=2,

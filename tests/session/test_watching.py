@@ -7,6 +7,7 @@ from everlatch.session.requests import Operation
 from everlatch.session.watches import PERSISTENT, RECURSIVE
 from everlatch.types import EventType, State, WatchEvent, WatchKind
 from everlatch.wire.codes import XID_AUTH, Op
+from everlatch.wire.records import encode_exists_reply
 from everlatch.wire.watch_records import (
     decode_add_watch_request,
     decode_remove_watches_request,
@@ -15,7 +16,7 @@ from everlatch.wire.watch_records import (
     encode_add_watch_request,
     encode_remove_watches_request,
 )
-from session.driver import CHILDREN, EXISTS, GET, SET, connected
+from session.driver import CHILDREN, EXISTS, GET, SET, STAT, connected
 
 MODES = {PERSISTENT: 0, RECURSIVE: 1}
 ADD = {kind: Operation("add_watch", Op.ADD_WATCH, lambda *_: 0, watch=kind) for kind in MODES}
@@ -488,10 +489,13 @@ def test_no_watcher_is_an_error_for_who_does_not_expect_it():
     assert isinstance(call.error, NoWatcherError)
 
 
-def test_a_lost_write_stays_unknown_beside_all_that():
+def test_a_lost_write_is_settled_beside_all_that():
     driver = watching(PERSISTENT)
     call = driver.call(SET)
     leave(driver, PERSISTENT)
     again(driver)
+    answer(driver)
+    changed = encode_exists_reply(STAT._replace(mzxid=driver.zxid))
+    driver.feed(driver.reply_to(driver.unanswered[0], body=changed))
     assert isinstance(call.error, OutcomeUnknownError)
     assert list(driver.unanswered) == []
