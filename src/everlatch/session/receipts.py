@@ -206,10 +206,17 @@ class Receipts:
 
     # -- with a write
 
+    def has_for(self, request: Request) -> bool:
+        """Whether the write can go: one that is sent again has a slot already."""
+        return bool(self.free) or self._is_ours(request.receipt)
+
+    def _is_ours(self, receipt: Receipt | None) -> bool:
+        return receipt is not None and receipt.slot.session == self._session
+
     def wrap(self, request: Request) -> bytes:
-        """The body of the multi that a write travels as. There must be a free slot."""
+        """The body of the multi that a write travels as. There must be a slot for it."""
         receipt = request.receipt
-        if receipt is None or receipt.slot.session != self._session:
+        if receipt is None or not self._is_ours(receipt):
             slot = self.free.popleft()
             self._last_token += 1
             receipt = request.receipt = Receipt(slot, slot.version, _TOKEN.pack(self._last_token))
@@ -276,15 +283,13 @@ class Receipts:
                 self.make(self._session, self._owner, _nothing)
 
     def judge(self, receipt: Receipt, node: Node | ServerError) -> Verdict | None:
-        """What the slot shows of its write; `None`: nothing, for it isn't as we left it. Frees or gives up the slot,
-        unless the write has yet to be applied: then it keeps it until `release`."""
+        """What the slot shows of its write; `None`: nothing, for it isn't as we left it. The write keeps the slot until
+        `release` or `abandon`, for the connection may be lost before there is an end of it."""
         if isinstance(node, Node) and node.stat.ephemeral_owner == self._owner:
             if node.stat.version == receipt.version:
                 return NOT_APPLIED
             if node.stat.version == receipt.version + 1 and node.data == receipt.token:
-                self.release(receipt, node.stat.version)
                 return Verdict(Fate.HAPPENED, node.stat.mzxid, node.stat.mtime)
-        self.abandon(receipt)
         return None
 
 

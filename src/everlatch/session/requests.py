@@ -265,7 +265,7 @@ class Requests:
                 if receipts.error is not None:
                     self._fail_unsent(request, receipts.error_for(request))
                     continue
-                if not receipts.free:
+                if not receipts.has_for(request):
                     self._return(request)
                     break
                 body, op = receipts.wrap(request), Op.MULTI

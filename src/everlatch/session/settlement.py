@@ -30,6 +30,7 @@ from everlatch.session.commits import COMMIT, COMMIT_BODY
 from everlatch.session.endings import settle
 from everlatch.session.evidence import (
     MAYBE,
+    NOT_APPLIED,
     Fate,
     Verdict,
     changes_of,
@@ -251,6 +252,7 @@ class Settlement:
         again: set[Request] = set()
         touched: set[str] = set()
         for index, case in enumerate(cases):
+            self._take_leave_of_receipt(case)
             if index >= first_again and self._is_to_be_sent(case):
                 again.add(case.request)
                 self._guard(case, touched)
@@ -295,11 +297,24 @@ class Settlement:
             else:
                 self._requests.end_unknown(request, self._requests.loss, self._sightings(case))
 
+    def _take_leave_of_receipt(self, case: _Case) -> None:
+        """Unless the write was not applied: then it may be sent again, and goes with the same one."""
+        receipt = case.request.receipt
+        if receipt is None or case.receipted is NOT_APPLIED:
+            return
+        assert self._receipts is not None
+        case.request.receipt = None
+        if case.receipted is None:
+            self._receipts.abandon(receipt)
+        else:
+            self._receipts.release(receipt, receipt.version + 1)
+
     def _free_receipt(self, case: _Case) -> None:
         """Its write was not applied, and won't be sent again."""
-        if case.receipted is not None and self._receipts is not None:
-            assert case.request.receipt is not None
-            self._receipts.release(case.request.receipt, case.request.receipt.version)
+        receipt, case.request.receipt = case.request.receipt, None
+        if receipt is not None:
+            assert self._receipts is not None
+            self._receipts.release(receipt, receipt.version)
 
     def _sightings(self, case: _Case) -> list[Sighting]:
         paths = dict.fromkeys(path for change in case.changes for path in paths_to_look_at(change))
@@ -346,6 +361,7 @@ class Reconsideration(Settlement):
         (case,) = self._cases
         request = case.request
         self._requests.unsettled.remove(request)
+        self._take_leave_of_receipt(case)
         if case.verdict.fate is Fate.NOT_APPLIED and request.call is not None:
             self._free_receipt(case)
             is_our_version = request.operation.is_guarded and isinstance(self._error, BadVersionError)
