@@ -34,6 +34,7 @@ from torture.real_faults import (
 )
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Iterator
     from random import Random
 
@@ -52,7 +53,10 @@ _QUIET: Final = 15.0
 _INTERVAL: Final = 1.2
 """Seconds between two faults, on average."""
 _STALE: Final = ("StaleLeaderError", "TransactionFailedError", "SessionExpiredError")
-_ENDING: Final = 30.0
+_LONGER: Final = 30.0
+"""Seconds for which a quiet may be drawn out."""
+_ENDING: Final = 2 * _LONGER
+"""Seconds for which the candidates go on, for a last round that takes longer."""
 _ROOT: Final = Path(__file__).parents[1]
 
 
@@ -125,16 +129,19 @@ async def elect(
     tell: Callable[[Verdict], None],
     faults: float = _FAULTS,
     quiet: float = _QUIET,
+    enough: Callable[[Counter[str]], bool] = lambda _: True,
 ) -> Verdict:
     """Rounds for about so many seconds, or until something is found. `tell` hears after each. `faults`, `quiet`: how
-    many seconds of each a round has."""
+    many seconds of each a round has. The quiet lasts longer when what was seen so far isn't `enough`, for half a minute
+    at most."""
     async with AsyncExitStack() as stack:
         try:
             ensemble: Ensemble = await stack.enter_async_context(NetworkEnsemble(3, version=version, tick_time=_TICK))
         except NetworkUnavailableError:
             ensemble = await stack.enter_async_context(Ensemble(3, version=version, tick_time=_TICK))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="election-")))
-        election = _Election(ensemble, directory, random.Random(f"election/{seed}"), seconds, (faults, quiet))
+        rng = random.Random(f"election/{seed}")
+        election = _Election(ensemble, directory, rng, seconds, (faults, quiet), enough)
         await election.begin(stack)
         verdict = await election.round()
         tell(verdict)
@@ -148,9 +155,16 @@ class _Election:
     """The servers, the processes, and what has happened to them."""
 
     def __init__(
-        self, ensemble: Ensemble, directory: Path, rng: Random, seconds: float, lengths: tuple[float, float]
+        self,
+        ensemble: Ensemble,
+        directory: Path,
+        rng: Random,
+        seconds: float,
+        lengths: tuple[float, float],
+        enough: Callable[[Counter[str]], bool],
     ) -> None:
         self._ensemble, self._directory, self._rng = ensemble, directory, rng
+        self._enough = enough
         self._with_faults, self._without = lengths
         self._began = time.monotonic()
         self._until = self._began + max(seconds, sum(lengths) + 1.0)
@@ -203,8 +217,15 @@ class _Election:
             await _start_again(process)
         alive = frozenset(f"{name}.{process.pid}" for process in self._processes for name in self._names[process])
         await asyncio.sleep(self._without)
+        await self._until_enough()
         self._quiet.append(Quiet(began, time.monotonic(), alive))
         return self._verdict()
+
+    async def _until_enough(self) -> None:
+        for _ in range(round(_LONGER)):
+            if self._enough(seen_in(self._records())):
+                return
+            await asyncio.sleep(1.0)
 
     def _verdict(self) -> Verdict:
         records = list(self._records())

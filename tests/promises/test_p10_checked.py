@@ -44,6 +44,7 @@ from everlatch.wire.framing import frame
 from everlatch.wire.headers import encode_reply
 from everlatch.wire.watch_records import encode_watcher_event
 from promises.behind_proxy import ends_of, through
+from real.faults import LONGEST, until
 from scripted_server import (
     Connection,
     Received,
@@ -587,8 +588,9 @@ async def test_a_real_stream_with_wrong_bytes_in_it_harms_nobody(
             await witness.set(root, b"!")
         proxy.alter = None
         proxy.cut()  # a length that was wrong may keep the last link waiting for bytes that don't come
-        await client.sync()
-        await client.set(root, b"right")
+        # With more time than the calls before, which had to end soon: it may still have to find its way back.
+        await client.sync(timeout=LONGEST)
+        await client.set(root, b"right", timeout=LONGEST)
         assert (await witness.get(root)).data == (await client.get(root)).data == b"right"
         assert sorted(await client.children(root)) == sorted(await witness.children(root))
         assert client.statistics().in_flight == client.statistics().queued_calls == 0
@@ -616,6 +618,7 @@ async def test_one_wrong_reply_costs_one_connection(proxy: Proxy, root: str, nam
         proxy.alter = spoil
         assert (await client.get(root)).data == b""
         await client.sync()
+        await until(lambda: len(changes) >= 2)
         assert [change.state for change in changes] == [State.SUSPENDED, State.CONNECTED]
         assert str(changes[0].reason)
         assert (client.generation, client.statistics().connections) == (1, 2)

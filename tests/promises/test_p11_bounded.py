@@ -408,7 +408,7 @@ async def test_close_returns_within_its_timeout_before_a_real_server(
     proxy.heal()
     proxy.accept()
     await proxy.until(lambda: not proxy.connections)
-    assert asyncio.all_tasks() == tasks
+    await until(lambda: asyncio.all_tasks() == tasks)
     await until(lambda: open_sockets() <= sockets)
     assert len(proxy.seen(HANDSHAKE)) == greetings
     if situation in (left_alone, goodbye_unanswered):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -247,8 +248,8 @@ async def test_bad_callbacks_harm_nobody_across_lost_connections(
             await witness.set(root, b"%d" % number)
             await until(lambda number=number: len(events) == len(BAD) * (number + 1))
             assert (await client.get(root)).data == b"%d" % number
-        expected = [State.SUSPENDED, State.CONNECTED] * 3
-        assert [states.states for states in told] == [expected] * len(BAD)
+        for states in told:
+            await states.until_told(*[State.SUSPENDED, State.CONNECTED] * 3)
         assert client.statistics().watches == client.statistics().in_flight == 0
     raised = sum("raised" in record.getMessage() for record in caplog.records)
     # A listener that has never finished is told nothing more; the other four of each kind are told all.
@@ -312,9 +313,8 @@ async def test_a_loop_that_is_blocked_costs_no_healthy_link(
             assert (await client.get(root)).data == b""
         assert states.changes == []
         assert client.statistics().connections == 1
-    reports = [report for report in caplog.messages if "blocked the event loop for 1.2 s" in report]
-    assert len(reports) == 2
-    assert all("blocks" in report for report in reports)
+    reports = [re.search(r"blocks.* blocked the event loop for ([\d.]+) s", report) for report in caplog.messages]
+    assert sum(found is not None and float(found[1]) >= 1.2 for found in reports) == 2
 
 
 @pytest.mark.real

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from everlatch import State, StateChange
+    from everlatch import Client, State, StateChange
     from everlatch.testing import Proxy
 
 CLOSE_SESSION = -11
@@ -49,12 +49,35 @@ class States:
         await until(lambda: state in self.states, timeout=timeout)
         return self.changes[self.states.index(state)]
 
+    async def until_told(self, *expected: State, timeout: float = LONGEST) -> None:
+        """Waits until these are all that was announced. Listeners are told in loop turns of their own: who only looks
+        at the client, or has his answer, may be ahead of them."""
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: len(self.changes) >= len(expected), timeout=timeout)
+        assert self.states == list(expected), self.changes
+
     def time_of_last(self, state: State) -> float:
         return max(moment for moment, seen in zip(self.times, self.states, strict=True) if seen is state)
 
     def forget(self) -> None:
         self.changes.clear()
         self.times.clear()
+
+
+@contextlib.asynccontextmanager
+async def connected_to(address: str, make: Callable[[], Client]) -> AsyncIterator[Client]:
+    """A client that is connected to this server. The first of its list need not be the one: the next is asked when that
+    takes too long to answer, as on a busy machine."""
+    async with asyncio.timeout(LONGEST):
+        while True:
+            client = make()
+            await client.start()
+            if client.statistics().server == address:
+                break
+            await client.close()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(client.close)
+        yield client
 
 
 class RawSession:

@@ -54,6 +54,9 @@ async def make_well(network: NetworkEnsemble) -> None:
             await server.start(wait=False)
     await network.wait_serving()
     await network.leader()
+    async with asyncio.timeout(PATIENCE):
+        while len(await network.followers()) < len(network.servers) - 1:
+            await asyncio.sleep(0.02)
 
 
 def through(*servers: Server, session_timeout: float = 10.0) -> Client:
@@ -217,6 +220,7 @@ async def test_client_processes_are_cut_off_paused_killed_and_restarted(network:
         member = await network.start_client("c1", command, environment=ENVIRONMENT)
         assert network.clients[-1] is member
         await member.wait_for_output("ready")
+        await until_there(path, True)
         server = await network.server_of((await witness.exists(path)).ephemeral_owner)  # type: ignore[union-attr]
         assert f"/{member.address}:" in await server.four_letter("cons")
 
@@ -283,6 +287,7 @@ async def test_a_proxy_stands_before_a_server_for_client_processes_too(network: 
         await member.wait_for_output("ready")
         await slow.happened()
         assert [request.path for request in proxy.seen(Op.CREATE2, client=member.address)] == [path]
+        await witness.sync()  # it may be at a server that is behind
         assert await witness.exists(path)
         await member.kill()
 

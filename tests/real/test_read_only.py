@@ -37,6 +37,8 @@ async def reading_servers(version: str) -> AsyncIterator[Ensemble]:
 
 
 async def lose_quorum(ensemble: Ensemble, kept: Server) -> list[Server]:
+    async with Client(kept.address) as client:
+        await client.sync()  # what was written is there as well
     lost = [server for server in ensemble.servers if server is not kept]
     for server in lost:
         await server.kill()

@@ -362,7 +362,7 @@ async def test_containers_stay_while_they_have_children_or_never_had_one(reaper:
 async def test_a_ttl_node_with_children_stays_and_a_change_begins_its_time_anew(
     reaper: Client, reaped_root: str
 ) -> None:
-    ttl = 1.0
+    ttl = 1.5
     await reaper.create(f"{reaped_root}/parent", ttl=ttl)
     await reaper.create(f"{reaped_root}/parent/child")
     await reaper.create(f"{reaped_root}/changed", ttl=ttl)

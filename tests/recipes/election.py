@@ -10,7 +10,7 @@ from everlatch.errors import NoNodeError
 from everlatch.recipes import LeaderLatch
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import FrameReader, frame
-from everlatch.wire.handshake import ConnectRequest, encode_connect_request
+from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
 from everlatch.wire.headers import frame_request
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ async def started(client: Client, path: str, name: str = "") -> LeaderLatch:
 
 
 async def end_session(server: Server, client: Client) -> None:
-    """Ends a client's session at the server, with its id and password, as an administrator's tool would."""
+    """Ends a client's session at the server, with its id and password, as an administrator's tool would; if it has not
+    expired meanwhile."""
     request = ConnectRequest(0, 0, 10_000, client.session_id, client.session_password, False)
     reader, writer = await asyncio.open_connection(server.host, server.port)
     try:
@@ -76,9 +77,11 @@ async def end_session(server: Server, client: Client) -> None:
             while replies < 2:
                 data = await reader.read(1 << 16)
                 assert data, "the server hung up before it had ended the session"
-                for _ in frames.feed(data):
+                for payload in frames.feed(data):
                     replies += 1
                     if replies == 1:
+                        if decode_connect_response(payload, 0, len(payload)).session_id == 0:
+                            return
                         writer.write(frame_request(1, Op.CLOSE_SESSION, b""))
     finally:
         writer.close()

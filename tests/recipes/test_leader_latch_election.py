@@ -40,8 +40,10 @@ async def test_one_of_three_leads_and_tokens_rise(connect: Connect, path: str) -
     assert await nodes(clients[0], path) == []
 
 
-async def test_closing_wakes_exactly_the_next(connect: Connect, path: str) -> None:
+async def test_closing_wakes_exactly_the_next(connect: Connect, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No herd: of five members, only the one behind the leader hears of its end and asks again."""
+    # Now and then the others look how far they are; not in this test, however long it takes.
+    monkeypatch.setattr("everlatch.recipes.leader_latch._LOOK_INTERVAL", 10 * LIMIT)
     clients = [await connect() for _ in range(5)]
     latches = [await started(client, path, str(number)) for number, client in enumerate(clients)]
     await latches[0].wait(timeout=LIMIT)
@@ -291,6 +293,7 @@ async def test_predecessor_deleted_in_the_middle(client: Client, connect: Connec
     first = await started(await connect(), path, "1")
     second = await started(await connect(), path, "2")
     third = await started(await connect(), path, "3")
+    await first.wait(timeout=LIMIT)
     await second.close()
     await until_nodes(client, path, lambda names: len(names) == 2)
     assert (first.is_leader, third.is_leader) == (True, False)

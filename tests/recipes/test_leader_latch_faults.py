@@ -13,7 +13,7 @@ from everlatch.errors import ClientClosedError, ClientStateError, NoAuthError, N
 from everlatch.recipes import LeaderLatch, leader_latch
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission, State
 from everlatch.wire.codes import Op
-from real.faults import shut
+from real.faults import shut, until
 from recipes.election import GUID, LIMIT, Heard, end_session, nodes, started, until_gone, until_nodes
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ async def test_no_permission_to_delete(
     await latch.start()
     await latch.wait(timeout=LIMIT)
     await latch.close(timeout=0.1)
-    assert "can't delete its node" in caplog.text
+    await until(lambda: "can't delete its node" in caplog.text)
     assert len(await nodes(client, path)) == 1
     await client.set_acl(path, OPEN_ACL_UNSAFE)
     await until_gone(client, path)
@@ -259,7 +259,7 @@ async def test_a_lost_link_ends_leadership_until_it_is_back(member: Client, prox
     proxy.accept()
     assert await latch.wait(timeout=LIMIT) == token
     assert latch.node == node
-    assert heard.told == [True, False, True]
+    await heard.until(True, False, True)
     await latch.close()
 
 

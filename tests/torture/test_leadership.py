@@ -8,6 +8,7 @@ from torture.real_leadership import elect
 
 A, B = "a.1", "b.2"
 LONGEST = 7.0
+TAKEN = "fenced write: taken"
 
 
 def believes(name, token, began, ended, seen=100):
@@ -37,7 +38,7 @@ GOOD = [
 def test_one_after_the_other():
     assert said(GOOD, [Quiet(4.0, 20.0, frozenset({A, B}))]) == []
     assert seen_in(GOOD)["terms"] == 2
-    assert seen_in(GOOD)["fenced write: taken"] == 2
+    assert seen_in(GOOD)[TAKEN] == 2
 
 
 def test_what_is_written_down_is_read_but_for_a_torn_line():
@@ -94,8 +95,11 @@ def test_one_that_is_not_connected_when_all_is_well():
 
 @pytest.mark.real
 async def test_a_short_election_on_real_servers():
-    verdict = await elect(1, seconds=1.0, version="3.9", tell=lambda _: None, faults=8.0, quiet=8.0)
+    # Leaders write when they like to, half of them at all: so it goes on until one has.
+    verdict = await elect(
+        1, seconds=1.0, version="3.9", tell=lambda _: None, faults=8.0, quiet=8.0, enough=lambda seen: seen[TAKEN] > 0
+    )
     assert verdict.violations == []
     assert verdict.seen["terms"] >= 1
-    assert verdict.seen["fenced write: taken"] >= 1
+    assert verdict.seen.get(TAKEN, 0) >= 1
     assert verdict.faults

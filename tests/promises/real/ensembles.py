@@ -17,18 +17,18 @@ import hashlib
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pytest
 
 from everlatch import Client, OutcomeUnknownError, State
-from everlatch.testing import Proxy
+from everlatch.testing import Proxy, Server
 from real.faults import States, shut, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from everlatch.testing import NetworkEnsemble, Server
+    from everlatch.testing import NetworkEnsemble
 
 THOROUGH = os.environ.get("EVERLATCH_HYPOTHESIS") == "thorough"
 VERSIONS = ("3.8", "3.9")
@@ -75,6 +75,17 @@ async def watched(client: Client) -> AsyncIterator[States]:
     async with client:
         client.add_listener(states)
         yield states
+
+
+Place = TypeVar("Place", Server, Proxy)
+
+
+def in_use_first(client: Client, places: Sequence[Place]) -> list[Place]:
+    """The one that a client is connected to, and the others. It need not be the first of its list: the next one is
+    asked when the first takes too long to answer, as on a busy machine."""
+    used = client.statistics().server
+    assert used in addresses_of(places)
+    return sorted(places, key=lambda place: place.address != used)
 
 
 @contextlib.asynccontextmanager

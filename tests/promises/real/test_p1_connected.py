@@ -38,6 +38,7 @@ from promises.real.ensembles import (
     accept_all,
     assert_never_lost,
     client_of,
+    in_use_first,
     now,
     proxies_of,
     shut_all,
@@ -46,7 +47,7 @@ from promises.real.ensembles import (
     watched,
     without,
 )
-from real.faults import States, mute_server, until
+from real.faults import States, connected_to, mute_server, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,18 +72,19 @@ async def test_a_half_open_link_under_steady_traffic(network: NetworkEnsemble, r
         client = client_of(proxies)
         async with watched(client) as states, Traffic(client, root) as traffic:
             session_id = client.session_id
-            hole = proxies[0].black_hole(direction)
+            used, other = in_use_first(client, proxies)
+            hole = used.black_hole(direction)
             await states.until(State.CONNECTED)
             await traffic.goes_on()
             assert hole.times
             assert isinstance(states.changes[0].reason, SilentLinkError)
             assert traffic.longest_gap < T * 2 / 3 + SLACK
             # What the link held back arrives when the client has long left it.
-            proxies[0].heal()
+            used.heal()
             await traffic.goes_on()
             assert states.states == [State.SUSPENDED, State.CONNECTED]
             assert (client.session_id, client.generation) == (session_id, 1)
-            assert await network.server_of(session_id) is followers[1]
+            assert session_id in await followers[proxies.index(other)].connections()
 
 
 async def test_a_half_open_link_without_traffic(network: NetworkEnsemble, root: str) -> None:
@@ -91,7 +93,7 @@ async def test_a_half_open_link_without_traffic(network: NetworkEnsemble, root: 
         client = client_of(proxies)
         async with watched(client) as states:
             session_id = client.session_id
-            proxies[0].black_hole()
+            in_use_first(client, proxies)[0].black_hole()
             await states.until(State.CONNECTED, timeout=T + SLACK)
             assert await client.exists(root) is not None
             assert states.states == [State.SUSPENDED, State.CONNECTED]
@@ -118,7 +120,7 @@ async def test_a_server_accepts_and_never_answers(network: NetworkEnsemble, root
             assert now() - began < T / 3 + SLACK
         client = Client([one.address, mute, two.address], shuffle=False, session_timeout=T, default_timeout=PATIENCE)
         async with watched(client) as states, Traffic(client, root) as traffic:
-            await one.kill()
+            await in_use_first(client, [one, two])[0].kill()
             await traffic.goes_on()
             assert traffic.longest_gap < T / 3 + SLACK
             assert states.states == [State.SUSPENDED, State.CONNECTED]
@@ -200,12 +202,13 @@ async def test_a_servers_link_is_taken_down_and_up(network: NetworkEnsemble, roo
     followers = await network.followers()
     client = client_of(followers)
     async with watched(client) as states, Traffic(client, root) as traffic:
-        for server in followers:
+        for _ in followers:
             states.forget()
-            await network.link_down(server, "clients")
+            used = in_use_first(client, followers)[0]
+            await network.link_down(used, "clients")
             await states.until(State.CONNECTED, timeout=T + SLACK)
             await traffic.goes_on()
-            await network.link_up(server, "clients")
+            await network.link_up(used, "clients")
         assert traffic.longest_gap < T
         assert client.generation == 1
 
@@ -332,16 +335,17 @@ async def test_the_quorum_is_lost_for_less_and_for_more_than_the_session_timeout
 
 async def test_a_follower_is_cut_off_from_its_leader(network: NetworkEnsemble, root: str) -> None:
     """It goes on answering pings and reads, and takes writes that nobody hears of, until it gives up."""
-    follower, other = (await network.followers())[:2]
-    client = client_of([follower, other], session_timeout=6.0)
+    followers = await network.followers()
+    client = client_of(followers, session_timeout=6.0)
     async with watched(client) as states, Traffic(client, root) as traffic:
         session_id = client.session_id
-        await network.cut_from_leader(follower)
+        used, other = in_use_first(client, followers)
+        await network.cut_from_leader(used)
         await states.until(State.CONNECTED)
         await traffic.goes_on()
         assert_never_lost(states)
         assert (client.session_id, client.generation) == (session_id, 1)
-        assert await network.server_of(session_id) is other
+        assert session_id in await other.connections()
     assert int((await network_get(network, root)).data) >= traffic.last_written
 
 
@@ -535,16 +539,22 @@ async def test_a_reconfiguration_removes_the_server_in_use(network: NetworkEnsem
     follower, other = (await network.followers())[:2]
     leader = await network.leader()
     servers = [follower, other, leader]
-    static, follows = client_of(servers, session_timeout=10.0), client_of(servers, session_timeout=10.0)
     boss = client_of([leader, other], session_timeout=10.0, auth=[SUPER])
+    static_states, following_states = States(), States()
+
+    def make() -> Client:
+        return client_of(servers, session_timeout=10.0)
+
     async with (
-        watched(static) as static_states,
-        watched(follows) as following_states,
+        connected_to(follower.address, make) as static,
+        connected_to(follower.address, make) as follows,
         EnsembleTracker(follows),
         boss,
         Traffic(static, root) as static_traffic,
         Traffic(follows, root) as following_traffic,
     ):
+        static.add_listener(static_states)
+        follows.add_listener(following_states)
         ids = static.session_id, follows.session_id
         before = (await boss.get_config()).data.decode()
         line = next(line for line in before.splitlines() if line.startswith(f"server.{follower.id}="))
@@ -552,7 +562,7 @@ async def test_a_reconfiguration_removes_the_server_in_use(network: NetworkEnsem
             await boss.reconfig(leaving=str(follower.id))
             await following_states.until(State.CONNECTED)
             assert following_traffic.unknown == 0
-            assert await network.server_of(follows.session_id) is not follower
+            assert follows.statistics().server != follower.address
             # What an administrator does next who has taken it out.
             await follower.stop()
             await static_states.until(State.CONNECTED)
@@ -578,7 +588,7 @@ async def test_another_list_of_servers(network: NetworkEnsemble, root: str) -> N
             await asyncio.gather(*calls)
             await states.until(State.CONNECTED)
             await traffic.goes_on()
-            assert await network.server_of(client.session_id) is server
+            await until_at(network, client.session_id, server)
         assert traffic.unknown == 0
         assert client.generation == 1
 
@@ -690,7 +700,7 @@ async def test_the_wall_clock_jumps(network: NetworkEnsemble, root: str, monkeyp
         assert looks
         assert states.states == []
         assert (client.connections, client.lease_lapses) == (1, 0)
-        await followers[0].kill()
+        await in_use_first(client, followers)[0].kill()
         await states.until(State.CONNECTED)
         await traffic.goes_on()
         assert client.generation == 1

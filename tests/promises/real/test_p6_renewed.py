@@ -28,6 +28,7 @@ from promises.real.ensembles import (
     T,
     accept_all,
     client_of,
+    in_use_first,
     proxies_of,
     shut_all,
     until_gone,
@@ -57,14 +58,14 @@ def assert_renewed(states: States, client: Client, old_id: int) -> None:
 async def test_the_session_expires_while_connected(network: NetworkEnsemble, witness: Client, root: str) -> None:
     """Its follower is cut off, answers the client all the same, and tells the leader nothing of it."""
     timeout = 1.0
-    follower, other = (await network.followers())[:2]
-    client = client_of([follower, other], session_timeout=timeout)
+    followers = await network.followers()
+    client = client_of(followers, session_timeout=timeout)
     async with watched(client) as states:
         old_id, bound = client.session_id, client.in_session()
         path = (await client.create(f"{root}/ephemeral", ephemeral=True)).path
         gone_at: list[float] = []
         await witness.exists(path, watch=lambda _: gone_at.append(time.monotonic()))
-        await network.cut_from_leader(follower)
+        await network.cut_from_leader(in_use_first(client, followers)[0])
         await until(lambda: gone_at)
         await states.until(State.RENEWED, timeout=SYNC_LIMIT * TICK + 3)
         await states.until(State.CONNECTED)

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from everlatch import ConnectionClosedByServerError, State, StateChange
-from promises.real.ensembles import PATIENCE, T, Traffic, client_of, now, until_time, watched
+from promises.real.ensembles import PATIENCE, T, Traffic, client_of, in_use_first, now, until_time, watched
 from real.faults import until
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ async def test_callbacks_that_fail_harm_nobody_through_a_failover(
             await client.get(root, watch=bad)
             await client.exists(f"{root}/later", watch=bad)
         await client.exists(f"{root}/later", watch=heard.append)
-        followers[0].pause()
+        used = in_use_first(client, followers)[0]
+        used.pause()
         await states.until(State.CONNECTED)
         await traffic.goes_on()
-        followers[0].resume()
+        used.resume()
         await client.create(f"{root}/later")
         await until(lambda: heard)
-        await until(lambda: client.state is State.CONNECTED)
-        assert states.states == [State.SUSPENDED, State.CONNECTED]
+        await states.until_told(State.SUSPENDED, State.CONNECTED)
         assert client.generation == 1
         assert traffic.longest_gap < T
     assert caplog.text.count("a bug of the application") >= 2 * len([raising, raising_later])
@@ -136,6 +136,7 @@ async def test_a_loop_that_is_blocked_for_longer_than_the_session_lives(
             await asyncio.sleep(0)
             assert await client.exists(path) is None
             assert client.generation == 2
+            await states.until(State.CONNECTED)
             return list(states.changes)
 
     servers = await network.followers()
@@ -149,7 +150,7 @@ async def test_a_blocked_loop_and_a_dead_server_at_once(network: NetworkEnsemble
     servers = await network.followers()
     client = client_of(servers)
     async with watched(client) as states:
-        servers[0].pause()
+        in_use_first(client, servers)[0].pause()
         asyncio.get_running_loop().call_soon(time.sleep, T / 2)
         began = now()
         assert await client.exists(root) is not None
