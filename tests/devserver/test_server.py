@@ -142,7 +142,7 @@ async def test_identities_protect_nodes_and_super_may_do_everything() -> None:
 
 async def test_a_session_that_expires_loses_its_nodes_and_others_hear_of_it(server: DevServer) -> None:
     changes: list[StateChange] = []
-    async with client_of(server) as watcher, client_of(server, session_timeout=0.4) as owner:
+    async with client_of(server) as watcher, client_of(server) as owner:
         owner.add_listener(changes.append)
         await owner.create("/e", ephemeral=True)
         gone = Events()

@@ -802,7 +802,8 @@ async def test_it_leaves_no_task_and_no_socket() -> None:
                 peer.transport.abort()
                 await peer.until(lambda peer=peer: peer.gone)  # type: ignore[misc]
             await server.until(lambda: not server.open_connections)
-        await until(lambda: open_sockets() == before)
+        # What tests before this one had left may go meanwhile.
+        await until(lambda: open_sockets() <= before)
     gc.collect()  # ResourceWarnings are errors
 
 
