@@ -166,7 +166,7 @@ async def test_most_servers_stay_mute_after_an_outage(network: NetworkEnsemble, 
 
 async def test_the_old_rehearsal_a_clients_link_is_taken_down_and_up(network: NetworkEnsemble, root: str) -> None:
     """`ip link set down` for a moment, and for longer than the session lives."""
-    timeout = 1.2
+    timeout = 2.4
     short = client_of(network.servers, session_timeout=timeout)
     long_lived = client_of(network.servers, session_timeout=20.0)
     async with watched(short) as short_states, watched(long_lived) as long_states:
@@ -185,7 +185,7 @@ async def test_the_old_rehearsal_a_clients_link_is_taken_down_and_up(network: Ne
 
         await network.link_down("test")
         await short_states.until(State.LOST, timeout=timeout + SLACK)
-        await until_time(now() + timeout)
+        await until_time(now() + timeout / 2)
         call = short.create(f"{root}/after")
         await network.link_up("test")
         up = now()
