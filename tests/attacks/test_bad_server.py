@@ -1,5 +1,6 @@
 """Everything that a server can do to a client: it costs that connection, with the reason told, and nothing else. Calls
-end as they should (reads are repeated, writes that were sent are in doubt), the client goes on, nothing leaks.
+end as they should (reads are repeated, writes that were sent are in doubt if they were applied, and are sent again if
+they were not), the client goes on, nothing leaks.
 
 Each misbehaviour of `everlatch.testing.misbehaviour` strikes where it can: instead of an answer, with nothing in
 flight, at a ping, in the handshake at `start()` and in the handshake of a reconnect.
@@ -40,7 +41,7 @@ from everlatch import (
     UnexpectedReplyError,
     UnknownServerError,
 )
-from everlatch.testing import BadServer, misbehaviour
+from everlatch.testing import BadServer, Op, misbehaviour
 from everlatch.testing.answers import accept
 from everlatch.testing.misbehaviour import (
     answer_after_next,
@@ -74,6 +75,7 @@ from everlatch.testing.misbehaviour import (
     without_read_only_byte,
 )
 from everlatch.wire.framing import frame
+from everlatch.wire.records import decode_set_data_request
 from skipping_loop import SkippingLoop, on_every_loop, run
 
 if TYPE_CHECKING:
@@ -207,10 +209,22 @@ def begin(client: Client, *, write_first: bool) -> asyncio.Future[Ends]:
     return asyncio.ensure_future(wait())
 
 
-def check_in_doubt(end: object, reason: type[BaseException]) -> None:
+def check_written(server: BadServer, client: Client, end: object, reason: type[BaseException]) -> None:
+    """Once, and nobody is told more than is known: a write that was applied is not sent again, and its version may as
+    well be somebody else's; one that was not is sent again, and answered."""
+    sent = [request for request in server.requests if request.op == Op.SET_DATA]
+    assert server.znodes.applied == [("create", "/a"), ("set", "/a")]
+    assert server.znodes.nodes["/a"].data == b"2"
+    if client.statistics().writes_resent:
+        assert isinstance(end, Stat)
+        assert end.version == 1
+        assert decode_set_data_request(sent[-1].body, 0, len(sent[-1].body)).version == 0  # as it was seen
+        return
+    assert len(sent) == 1
     assert isinstance(end, OutcomeUnknownError)
     assert end.outcome is Outcome.UNKNOWN
     assert isinstance(end.reason, reason)
+    assert [(sighting.path, sighting.stat.version) for sighting in end.seen] == [("/a", 1)]
 
 
 def check_read(end: object) -> None:
@@ -241,7 +255,7 @@ async def test_instead_of_an_answer(case, write_first):
     async with bad_server() as (server, client, changes):
         server.next(case.action)
         ends = await begin(client, write_first=write_first)
-        check_in_doubt(ends.write, case.reason)
+        check_written(server, client, ends.write, case.reason)
         check_read(ends.read)
         assert client.statistics().requests_repeated == 1
         await check_it_goes_on(server, client, changes, case)
@@ -257,7 +271,7 @@ async def test_behind_an_answer(case, write_first):
         if write_first:
             assert isinstance(ends.write, Stat)
         else:
-            check_in_doubt(ends.write, case.reason)
+            check_written(server, client, ends.write, case.reason)
         check_read(ends.read)
         assert client.statistics().requests_repeated == (1 if write_first else 0)
         await check_it_goes_on(server, client, changes, case)
@@ -322,7 +336,7 @@ async def test_at_a_ping(case):
         await server.wait_for_requests(3)
         server.ping = pong
         case.action(server.connection)
-        check_in_doubt((await ends).write, case.reason)
+        check_written(server, client, (await ends).write, case.reason)
         check_read((await ends).read)
         await check_it_goes_on(server, client, changes, case)
 
@@ -416,7 +430,7 @@ async def test_at_a_reconnect(case, write_first):
         misbehave(server, case)
         session_id = client.session_id
         server.connection.reset()
-        check_in_doubt((await ends).write, ConnectionClosedByServerError)
+        check_written(server, client, (await ends).write, ConnectionClosedByServerError)
         check_read((await ends).read)
         assert [change.state for change in changes] == [State.SUSPENDED, State.CONNECTED]
         assert isinstance(changes[0].reason, ConnectionClosedByServerError)
@@ -437,7 +451,7 @@ async def test_a_session_that_has_ended_is_replaced(action):
         await server.wait_for_requests(3)
         server.handshakes.append(action)
         server.connection.reset()
-        check_in_doubt((await ends).write, ConnectionClosedByServerError)
+        check_written(server, client, (await ends).write, ConnectionClosedByServerError)
         check_read((await ends).read)
         states = [State.SUSPENDED, State.LOST, State.RENEWED, State.CONNECTED]
         assert [change.state for change in changes] == states
