@@ -32,6 +32,7 @@ from everlatch import (
     ServerError,
     SessionClosedRequireAuthError,
     StartError,
+    Stat,
     State,
     StateChange,
     TruncatedError,
@@ -50,6 +51,7 @@ from scripted_server import (
     Received,
     ScriptedServer,
     answer,
+    drop_after,
     drop_before,
     fail_with,
     go_silent,
@@ -139,18 +141,28 @@ async def test_wrong_bytes_instead_of_an_answer_cost_one_connection(name):
         await client.create("/a", b"1")
         for first_is_write in (True, False):
             changes.clear()
-            connections = len(server.connections)
+            connections, applied = len(server.connections), len(server.znodes.applied)
+            version = server.znodes.nodes["/a"].stat.version
             server.next(action)
             write = client.set("/a", b"2") if first_is_write else None
             read, behind = client.get("/a"), client.set("/a", b"3")
-            if write is not None:
-                with pytest.raises(OutcomeUnknownError) as unknown:
-                    await write
-                assert unknown.value.outcome is Outcome.UNKNOWN
-                assert isinstance(unknown.value.reason, reason)
+            writes = [behind] if write is None else [write, behind]
+            ends = await asyncio.gather(*writes, return_exceptions=True)
+            for end in ends:
+                assert isinstance(end, (Stat, OutcomeUnknownError))
+                if isinstance(end, OutcomeUnknownError):
+                    assert end.outcome is Outcome.UNKNOWN
+                    assert isinstance(end.reason, reason)
+                    assert [(sighting.path, sighting.error) for sighting in end.seen] == [("/a", None)]
             assert (await read).data in (b"1", b"2", b"3")
-            (end,) = await asyncio.gather(behind, return_exceptions=True)
-            assert not isinstance(end, Exception) or isinstance(end, OutcomeUnknownError)
+            # None is applied twice, nor told of before it was; the last one is there. (The first one is not if the
+            # server sent the bytes in its place, and took the second one all the same: both are in doubt then.)
+            done = server.znodes.applied[applied:]
+            assert set(done) == {("set", "/a")}
+            assert sum(isinstance(end, Stat) for end in ends) <= len(done) <= len(writes)
+            assert server.znodes.nodes["/a"].data == b"3"
+            versions = [end.version - version for end in ends if isinstance(end, Stat)]
+            assert versions == [number for number, end in enumerate(ends, 1) if isinstance(end, Stat)]
             await client.sync()
             assert [change.state for change in changes] == [State.SUSPENDED, State.CONNECTED]
             assert isinstance(changes[0].reason, reason)
@@ -417,13 +429,26 @@ async def test_an_answer_over_the_limit_ends_that_read_alone():
 
 
 @simulated
-async def test_a_write_that_kills_the_connection_is_not_repeated_at_all():
+async def test_a_write_that_may_have_been_applied_is_not_repeated_at_all():
     async with ScriptedServer() as server, server.client() as client:
-        server.on(Op.CREATE2, drop_before)
+        server.on(Op.CREATE2, drop_after)
         with pytest.raises(OutcomeUnknownError):
             await client.create("/a")
         await client.sync()
         assert server.paths(Op.CREATE2) == ["/a"]
+
+
+@simulated
+async def test_a_write_that_kills_connections_is_not_repeated_for_ever():
+    async with ScriptedServer() as server, server.client() as client:
+        server.on(Op.CREATE2, drop_before, times=3)
+        with pytest.raises(RequestKillsConnectionError) as raised:
+            await client.create("/a")
+        assert raised.value.outcome is Outcome.NOT_APPLIED
+        assert (raised.value.operation, raised.value.path, raised.value.losses) == ("create", "/a", 3)
+        await client.sync()
+        assert server.paths(Op.CREATE2) == ["/a"] * 3
+        assert server.znodes.applied == []
 
 
 # --- input --------------------------------------------------------------------------------------------------------
@@ -657,11 +682,15 @@ async def test_a_read_that_a_real_server_hangs_up_on_ends_by_name(proxy: Proxy, 
         assert (raised.value.operation, raised.value.losses) == ("exists", 3)
         assert None not in await ends_of(others)
         assert sum(request.size > 1 << 20 for request in proxy.seen(Op.EXISTS)) == 3
-        # A write of that size isn't tried a second time.
-        with pytest.raises(OutcomeUnknownError):
+        # So does a write: the node shows each time that it was not applied.
+        with pytest.raises(RequestKillsConnectionError) as raised:
             await client.set(root, bytes(2 << 20))
-        assert await client.exists(root) is not None
-        assert len(proxy.seen(Op.SET_DATA)) == 1
+        assert (raised.value.operation, raised.value.losses) == ("set", 3)
+        assert raised.value.outcome is Outcome.NOT_APPLIED
+        stat = await client.exists(root)
+        assert stat is not None
+        assert stat.version == 0
+        assert len(proxy.seen(Op.SET_DATA)) == 3
         assert client.generation == 1
 
 
