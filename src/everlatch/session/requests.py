@@ -187,6 +187,8 @@ class Requests:
         """Writes of lost connections whose fate is to be found out, and the reads between them."""
         self.loss: BaseException | None = None
         """Why the last connection was lost."""
+        self.receipts: Receipts | None = None
+        """For writes that travel with one."""
         self._deadlines: list[tuple[float, int, Request]] = []
         self._deadline_count = 0
         self._last_xid = 0
@@ -243,11 +245,12 @@ class Requests:
 
     # -- out
 
-    def take_batch(self, now: float, generation: int, zxid: int = 0, receipts: Receipts | None = None) -> list[bytes]:
+    def take_batch(self, now: float, generation: int, zxid: int = 0) -> list[bytes]:
         """The frames that may be sent now: as many as fit in flight, and up to the first write for which there is no
         receipt left. They count as sent from here on. `zxid`: the latest that was seen."""
         frames: list[bytes] = []
         waiting, in_flight = self._waiting, self.in_flight
+        receipts = self.receipts
         room = self._max_in_flight - len(in_flight)
         while waiting and room > 0:
             request = waiting.popleft()
@@ -259,6 +262,7 @@ class Requests:
             self.queued_calls -= 1
             self.queued_bytes -= len(body) + HEADER_BYTES
             if request.generation and request.generation != generation:
+                self._give_receipt_back(request)
                 self._fail_unsent(request, _session_ended(request))
                 continue
             if receipts is not None and request.operation.is_receipted:
@@ -447,9 +451,16 @@ class Requests:
         self._sweep()
 
     def _take_out(self, request: Request) -> None:
+        self._give_receipt_back(request)
         self.queued_calls -= 1
         self.queued_bytes -= len(request.body) + HEADER_BYTES
         self._withdrawn += 1
+
+    def _give_receipt_back(self, request: Request) -> None:
+        """A write that was to be sent again has kept its own; it was not applied."""
+        receipt, request.receipt = request.receipt, None
+        if receipt is not None and self.receipts is not None:
+            self.receipts.release(receipt, receipt.version)
 
     def _sweep(self) -> None:
         if self._withdrawn > _GAPS and self._withdrawn * 2 > len(self._waiting):

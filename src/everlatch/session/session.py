@@ -196,6 +196,7 @@ class Session:
         self._receipts: Receipts | None = None
         if options.receipts:
             self._receipts = Receipts(options.receipts_place, options.receipts, options.receipts_acl, self._ask)
+            self.requests.receipts = self._receipts
         self._is_preparing = False
         """Whether the queue is held up, until writes are settled and there are receipts."""
         self._queues_all = self._receipts is not None
@@ -480,7 +481,7 @@ class Session:
             return []
         if self._aside is not None:
             return self.requests.take_reads(now, self.last_zxid)
-        return self.requests.take_batch(now, self.generation, self.last_zxid, self._receipts)
+        return self.requests.take_batch(now, self.generation, self.last_zxid)
 
     def _take_urgent(self, now: float) -> list[bytes]:
         urgent, self._urgent = self._urgent, []
