@@ -77,10 +77,10 @@ async def end_session(server: Server, client: Client) -> None:
             while replies < 2:
                 data = await reader.read(1 << 16)
                 assert data, "the server hung up before it had ended the session"
-                for payload in frames.feed(data):
+                for answer in frames.feed(data):
                     replies += 1
                     if replies == 1:
-                        if decode_connect_response(payload, 0, len(payload)).session_id == 0:
+                        if decode_connect_response(*answer).session_id == 0:
                             return
                         writer.write(frame_request(1, Op.CLOSE_SESSION, b""))
     finally:

@@ -129,10 +129,10 @@ async def test_a_loop_that_is_blocked_for_longer_than_the_session_lives(
     """The servers have ended the session: that is what it is told, and not that a link was silent."""
 
     async def scenario() -> list[StateChange]:
-        client = client_of(servers, session_timeout=0.6)
+        client = client_of(servers, session_timeout=1.0)
         async with watched(client) as states:
             path = (await client.create(f"{root}/ephemeral", ephemeral=True)).path
-            asyncio.get_running_loop().call_soon(time.sleep, 1.4)
+            asyncio.get_running_loop().call_soon(time.sleep, 2.0)
             await asyncio.sleep(0)
             assert await client.exists(path) is None
             assert client.generation == 2
