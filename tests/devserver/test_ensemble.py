@@ -260,6 +260,39 @@ def test_a_frozen_server_takes_the_session_back_and_applies_what_was_behind_the_
     assert peer.answered(write) is None
 
 
+@pytest.mark.parametrize("offered", [False, True], ids=["not offered", "offered"])
+def test_a_session_offered_again_to_a_follower_brings_old_writes_back(cluster: Cluster, offered: bool) -> None:
+    """As tests/torture/test_found_in_zookeeper.py shows it of real servers."""
+    leader = cluster.elect()
+    follower, other = cluster.followers()
+    peer = Peer(cluster, follower, timeout_ms=20_000).greet()
+    peer.create("/a")
+    cluster.partition([follower.number], [leader.number, other.number])
+    writes = [peer.send_set("/a", b"old") for _ in range(3)]
+    elsewhere = Peer(cluster, other, timeout_ms=20_000).greet(peer.response)
+    assert elsewhere.set("/a", b"new").code == 0
+    if offered:
+        Peer(cluster, follower, timeout_ms=20_000).ask_for(peer.response)
+        cluster.run(0.1)  # the question is on its way as well when the link is back
+    cluster.heal()
+    # A write over the same follower comes behind all that it had held.
+    Peer(cluster, follower).greet().create("/behind")
+    assert not any(peer.answered(write) for write in writes)
+    assert node(leader, "/a") == (b"old" if offered else b"new")
+    assert leader.tree.nodes["/a"].stat.version == (4 if offered else 1)
+
+
+def test_a_write_and_a_sync_over_a_follower_keep_their_order(cluster: Cluster) -> None:
+    cluster.elect()
+    follower = cluster.followers()[0]
+    peer = Peer(cluster, follower).greet()
+    peer.create("/a")
+    write, sync = peer.send_set("/a", b"1"), peer.send(Op.SYNC, encode_sync_request("/"))
+    cluster.until(lambda: peer.answered(sync))
+    assert [reply.xid for reply in peer.replies[-2:]] == [write, sync]
+    assert node(follower, "/a") == b"1"
+
+
 def test_a_client_that_has_seen_a_new_leader_is_refused_by_its_followers_until_something_is_committed(
     cluster: Cluster,
 ) -> None:
