@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from everlatch.recipes.leader_latch import LeaderLatch
+from everlatch.session.draining import Draining
 from everlatch.session.rearming import Rearming
 from everlatch.session.requests import Requests
 from everlatch.session.session import Session
@@ -146,6 +147,12 @@ BUGS: Final = {
         "calls",
         "links",
         Edit(Requests, "connection_lost", "self._put_back(request)", "pass"),
+    ),
+    "not-drained": _bug(
+        "a server that may still hold writes is offered the session as if it held none",
+        "late",
+        "all",
+        Edit(Draining, "begin", "if not self.is_tainted(address):", "if True:"),
     ),
 }
 """By name. The first six are those that every torture of this client has to find."""

@@ -118,14 +118,14 @@ class Driver:
         """Attempts and connections that have not ended."""
         # What the server got.
         self.handshakes: list[Any] = []
+        self.offered: list[int] = []
+        """The connections that they were sent on."""
         self.sent: list[Sent] = []
         self.unanswered: deque[Sent] = deque()
         """Of the present connection."""
         self._reader = FrameReader(1 << 30)
         self._reading = 0
         self._shaken = False
-        self._offered: set[int] = set()
-        """The connections that a ConnectRequest was sent on."""
         self.zxid = 1000
         self.session_id = 0x1234
         if start:
@@ -175,8 +175,8 @@ class Driver:
         for buf, start, end in self._reader.feed(data):
             if not self._shaken:
                 self._shaken = True
-                assert not self._offered & self.open - {conn}, "one ConnectRequest at a time"
-                self._offered.add(conn)
+                assert not self.open & {*self.offered} - {conn}, "one ConnectRequest at a time"
+                self.offered.append(conn)
                 self.handshakes.append(decode_connect_request(buf, start, end))
                 continue
             request = Sent(conn, *decode_request_header(buf, start, end), buf[start + 8 : end])

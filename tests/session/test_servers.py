@@ -381,3 +381,48 @@ def test_what_is_known_of_removed_servers_is_forgotten():
     assert set(round_of(found)) == {address(A), address(C)}
     found.update([A, B, C], None)
     assert found._known() == []
+
+
+# -- those that cost more
+
+
+def test_those_that_are_held_back_come_behind_others_but_before_those_that_do_not_serve():
+    found = servers(A, B, C)
+    found.hold_back([("10.0.0.1", 2181)])
+    assert begin(found) == [address(B), address(C), address(A)]
+    found.prefer([], [address(B)])
+    assert begin(found) == [address(C), address(A), address(B)]
+    assert begin(found, address(A)) == [address(C), address(B), address(A)], "the lost one is the last of all"
+    found.hold_back([])
+    assert begin(found) == [address(C), address(A), address(B)]
+
+
+def test_one_that_was_held_back_is_not_when_it_answers():
+    found = servers(A, B)
+    found.hold_back([("10.0.0.2", 2181)])
+    found.begin_round()
+    found.again(address(B))
+    assert round_of(found) == [address(B), address(A)]
+
+
+def test_a_spare_is_held_back_only_if_there_is_no_other():
+    found = servers(A, B, C)
+    found.hold_back([("10.0.0.2", 2181)])
+    assert [found.spare(address(A)) for _ in range(2)] == [address(C), address(C)]
+    assert found.spare(address(C)) == address(A)
+    found.hold_back([("10.0.0.2", 2181), ("10.0.0.3", 2181)])
+    assert [found.spare(address(A)) for _ in range(2)] == [address(C), address(B)]
+
+
+def test_whether_there_is_one_address_only():
+    assert servers(A).has_one_address
+    assert not servers(A, B).has_one_address
+    found = servers(NAME)
+    assert found.has_one_address, "as far as is known"
+    found.resolved(NAME, ["10.0.1.1", "10.0.1.2"])
+    assert not found.has_one_address
+    found.resolved(NAME, ["10.0.1.1", "10.0.1.1"])
+    assert found.has_one_address
+    found.resolved(NAME, ["10.0.1.1", "10.0.1.2"])
+    found.update([A], None)
+    assert found.has_one_address

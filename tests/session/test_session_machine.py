@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from everlatch.errors import NotReadOnlyError, QueueFullError, SessionExpiredError
 from everlatch.paths import Endpoint
 from everlatch.session.actions import Closed
+from everlatch.session.draining import Step as DrainStep
 from everlatch.session.requests import Operation
 from everlatch.session.retry import AttemptPlan, RetryForever
 from everlatch.session.rivals import MOST_RIVALS
@@ -38,6 +39,12 @@ def in_phase(*phases):
     return precondition(lambda self: self.driver.session.phase in phases)
 
 
+def session_drains(driver):
+    """Whether the server is drained, and has something to answer that is not the handshake."""
+    step = driver.session._draining.step
+    return step in (DrainStep.CREDENTIALS, DrainStep.COMMIT) and bool(driver.unanswered)
+
+
 serving = in_phase(*LINKED[1:])
 rivalled = precondition(lambda self: self.driver.rivals)
 asked = precondition(lambda self: self.driver.session.phase in LINKED[1:] and self.driver.unanswered)
@@ -56,6 +63,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.state = State.CONNECTING
         self.ids = iter(range(1, 10_000))
         self.leases = 0
+        self.offered_alone = set()
 
     @initialize(
         hosts=st.sampled_from(LISTS),
@@ -161,6 +169,12 @@ class SessionMachine(RuleBasedStateMachine):
             offered = driver.handshakes[-1].session_id
             driver.grant(offered or fresh, timeout_ms=1 if how == "tiny" else 6000, read_only=how == "read-only")
 
+    @precondition(lambda self: session_drains(self.driver))
+    @rule(err=st.sampled_from([0, 0, 0, -6, -102, -112, -115, -124]), count=st.integers(1, 2))
+    def a_drain_goes_on(self, err, count):
+        driver = self.driver
+        driver.feed(*[driver.reply_to(request, err) for request in list(driver.unanswered)[:count]])
+
     @precondition(lambda self: self.driver.session._ended is None and self.driver.session.phase is not Phase.SERVING)
     @rule()
     def all_goes_well(self):
@@ -176,6 +190,8 @@ class SessionMachine(RuleBasedStateMachine):
                     driver.resolve("10.0.1.1")
                 case Phase.DIALING:
                     driver.made()
+                case Phase.HANDSHAKE if session_drains(driver):
+                    driver.answer()
                 case Phase.HANDSHAKE:
                     self.the_handshake_is_answered("same")
                 case Phase.AUTHENTICATING:
@@ -402,6 +418,15 @@ class SessionMachine(RuleBasedStateMachine):
         assert len(self.driver.handshakes) >= len(self.granted)
 
     @invariant()
+    def no_session_is_offered_to_who_may_hold_writes_of_it(self):
+        session = self.driver.session
+        if session.phase is Phase.HANDSHAKE and session._draining.is_tainted(session._address):
+            # One that was alone when it was offered the session may not be alone any more.
+            assert not self.driver.handshakes[-1].session_id or session.conn in self.offered_alone
+        elif session.phase is Phase.HANDSHAKE and session._rounds.servers.has_one_address:
+            self.offered_alone.add(session.conn)
+
+    @invariant()
     def each_is_sent_once(self):
         reads, writes = {}, {}
         for request in self.driver.sent:
@@ -457,7 +482,7 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def credentials_are_unanswered_only_on_a_connection(self):
         if self.driver.session.phase not in LINKED[1:]:
-            assert not self.driver.session.credentials
+            assert not self.driver.session.credentials or session_drains(self.driver)
 
     @invariant()
     def it_ends_once(self):

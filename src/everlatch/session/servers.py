@@ -11,6 +11,8 @@ Rules:
    the lost one.
 5. When the list changes, clients spread over the new one: as many move to servers that are new as it takes for all to
    have the same share, no more (ZooKeeper's own rule, of StaticHostProvider).
+6. Addresses that cost more than others, because they have to be drained first (`draining`), come behind those, but
+   before those that were seen not to serve.
 """
 
 from __future__ import annotations
@@ -67,6 +69,10 @@ class Servers:
         self._spares = 0
         """How many were named to be kept in reserve."""
         self._avoided: frozenset[tuple[str, int]] = frozenset()
+        self._held_back: frozenset[tuple[str, int]] = frozenset()
+        """Rule 6."""
+        self._resolved: tuple[Endpoint, int] | None = None
+        """The name that was resolved last, and how many addresses it has."""
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -89,10 +95,22 @@ class Servers:
             key = (address.ip, address.port)
             if key not in unfit:
                 fit.setdefault(key, address)
+        fit = {key: address for key, address in fit.items() if key not in self._held_back} or fit
         if not fit:
             return None
         self._spares += 1
         return list(fit.values())[(self._spares - 1) % len(fit)]
+
+    def hold_back(self, keys: Iterable[tuple[str, int]]) -> None:
+        """These are the addresses, by IP and port, that come behind others. Rule 6."""
+        self._held_back = frozenset(keys)
+
+    @property
+    def has_one_address(self) -> bool:
+        """Whether there is nobody else, as far as is known."""
+        if len(self._endpoints) != 1:
+            return False
+        return self._resolved is None or self._resolved[0] != self._endpoints[0] or self._resolved[1] <= 1
 
     def has(self, address: Address) -> bool:
         """Whether an address is, or may be, one of a server of the list."""
@@ -160,12 +178,17 @@ class Servers:
                 return target
         if not self._last:
             return None
-        self._last.sort(key=lambda address: (address.ip, address.port) == self._lost_key())
+        self._last.sort(key=self._lateness)
         return self._last.pop(0)
+
+    def _lateness(self, address: Address) -> tuple[bool, bool]:
+        key = (address.ip, address.port)
+        return key == self._lost_key(), key in self._avoided
 
     def resolved(self, endpoint: Endpoint, ips: Iterable[str]) -> None:
         """The addresses of a name: they are tried next, before the servers behind it."""
         addresses = [Address(ip, endpoint.port, endpoint) for ip in ips]
+        self._resolved = (endpoint, len(set(addresses)))
         if self._shuffle:
             self._rng.shuffle(addresses)
         self._pending.extendleft(reversed(addresses))
@@ -175,6 +198,7 @@ class Servers:
         key = (address.ip, address.port)
         self._tried.discard(key)
         self._avoided -= {key}
+        self._held_back -= {key}
         self._pending.appendleft(address)
 
     def _is_new(self, address: Address) -> bool:
@@ -183,7 +207,7 @@ class Servers:
         if key in self._tried:
             return False
         self._tried.add(key)
-        if key == self._lost_key() or key in self._avoided:
+        if key == self._lost_key() or key in self._avoided or key in self._held_back:
             self._last.append(address)
             return False
         return True

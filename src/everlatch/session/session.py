@@ -73,6 +73,8 @@ from everlatch.session.actions import (
 from everlatch.session.commits import COMMIT, COMMIT_BODY, Commits, was_decided
 from everlatch.session.credentials import Credentials
 from everlatch.session.doubt import Doubt, Step
+from everlatch.session.draining import Draining
+from everlatch.session.draining import Step as DrainStep
 from everlatch.session.endings import auth_refused, client_closed, gave_up, handshake_refused, read_only, settle
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
@@ -172,6 +174,7 @@ class Session:
         self._spare_at = math.inf
         """When one is dialled to be kept in reserve."""
         self._rounds = Rounds(options.endpoints, rng, options.retry_policy, shuffle=options.shuffle)
+        self._draining = Draining(self._rounds.servers)
         # Output that waits for the engine.
         self.actions: deque[Action] = deque()
         self._urgent: list[bytes | Request] = []
@@ -403,8 +406,11 @@ class Session:
         self._handshake_sent_at = now
         self._look_after_patience()
         timeout_ms = round(self._options.session_timeout * 1000)
+        assert self._address is not None
         if self._is_for_reading:
             request = ConnectRequest(0, self.last_zxid, timeout_ms, 0, bytes(16), True)
+        elif self._draining.begin(self._address):
+            request = ConnectRequest(0, self.last_zxid, timeout_ms, 0, bytes(16), False)
         else:
             password = self.password or bytes(16)
             request = ConnectRequest(0, self.last_zxid, timeout_ms, self.session_id, password, False)
@@ -679,7 +685,8 @@ class Session:
         return self._rounds.budget(self.liveness.timeout, is_first=self.state is State.CONNECTING)
 
     def _timed_out(self, phase: Phase) -> LinkError:
-        return HandshakeTimeoutError(f"{_MISSING[phase]} in {self._attempt_budget():.3g} s")
+        missing = (phase is Phase.HANDSHAKE and self._draining.missing) or _MISSING[phase]
+        return HandshakeTimeoutError(f"{missing} in {self._attempt_budget():.3g} s")
 
     def failures(self) -> list[tuple[str, BaseException]]:
         """Why each server did not connect so far; the one that is being tried comes last."""
@@ -688,7 +695,8 @@ class Session:
             phase = Phase.RESOLVING if rival.is_name else Phase.HANDSHAKE if rival.is_made else Phase.DIALING
             failures[str(rival.address)] = HandshakeTimeoutError(f"{_MISSING[phase]} so far")
         if self.phase in _MISSING:
-            failures[str(self._address)] = HandshakeTimeoutError(f"{_MISSING[self.phase]} so far")
+            missing = self._draining.missing or _MISSING[self.phase]
+            failures[str(self._address)] = HandshakeTimeoutError(f"{missing} so far")
         return list(failures.items())
 
     # -- the end of a connection -----------------------------------------------------------------------------------
@@ -725,6 +733,7 @@ class Session:
         self._urgent.clear()
         self._is_preparing = False
         self._queues_all = self._receipts is not None
+        self._draining.stop()
         self._reader = FrameReader(self._options.max_reply_size)
         self.credentials.disconnected()
         self.lease.disconnected()
@@ -740,6 +749,8 @@ class Session:
             else:
                 self._next_attempt(now)
             return
+        assert address is not None
+        self._draining.left(address, self.requests.in_flight)
         self.watching.link_lost(self.last_zxid)
         self.requests.connection_lost(reason, blames_first=self._may_be_a_request(reason, now))
         self.liveness.disconnected()
@@ -747,7 +758,6 @@ class Session:
             self.abort(now)
             return
         self._announce(State.SUSPENDED, reason)
-        assert address is not None
         self._rounds.begin_after(now, address, reason, now - self._serving_since, self._replies - self._replies_before)
         if alternative is not None:
             self._drop_rivals()  # one kept in reserve may lead to a server that is as silent
@@ -774,6 +784,9 @@ class Session:
     # -- handshake -------------------------------------------------------------------------------------------------
 
     def _handle_handshake(self, buf: bytes, start: int, end: int, now: float) -> None:
+        if self._draining.step is not None:
+            self._drain(buf, start, end, now)
+            return
         response = decode_connect_response(buf, start, end)
         # First: what a read-only server says of sessions says nothing of ours.
         if response.read_only:
@@ -799,6 +812,28 @@ class Session:
         self.liveness.connected(self._handshake_sent_at, now, response.timeout_ms / 1000)
         self.lease.connected(self._handshake_sent_at, self.liveness.timeout, self._touch_lag(None))
         self._authenticate_first(now)
+
+    def _drain(self, buf: bytes, start: int, end: int, now: float) -> None:
+        """Another session, which is not ours, and the credentials; then the commit that goes through when nothing of
+        ours is left there; then our session is offered to the same server. See `draining`."""
+        draining = self._draining
+        awaited = draining.step
+        err = draining.answered(buf, start, end, str(self.server))
+        if err is not None:
+            self._handle_auth(err, now)
+        elif awaited is DrainStep.SESSION:
+            self._urgent += self.credentials.replay()
+        if draining.step is DrainStep.DONE:
+            self._offer_to_drained(now)
+        elif draining.step is DrainStep.CREDENTIALS and not self.credentials:
+            self._urgent.append(draining.authenticated())
+
+    def _offer_to_drained(self, now: float) -> None:
+        assert self._address is not None
+        self._rounds.again(self._address)
+        self.actions.append(HangUp(self._conn))
+        self._forget_link()
+        self._next_attempt(now)
 
     def _authenticate_first(self, now: float) -> None:
         self.phase = Phase.AUTHENTICATING
@@ -856,6 +891,7 @@ class Session:
         self._renewed_for = reason
         self.requests.fail_bound(self.generation)
         self.lease.session_over()
+        self._draining.session_over()
         self.session_id = 0
         self.password = b""
 
