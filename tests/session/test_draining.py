@@ -87,6 +87,15 @@ def test_where_there_is_no_elsewhere_there_is_nothing_to_drain():
     assert found.is_tainted(address(ONE))
 
 
+def test_who_is_alone_now_is_drained_if_there_was_an_elsewhere():
+    found = tainted()
+    assert not found.begin(address(TWO))
+    found._servers.update([Endpoint(ONE, 2181)], None)
+    assert found.is_tainted(address(ONE))
+    found.left(address(ONE), [request(SET)])
+    assert found.begin(address(ONE))
+
+
 SESSION = encode_connect_response(ConnectResponse(0, 6000, NOT_OURS, PASSWORD, False))
 
 
@@ -404,6 +413,13 @@ def test_a_server_that_is_alone_is_not_drained():
     lose(driver)
     driver.connect()
     assert offers(driver) == [(ONE, 0), (ONE, OURS)]
+
+
+def test_the_last_server_that_is_left_on_the_list_is_drained():
+    driver = moved()
+    driver.update(ONE)
+    driver.made()
+    assert offers(driver)[-1] == (ONE, 0)
 
 
 @pytest.mark.parametrize(("ips", "offered"), [((ONE,), OURS), ((TWO, ONE), 0)])

@@ -25,9 +25,9 @@ __all__ = ["judge", "zxid_of"]
 _RULE: Final = "writes"
 _ORDER: Final = "order"
 _LATE: Final = "late"
-"""A special case: the write had been given up as unknown before the other one was called. Real servers can do that to a
-client: a leader takes a session for moved back to a follower as soon as it hears so, and may do so before it looks at
-the writes of the old connection that this follower had passed on before."""
+"""A special case: the write had been given up as unknown before the other one was called. Servers do that to a client
+that offers its session again to a follower with old writes: the leader takes the session for moved back as soon as it
+hears so, before it looks at those. See `everlatch.session.draining`."""
 
 
 def judge(history: History, truth: Truth) -> Iterator[Violation]:

@@ -15,7 +15,8 @@ Rules:
    came before has been decided: refused because the session has moved, or applied before anything else.
 3. The throw-away session sends the credentials, as without them some servers refuse everything; the commit; and right
    behind it, its own end. Nothing that it hears counts for the proper one.
-4. Where there is one address only there is no elsewhere, and nothing to drain: what it still holds comes first.
+4. Where there is one address only, and the session was offered to nobody else since, there is no elsewhere, and so
+   nothing to drain: what the server still holds comes first.
 5. A server is drained by being drained: an attempt that fails before leaves it as it is.
 
 It can't be seen when an address leads to one server now and to another one later, as with a proxy in between.
@@ -64,7 +65,8 @@ class Draining:
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
-        self._tainted: set[tuple[str, int]] = set()
+        self._tainted: dict[tuple[str, int], bool] = {}
+        """By IP and port; whether the session was offered to somebody else since."""
         self._drained: tuple[str, int] | None = None
         """Who is."""
         self.step: Step | None = None
@@ -75,7 +77,7 @@ class Draining:
     def left(self, address: Address, unanswered: Iterable[Request]) -> None:
         """A connection that served has ended, with these requests unanswered. Rule 1."""
         if any(request.operation.is_write for request in unanswered):
-            self._tainted.add(_key(address))
+            self._tainted.setdefault(_key(address), False)
             self._servers.hold_back(self._tainted)
 
     def session_over(self) -> None:
@@ -85,13 +87,17 @@ class Draining:
 
     def is_tainted(self, address: Address) -> bool:
         """Whether it has to be drained before it is offered the session."""
-        return _key(address) in self._tainted and not self._servers.has_one_address
+        was_elsewhere = self._tainted.get(_key(address))
+        return was_elsewhere is not None and (was_elsewhere or not self._servers.has_one_address)
 
     # -- a drain
 
     def begin(self, address: Address) -> bool:
-        """A connection to that server is made. Whether it has to be drained; then that has begun."""
+        """A connection to that server is made. Whether it has to be drained; then that has begun. Otherwise it is
+        offered the session."""
         if not self.is_tainted(address):
+            for key in self._tainted.keys() - {_key(address)}:
+                self._tainted[key] = True
             return False
         self._drained = _key(address)
         self.step = Step.SESSION
@@ -137,7 +143,7 @@ class Draining:
         if not was_decided(err, buf, pos, end):
             raise HandshakeRefusedError(f"{server} ended the session that it was to be drained with")
         assert self._drained is not None
-        self._tainted.discard(self._drained)
+        self._tainted.pop(self._drained, None)
         self._servers.hold_back(self._tainted)
         self.step = Step.DONE
 
