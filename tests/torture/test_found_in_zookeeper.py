@@ -127,12 +127,12 @@ async def leave_and_write(client: Client, network: NetworkEnsemble, follower: Se
     await client.set("/a", b"first", timeout=LONGEST)
     await proxy.until(lambda: proxy.connections)
     await mute(network, follower, leader)
-    writes = [client.set("/a", b"old") for _ in range(COUNT)]
+    writes = asyncio.gather(*(client.set("/a", b"old") for _ in range(COUNT)), return_exceptions=True)
     await holds(follower, COUNT)
     client.update_servers(f"{proxy.address},{leader.address}")
     proxy.cut()
+    await writes
     await client.set("/a", b"new", timeout=LONGEST)
-    await asyncio.gather(*writes, return_exceptions=True)
     return await has_heard(follower, client.statistics().last_zxid)
 
 
