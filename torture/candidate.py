@@ -16,7 +16,14 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch import Client
-from everlatch.errors import CallTimeoutError, EverlatchError, NodeExistsError, NotLeaderError, OutcomeUnknownError
+from everlatch.errors import (
+    CallTimeoutError,
+    EverlatchError,
+    NodeExistsError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    WriteNotAppliedError,
+)
 from everlatch.recipes import LeaderLatch
 from torture.leadership import Believed, Changed, Wrote, line
 
@@ -75,8 +82,7 @@ class _Candidate:
         client = Client(self._task.servers, session_timeout=self._task.timeout)
         client.add_listener(self._changed)
         await client.start(wait=False)
-        with contextlib.suppress(NodeExistsError, OutcomeUnknownError):
-            await client.create(_FENCE)
+        await _make_fence(client)
         while time.monotonic() < self._task.until:
             async with LeaderLatch(client, _LATCH, self.name) as latch:
                 await self._take_part(client, latch)
@@ -139,6 +145,18 @@ class _Candidate:
         except EverlatchError as refused:
             error = type(refused).__name__
         self._note(Wrote(self.name, time.monotonic(), token, zxid, error))
+
+
+async def _make_fence(client: Client) -> None:
+    """Whoever comes first."""
+    while True:
+        try:
+            await client.create(_FENCE)
+        except NodeExistsError:
+            pass
+        except (OutcomeUnknownError, WriteNotAppliedError):
+            continue
+        return
 
 
 def _zxid_of(read: asyncio.Future[Stat | None]) -> int:

@@ -97,6 +97,7 @@ class Call:
     __slots__ = (
         *("client", "number", "kind", "path", "version", "sequential", "ephemeral", "parts", "token", "watch"),
         *("began", "began_step", "ended", "ended_step", "ending", "error", "code", "index", "result", "seen"),
+        "is_over",
     )
 
     def __init__(
@@ -142,6 +143,8 @@ class Call:
         result of each part (`Stat` of a set, the path of a create, else `None`)."""
         self.seen = 0
         """The client's last zxid when it heard of the end: at least that of the reply."""
+        self.is_over = False
+        """Its outcome is unknown, but the client has looked into it: what was not applied by then never will be."""
 
     @property
     def value(self) -> bytes:

@@ -16,6 +16,7 @@ from everlatch.session.draining import Draining
 from everlatch.session.rearming import Rearming
 from everlatch.session.requests import Requests
 from everlatch.session.session import Session
+from everlatch.session.settlement import Settlement
 from everlatch.session.watching import Watching
 
 if TYPE_CHECKING:
@@ -95,15 +96,10 @@ BUGS: Final = {
         Edit(Session, "_read", "if in_flight and in_flight[0].xid == xid:", "if in_flight and xid > 0:"),
     ),
     "write-sent-twice": _bug(
-        "a write whose reply was lost is sent again, like a read",
+        "a write whose reply was lost is sent again though it may have been applied",
         "writes",
         "links",
-        Edit(
-            Requests,
-            "connection_lost",
-            "if request.operation.is_write:",
-            "if request.operation.is_write and request is sent[0]:",
-        ),
+        Edit(Settlement, "_end", "if not case.can_be_sent_again", "if case.verdict.fate is Fate.HAPPENED"),
     ),
     "no-owner-check": _bug(
         "a client gives up a session that it must assume lost, and its latch takes the node of the old one for its own",
@@ -146,7 +142,7 @@ BUGS: Final = {
         "a read whose reply was lost is forgotten",
         "calls",
         "links",
-        Edit(Requests, "connection_lost", "self._put_back(request)", "pass"),
+        Edit(Requests, "settle", "self._put_back(request)", "pass"),
     ),
     "not-drained": _bug(
         "a server that may still hold writes is offered the session as if it held none",

@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from everlatch.errors import EverlatchError, ServerError, TransactionFailedError
+from everlatch.errors import EverlatchError, OutcomeUnknownError, ServerError, TransactionFailedError
 from everlatch.types import Outcome
 from torture.history import (
     CHECK,
@@ -165,6 +165,7 @@ class Recorder:
         call.error = type(error).__name__
         outcome = error.outcome if isinstance(error, EverlatchError) else Outcome.UNKNOWN
         call.ending = _ENDINGS[outcome]
+        call.is_over = isinstance(error, OutcomeUnknownError) and bool(error.seen)
         if isinstance(error, TransactionFailedError):
             call.index, call.code = error.index, error.error.code
         elif isinstance(error, ServerError):

@@ -298,7 +298,7 @@ class Worker:
     def _learn(self, call: Call) -> None:
         """Versions for later writes, and nodes to delete."""
         if call.ending is not Ending.OK:
-            if call.kind == DELETE and call.error == "CallTimeoutError":
+            if call.kind == DELETE and call.error in ("CallTimeoutError", "WriteNotAppliedError"):
                 self._own.append(call.path)
             return
         if call.sequential:

@@ -682,3 +682,25 @@ def test_a_write_that_was_given_up_and_took_effect_behind_later_ones(world):
     assert found(world) == ["late"]
     calls[0].ended = calls[1].began + 0.1
     assert found(world) == ["order"]
+
+
+def test_a_write_that_was_applied_after_it_had_been_looked_into(world):
+    call = world.do(1, SET, lost=False)
+    call.is_over, call.seen = True, world.head
+    world.commit([Change(SET, "/r/a", call.value)])
+    assert found(world) == ["writes"]
+
+
+def test_a_write_that_had_been_applied_when_it_was_looked_into(world):
+    call = world.do(1, SET, lost=True)
+    call.is_over, call.seen = True, world.head
+    world.do(1, SET)
+    assert found(world) == []
+
+
+def test_a_write_that_was_looked_into_is_not_late_but_out_of_order(world):
+    call = world.do(1, SET, lost=False)
+    world.do(1, SET)
+    call.is_over, call.seen = True, world.head
+    world.commit([Change(SET, "/r/a", call.value)])
+    assert set(found(world)) == {"order", "writes"}

@@ -26,7 +26,7 @@ _EXPECTED: Final = frozenset(
     {
         *("NoNodeError", "NodeExistsError", "BadVersionError", "NotEmptyError", "TransactionFailedError"),
         *("CallTimeoutError", "WriteTimeoutError", "OutcomeUnknownError", "RequestKillsConnectionError"),
-        *("SessionExpiredError", "QueueFullError", "CancelledError"),
+        *("SessionExpiredError", "QueueFullError", "CancelledError", "WriteNotAppliedError"),
     }
 )
 """What may become of calls that are made properly, by a client that isn't closed."""

@@ -1,5 +1,6 @@
 """Promises P3 and P4, for writes: an acknowledged one happened, once; a refused one did not; one whose outcome is
-unknown happened at most once; and those of one client took effect in the order of the calls.
+unknown happened at most once, and not any more when the client has looked into it; and those of one client took effect
+in the order of the calls.
 
 How it is known: each creation and set carries a value that nobody else writes, and a path is deleted by one call, or by
 the end of a session. Without the servers' log what was seen of the values is judged, and how often the nodes that were
@@ -98,7 +99,8 @@ class _Book:
         if newest is None or newest.number < call.number:
             self._newest[call.client] = call
         elif newest is not call:
-            rule = _LATE if call.ending is Ending.UNKNOWN and call.ended < newest.began else _ORDER
+            is_late = call.ending is Ending.UNKNOWN and not call.is_over and call.ended < newest.began
+            rule = _LATE if is_late else _ORDER
             text = f"{call} took effect, at 0x{zxid:x}, after {newest}, which was called later"
             yield Violation(rule, call.began, text)
 
@@ -130,6 +132,8 @@ class _Book:
             yield f"{call} was acknowledged and never applied"
         if len(found) > 1:
             yield f"{call} was applied {len(found)} times, at {places}"
+        if call.is_over and any(zxid > call.seen for zxid in found):
+            yield f"{call} was applied after it had been looked into (at 0x{call.seen:x}), at {places}"
         for zxid, changes in found.items():
             if call.ending is Ending.OK and zxid_of(call) not in (0, zxid):
                 yield f"{call} was acknowledged as 0x{zxid_of(call):x} and applied at 0x{zxid:x}"

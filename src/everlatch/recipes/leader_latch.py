@@ -51,10 +51,12 @@ from everlatch.errors import (
     NoNodeError,
     NotLeaderError,
     OutcomeUnknownError,
+    ResultLostError,
     SessionExpiredError,
     SessionMovedError,
     StaleLeaderError,
     TransactionFailedError,
+    WriteNotAppliedError,
 )
 from everlatch.paths import join, validate_path
 from everlatch.recipes.contenders import Behind, First, Missing, ordered, place_of, protected_prefix
@@ -83,6 +85,8 @@ _MOVED_DELAY = 0.1
 _CLOSE_TIMEOUT = 5.0
 _LONGEST_NAP = 1.0
 """Seconds between two looks at the clock while leading: a loop's timers stand still while the machine is suspended."""
+_LOST = (OutcomeUnknownError, WriteNotAppliedError, ResultLostError)
+"""What may become of a write whose reply was lost: look, and go on."""
 _LOOK_INTERVAL = 5.0
 """Seconds until the next look of a member that waits, for each that is ahead but one."""
 
@@ -583,9 +587,9 @@ class LeaderLatch:
                 await self._create(session)
             except NoNodeError:
                 # Of a lost reply the next attempt makes nothing: it finds the path, or not.
-                with contextlib.suppress(OutcomeUnknownError):
+                with contextlib.suppress(*_LOST):
                     await session.ensure_path(self._path, container=True, timeout=None)
-            except OutcomeUnknownError:
+            except _LOST:
                 continue
 
     async def _create(self, session: SessionClient) -> None:
@@ -595,7 +599,7 @@ class LeaderLatch:
         try:
             created = await session.create(path, self._data, ephemeral=True, sequential=True, timeout=None)
         except EverlatchError as error:
-            self._in_doubt = error.outcome is Outcome.UNKNOWN
+            self._in_doubt = error.outcome is not Outcome.NOT_APPLIED  # applied, but under which number isn't known?
             raise
         self._in_doubt = False
         self._node = created.path
@@ -683,13 +687,19 @@ class LeaderLatch:
             if not isinstance(error.error, NoNodeError):
                 raise error.error from error
             return False
+        except WriteNotAppliedError:
+            self._in_doubt = False
+            return False
         except EverlatchError as error:
             if error.outcome is Outcome.UNKNOWN:  # not `OutcomeUnknownError` alone: servers have such answers, too
                 return await self._settle(session)
             self._in_doubt = False
             raise
+        try:
+            self._node = created.result
+        except ResultLostError:  # it was applied; a node that is gone again counts as not applied
+            return await self._settle(session)
         self._in_doubt = False
-        self._node = created.result
         return True
 
     # -- changes ---------------------------------------------------------------------------------------------------
@@ -826,7 +836,7 @@ class LeaderLatch:
                 return
             except (SessionExpiredError, ClientClosedError, AuthFailedError, GaveUpError):
                 return
-            except OutcomeUnknownError:
+            except _LOST:
                 continue
             except EverlatchError as error:
                 logger.error("latch %s: %r can't delete its node: %s", self._path, self._id, error)

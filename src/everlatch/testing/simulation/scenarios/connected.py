@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from everlatch.errors import OutcomeUnknownError, SessionExpiredError
-from everlatch.testing.simulation.scenarios.stage import PromiseBrokenError, Stage, expect, make
+from everlatch.errors import SessionExpiredError
+from everlatch.testing.simulation.scenarios.stage import LOST, PromiseBrokenError, Stage, expect, make
 from everlatch.types import State, StateChange
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _Caller:
                     await client.set(_NODE, b"x")
                 else:
                     await client.in_session().exists(_NODE)
-            except (OutcomeUnknownError, SessionExpiredError):
+            except (SessionExpiredError, *LOST):
                 pass
             self.calls += 1
             del self.waits_since[kind]

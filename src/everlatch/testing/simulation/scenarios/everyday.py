@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from everlatch.errors import NodeExistsError, OutcomeUnknownError, SessionExpiredError
-from everlatch.testing.simulation.scenarios.stage import SOON, PromiseBrokenError, expect, make
+from everlatch.errors import NodeExistsError, SessionExpiredError
+from everlatch.testing.simulation.scenarios.stage import LOST, SOON, PromiseBrokenError, expect, make
+from everlatch.types import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,8 +76,8 @@ class _Writer:
     async def _write(self, client: Client) -> None:
         try:
             await client.set(self.path, b"x")
-        except OutcomeUnknownError:
-            self.unknown += 1
+        except LOST as error:
+            self.unknown += error.outcome is Outcome.UNKNOWN
         else:
             self.acknowledged += 1
 
@@ -145,7 +146,7 @@ def watches(world: World) -> None:
         while True:
             try:
                 await client.set("/watched", data)
-            except OutcomeUnknownError:
+            except LOST:
                 continue
             return
 
@@ -219,7 +220,7 @@ async def _keep(client: Client, name: str, expected: dict[str, str]) -> None:
         if expected.get(name) != node or await session.exists(f"/live/{node}") is None:
             await session.create(f"/live/{node}", ephemeral=True)
             expected[name] = node
-    except (SessionExpiredError, OutcomeUnknownError):
+    except (SessionExpiredError, *LOST):
         pass
     except NodeExistsError:
         expected[name] = node

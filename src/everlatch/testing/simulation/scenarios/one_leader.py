@@ -19,7 +19,6 @@ from everlatch.errors import (
     CallTimeoutError,
     EverlatchError,
     NotLeaderError,
-    OutcomeUnknownError,
     SessionExpiredError,
     StaleLeaderError,
     TransactionFailedError,
@@ -33,7 +32,7 @@ from everlatch.testing.simulation.faults import (
     FollowerCutFromLeader,
     ServerPauses,
 )
-from everlatch.testing.simulation.scenarios.stage import SOON, Stage, expect, make
+from everlatch.testing.simulation.scenarios.stage import LOST, SOON, Stage, expect, make
 from everlatch.types import State
 
 if TYPE_CHECKING:
@@ -217,7 +216,7 @@ class _Member:
             await write.commit(timeout=5.0)
         except (StaleLeaderError, TransactionFailedError):
             self._election.refused += 1
-        except (OutcomeUnknownError, CallTimeoutError, SessionExpiredError):
+        except (CallTimeoutError, SessionExpiredError, *LOST):
             pass
         else:
             self._election.fenced += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from everlatch.devserver.tree import Create
 from everlatch.errors import EverlatchError, OutcomeUnknownError, QueueFullError, SessionExpiredError
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
-from everlatch.testing.simulation.scenarios.stage import Stage, expect, make
+from everlatch.testing.simulation.scenarios.stage import LOST, Stage, expect, make
 from everlatch.types import Outcome, State, StateChange
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class _Writer:
         """Until it is stopped."""
         options = {"max_queued_calls": _MOST_CALLS, "max_queued_bytes": _MOST_BYTES}
         async with self._stage.client(self._host, **options) as client:
-            client.add_listener(self._told)
+            client.add_listener(lambda change: self._told(client, change))
             await make(client, self.list)
             await make(client, self.bound)
             while not self.stopped:
@@ -90,15 +90,16 @@ class _Writer:
             return
         self._bound.append((session, call))
 
-    def _told(self, change: StateChange) -> None:
+    def _told(self, client: Client, change: StateChange) -> None:
         if change.state is not State.RENEWED:
             return
         self.renewals += 1
-        for session, call in self._bound:
-            late = session.generation_bound != change.generation and not call.done()
-            self._stage.note_unless(
-                not late, f"{self.bound}: a call of session {session.generation_bound} outlived it: {change}"
-            )
+        late = [
+            call for session, call in self._bound if session.generation_bound != change.generation and not call.done()
+        ]
+        # Of those that were sent it is found out next what became of them.
+        is_right = len(late) <= client.statistics().unsettled
+        self._stage.note_unless(is_right, f"{self.bound}: {len(late)} calls of sessions that are over wait: {change}")
 
     def judge(self) -> None:
         """Against what the servers have committed."""
@@ -117,7 +118,7 @@ class _Writer:
         for session, call in self._bound:
             error = call.exception()
             expect(
-                error is None or isinstance(error, (SessionExpiredError, OutcomeUnknownError)),
+                error is None or isinstance(error, (SessionExpiredError, *LOST)),
                 f"a call bound to session {session.generation_bound} ended with {error!r}",
             )
 
@@ -130,9 +131,7 @@ class _Writer:
         else:
             expect(isinstance(error, OutcomeUnknownError), f"{self.list}: {number} ended with {error!r}")
         if number in self._patient and error is not None:
-            expect(
-                type(error) is OutcomeUnknownError, f"{self.list}: {number} had no timeout, and ended with {error!r}"
-            )
+            expect(type(error) in LOST, f"{self.list}: {number} had no timeout, and ended with {error!r}")
 
 
 def queued(world: World) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from everlatch.errors import OutcomeUnknownError
 from everlatch.testing.simulation.faults import EVERY_KIND, HostCutOff
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE, States
-from everlatch.testing.simulation.scenarios.stage import CommitLog, PromiseBrokenError, Stage, expect, make
+from everlatch.testing.simulation.scenarios.stage import LOST, CommitLog, PromiseBrokenError, Stage, expect, make
 from everlatch.types import ACL, EventType, Permission, State, StateChange
 from everlatch.wire.codes import XID_PING, Op
 from everlatch.wire.framing import FrameReader
@@ -132,7 +131,7 @@ class _Tenant:
                 await asyncio.wait([listening])
             for call in list(self._calls):
                 error = call.exception()
-                expect(error is None or isinstance(error, OutcomeUnknownError), f"{self.private}: {error!r}")
+                expect(error is None or isinstance(error, LOST), f"{self.private}: {error!r}")
 
     def _write(self, client: Client) -> None:
         """Refused without the credentials."""
@@ -154,8 +153,9 @@ class _Tenant:
             return
         self.renewals.append(change)
         waiting = sum(not call.done() for call in self._calls)
-        queued = client.statistics().queued_calls
-        what = f"{waiting} calls wait, {queued} in the queue: it moved before {change} was told"
+        now = client.statistics()
+        queued = now.queued_calls + now.unsettled
+        what = f"{waiting} calls wait, {queued} in the queue or yet to be settled: it moved before {change} was told"
         self._stage.note_unless(queued >= waiting, what)
 
     def judge(self) -> None:
@@ -193,7 +193,7 @@ def renewed(world: World) -> None:
             while True:
                 try:
                     await client.set(_WATCHED, b"changed")
-                except OutcomeUnknownError:
+                except LOST:
                     continue
                 return
 

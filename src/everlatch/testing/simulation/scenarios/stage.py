@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from everlatch.devserver.ensemble import Member
 from everlatch.devserver.options import Options
-from everlatch.errors import NodeExistsError, OutcomeUnknownError
+from everlatch.errors import (
+    NodeExistsError,
+    OutcomeUnknownError,
+    RequestKillsConnectionError,
+    WriteNotAppliedError,
+)
 from everlatch.testing.simulation.errors import SimulationError
 from everlatch.testing.simulation.servers import EPOCH
 
@@ -24,10 +29,12 @@ if TYPE_CHECKING:
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.world import World
 
-__all__ = ["SOON", "CommitLog", "PromiseBrokenError", "Stage", "Tenant", "expect", "make"]
+__all__ = ["LOST", "SOON", "CommitLog", "PromiseBrokenError", "Stage", "Tenant", "expect", "make"]
 
 SOON: Final = 60.0
 """Virtual seconds after the last heal, for what has no closer bound."""
+LOST: Final = (OutcomeUnknownError, WriteNotAppliedError, RequestKillsConnectionError)
+"""How a write without a timeout may end when replies are lost: nobody knows, or it was certainly not applied."""
 _MOST_TOLD: Final = 5
 _PATIENT: Final = 3600.0
 """A client that begins while everything fails keeps trying."""
@@ -145,6 +152,6 @@ async def make(client: Client, path: str, data: bytes = b"") -> None:
             await client.create(path, data)
         except NodeExistsError:
             return
-        except OutcomeUnknownError:
+        except LOST:
             continue
         return
