@@ -2,12 +2,14 @@
 
     history        what clients did and saw, as plain records
     checker        judges a history: pure; the promises are in `rules`, one module each
+    linearizable   whether what was done to one node can be put into one order
     truth          what happened to each node, from the servers' log
     sightings      the same where the log is not known, from what was seen
     violations     what the checker says
 
     recorder       makes the calls of one client, and writes down what becomes of them
     workload       what the clients do
+    rivals         clients that compete for a few nodes
     reading        reads the tree in the end, without the client
 
     worlds         what a simulated run is made of, by its seed
@@ -43,6 +45,7 @@ __all__ = [
     "history",
     "leadership",
     "leases",
+    "linearizable",
     "planted",
     "reading",
     "real",
@@ -51,6 +54,7 @@ __all__ = [
     "real_leadership",
     "real_leases",
     "recorder",
+    "rivals",
     "rules",
     "sightings",
     "simulated",

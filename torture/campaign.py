@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from torture.planted import BUGS
 from torture.simulated import run
-from torture.totals import Done, Finding, Totals, seen_in
+from torture.totals import Done, Finding, Totals, seen_in, words_for
 from torture.violations import Violation
 from torture.worlds import setting_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+
+    from torture.workload import Mode, Work
 
 __all__ = ["Job", "torture"]
 
@@ -40,11 +42,14 @@ class Job(NamedTuple):
     """Virtual seconds in which there are faults."""
     planted: str = ""
     """A bug to put into the client first."""
+    work: Work = "everything"
+    writes: Mode = "plain"
 
     @property
     def command(self) -> str:
         """What does the same again."""
         words = ["scripts/torture", "--worlds", "1", "--seed", str(self.seed), "--length", f"{self.length:g}"]
+        words += words_for(self.work, self.writes)
         words += ["--mood", self.mood] if self.mood else []
         words += ["--planted", self.planted] if self.planted else []
         return " ".join(words)
@@ -72,7 +77,8 @@ def _do(job: Job) -> Done:
 
 def _run(job: Job) -> Done:
     with BUGS[job.planted].planted() if job.planted else nullcontext():
-        outcome = run(setting_of(job.seed, mood=job.mood, seconds=job.length), job.command)
+        setting = setting_of(job.seed, mood=job.mood, seconds=job.length, work=job.work, writes=job.writes)
+        outcome = run(setting, job.command)
     finding = None
     if outcome.violations:
         finding = Finding(job.seed, job.command, outcome.violations, outcome.report)
@@ -89,13 +95,15 @@ def torture(
     mood: str = "",
     length: float,
     planted: str = "",
+    work: Work = "everything",
+    writes: Mode = "plain",
     tell: Callable[[Totals], None] = lambda totals: None,
 ) -> Totals:
     """Runs worlds from `seed` on: so many, or until so many real seconds are over, or until something is found. `tell`
     hears after each."""
     totals = Totals()
     end = time.monotonic() + seconds
-    jobs = (Job(each, mood, length, planted) for each in range(seed, seed + (worlds or 1 << 62)))
+    jobs = (Job(each, mood, length, planted, work, writes) for each in range(seed, seed + (worlds or 1 << 62)))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         running: set[Future[Done]] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torture.rules import clients, leaders, reads, subscriptions, watches, writes
+from torture.rules import clients, leaders, reads, registers, subscriptions, watches, writes
 from torture.sightings import gathered
 from torture.truth import Truth
 from torture.violations import Violation
@@ -29,6 +29,7 @@ def check(history: History) -> list[Violation]:
     found = [
         *writes.judge(history, truth),
         *reads.judge(history, truth, views),
+        *registers.judge(history),
         *watches.judge(history, truth, views),
         *subscriptions.judge(history, truth),
         *leaders.judge(history),

@@ -95,9 +95,9 @@ class Call:
     """One operation, from the call to its end."""
 
     __slots__ = (
-        *("client", "number", "kind", "path", "version", "sequential", "ephemeral", "parts", "token", "watch"),
-        *("began", "began_step", "ended", "ended_step", "ending", "error", "code", "index", "result", "seen"),
-        "is_over",
+        *("client", "number", "kind", "path", "version", "sequential", "ephemeral", "parts", "token", "behind"),
+        *("watch", "began", "began_step", "ended", "ended_step", "ending", "error", "code", "index", "result"),
+        *("zxid", "seen", "is_over"),
     )
 
     def __init__(
@@ -112,6 +112,7 @@ class Call:
         ephemeral: bool = False,
         parts: tuple[Part, ...] = (),
         token: int = 0,
+        behind: int = 0,
         began: float = 0.0,
         began_step: int = 0,
     ) -> None:
@@ -127,6 +128,8 @@ class Call:
         """Of a transaction. Creations and sets among them all write the value of this call."""
         self.token = token
         """The fencing token of a fenced write: a transaction whose first part checks the leader's own node."""
+        self.behind = behind
+        """Of a read that is to be up to date: the number of the call before it, that brings the server up to date."""
         self.watch: WatchSeen | None = None
         self.began = began
         self.began_step = began_step
@@ -141,6 +144,8 @@ class Call:
         self.result: Any = None
         """As the client returned it: `Node`, `Stat`, `None`, `Children`, `Created`; of a transaction a tuple with the
         result of each part (`Stat` of a set, the path of a create, else `None`)."""
+        self.zxid = 0
+        """Of a write that ended with an error though it happened: when, if that was told."""
         self.seen = 0
         """The client's last zxid when it heard of the end: at least that of the reply."""
         self.is_over = False
@@ -278,6 +283,8 @@ class History:
     faults: list[Fault] = field(default_factory=list)
     latches: list[str] = field(default_factory=list)
     """Paths below which the members of elections keep their nodes."""
+    registers: str = ""
+    """The beginning of the paths of nodes that come and go by nothing but calls of this history, one node a call."""
     started_zxid: int = 0
     """Of the last transaction before the clients began: what was before is nobody's."""
     healed: float = 0.0
@@ -304,6 +311,11 @@ class History:
     """What lies outside of it is none of this run's business."""
     reports_zxids: bool = True
     """Whether events tell their zxid (servers from 3.9 on)."""
+
+    @property
+    def hidden(self) -> list[tuple[float, float]]:
+        """From when to when a server or process may have been behind the rest without noticing."""
+        return [(fault.began, fault.ended + self.settling) for fault in self.faults if fault.hides]
 
     @property
     def operations(self) -> int:

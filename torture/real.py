@@ -61,6 +61,7 @@ _AROUND: Final = _STARTING + max(_TIMEOUTS) + 3 * _TICK
 """What a round takes besides."""
 _INTERVAL: Final = 1.0
 """Seconds between two faults, on average."""
+_PLAN: Final = Plan()
 _ROOT: Final = Path(__file__).parents[1]
 
 
@@ -80,10 +81,16 @@ class Round(NamedTuple):
 
 
 async def rounds(
-    seed: int, *, seconds: float, version: str, tell: Callable[[str], None], staying: float = _STAYING
+    seed: int,
+    *,
+    seconds: float,
+    version: str,
+    tell: Callable[[str], None],
+    staying: float = _STAYING,
+    plan: Plan = _PLAN,
 ) -> AsyncIterator[Round]:
     """Rounds on one ensemble of this version, for about so many seconds. `staying`: after the last fault of each, in
-    seconds, until the clients are closed."""
+    seconds, until the clients are closed. `plan`: what they do; who does how much is said here."""
     logging.getLogger("everlatch").setLevel(logging.CRITICAL)
     end = time.monotonic() + seconds
     async with AsyncExitStack() as stack:
@@ -92,7 +99,7 @@ async def rounds(
         while number == 0 or end - time.monotonic() > _SHORTEST_ROUND + staying + _AROUND:
             number += 1
             length = min(max(end - time.monotonic() - staying - _AROUND, _SHORTEST_ROUND), _LONGEST_ROUND)
-            run = _Run(ensemble, f"{seed}/{version}/{number}", number, length, staying)
+            run = _Run(ensemble, f"{seed}/{version}/{number}", number, length, staying, plan)
             yield await run.run()
 
 
@@ -107,11 +114,12 @@ async def _ensemble(stack: AsyncExitStack, version: str, tell: Callable[[str], N
 class _Run:
     """One round."""
 
-    def __init__(self, ensemble: Ensemble, seed: str, number: int, seconds: float, staying: float) -> None:
+    def __init__(self, ensemble: Ensemble, seed: str, number: int, seconds: float, staying: float, plan: Plan) -> None:
         self._ensemble, self._seed, self._number, self._seconds = ensemble, seed, number, seconds
         self._staying = staying
         self._rng = random.Random(seed)
         self._root = f"/torture-{number}"
+        self._wanted = plan._replace(root=self._root)
 
     async def run(self) -> Round:
         """From its founding to its end."""
@@ -119,7 +127,7 @@ class _Run:
         async with Client(self._ensemble.connect_string, start_timeout=60.0) as founder, AsyncExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torture-")))
             proxies = [await self._proxy(stack, server.address) for server in self._ensemble.servers]
-            started = await found(founder, Plan(root=self._root))
+            started = await found(founder, self._wanted)
             plan = self._plan(time.monotonic() + _STARTING)
             processes = [await self._start(stack, number, plan, proxies, directory) for number in range(_PROCESSES)]
             theatre = Theatre(self._ensemble, proxies, processes)
@@ -128,7 +136,8 @@ class _Run:
             healed = time.monotonic()
             history = History(
                 root=self._root,
-                latches=[plan.latch],
+                latches=[] if plan.registers else [plan.latch],
+                registers=plan.registers,
                 started_zxid=started,
                 healed=healed,
                 closing=plan.stays_until - 0.5,
@@ -173,8 +182,7 @@ class _Run:
 
     def _plan(self, start: float) -> Plan:
         works_until = start + self._seconds
-        return Plan(
-            root=self._root,
+        return self._wanted._replace(
             clients=_CLIENTS,
             members=4,
             burst=self._rng.choice([3.0, 8.0]),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torture.real import rounds
-from torture.totals import Done, Finding, Totals, seen_in
+from torture.totals import Done, Finding, Totals, seen_in, words_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torture.real import Round
+    from torture.workload import Plan
 
 __all__ = ["torture_real"]
 
@@ -20,12 +21,14 @@ async def torture_real(
     *,
     seconds: float,
     version: str,
+    plan: Plan,
     tell: Callable[[Totals], None] = lambda totals: None,
 ) -> Totals:
     """For about so many seconds, or until something is found; `tell` hears after each round."""
     totals = Totals("real")
-    command = f"scripts/torture --real --version {version} --seconds {seconds:g} --seed {seed}"
-    async for each in rounds(seed, seconds=seconds, version=version, tell=totals.notes.append):
+    words = ["scripts/torture", "--real", "--version", version, "--seconds", f"{seconds:g}", "--seed", str(seed)]
+    command = " ".join(words + words_for(plan.work, plan.writes))
+    async for each in rounds(seed, seconds=seconds, version=version, tell=totals.notes.append, plan=plan):
         totals.add(_done(each, seed, command))
         tell(totals)
         if totals.findings:

@@ -64,15 +64,15 @@ class Recorder:
 
     # -- calls
 
-    def get(self, path: str, *, watch: bool = False, timeout: float | None = None) -> Submitted:
-        """As the client's."""
-        call = self._begin(Call(self.number, self._next, GET, path))
+    def get(self, path: str, *, watch: bool = False, behind: int = 0, timeout: float | None = None) -> Submitted:
+        """As the client's; `behind` is the number of the call that brings the server up to date before."""
+        call = self._begin(Call(self.number, self._next, GET, path, behind=behind))
         callback = self._watch(call) if watch else None
         return self._submit(call, lambda: self.client.get(path, watch=callback, timeout=timeout))
 
-    def exists(self, path: str, *, watch: bool = False, timeout: float | None = None) -> Submitted:
-        """As the client's."""
-        call = self._begin(Call(self.number, self._next, EXISTS, path))
+    def exists(self, path: str, *, watch: bool = False, behind: int = 0, timeout: float | None = None) -> Submitted:
+        """As the client's; `behind` is the number of the call that brings the server up to date before."""
+        call = self._begin(Call(self.number, self._next, EXISTS, path, behind=behind))
         callback = self._watch(call) if watch else None
         return self._submit(call, lambda: self.client.exists(path, watch=callback, timeout=timeout))
 
@@ -166,6 +166,8 @@ class Recorder:
         outcome = error.outcome if isinstance(error, EverlatchError) else Outcome.UNKNOWN
         call.ending = _ENDINGS[outcome]
         call.is_over = isinstance(error, OutcomeUnknownError) and bool(error.seen)
+        if outcome is Outcome.HAPPENED:
+            call.zxid = getattr(error, "zxid", 0)
         if isinstance(error, TransactionFailedError):
             call.index, call.code = error.index, error.error.code
         elif isinstance(error, ServerError):

@@ -21,7 +21,8 @@ from everlatch.testing.simulation.servers import EPOCH, PORT
 from torture.checker import check
 from torture.history import CREATE, DELETE, SET, Applied, Change, Fault, History
 from torture.reading import read_tree
-from torture.workload import Worker, found
+from torture.rivals import worker_of
+from torture.workload import found
 from torture.worlds import FOUNDER, FOUNDING, MOODS, hides
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from everlatch.testing.simulation.hosts import Host
     from everlatch.types import Node
     from torture.violations import Violation
+    from torture.workload import Worker
     from torture.worlds import Setting
 
 __all__ = ["Outcome", "run"]
@@ -108,7 +110,9 @@ class _Site:
 
     def client(self, number: int) -> Client:
         timeouts = self._setting.timeouts
-        return self._hosts[number].client(session_timeout=timeouts[number % len(timeouts)])
+        return self._hosts[number].client(
+            session_timeout=timeouts[number % len(timeouts)], **self._setting.plan.options
+        )
 
     def random(self, name: str) -> random.Random:
         return self._world.random(name)
@@ -122,7 +126,8 @@ class _Run:
         self.log = _Log()
         self.history = History(
             root=self.plan.root,
-            latches=[self.plan.latch],
+            latches=[] if self.plan.registers else [self.plan.latch],
+            registers=self.plan.registers,
             reconnecting=_RECONNECTING,
             settling=_SETTLING,
             reports_zxids=setting.version == "3.9",
@@ -170,7 +175,7 @@ class _Run:
         if place in self.workers:
             self.history.died[self.workers[place].number] = self.world.now
         self._made += 1
-        worker = self.workers[place] = Worker(self.site, self.plan, self.history, self._made, place)
+        worker = self.workers[place] = worker_of(self.plan)(self.site, self.plan, self.history, self._made, place)
         await worker.run()
         self._over += 1
 

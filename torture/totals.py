@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from torture.rules.registers import counted
+
 if TYPE_CHECKING:
     from torture.history import History
     from torture.violations import Violation
 
-__all__ = ["Done", "Finding", "Totals", "seen_in"]
+__all__ = ["Done", "Finding", "Totals", "seen_in", "words_for"]
 
 _HOUR: Final = 3600.0
 _MOST_TOLD: Final = 20
@@ -89,6 +91,13 @@ class Totals:
         }
 
 
+def words_for(work: str, writes: str) -> list[str]:
+    """What the command line of another workload than the usual one has in it."""
+    if work == "everything":
+        return []
+    return ["--linearizable", *(["--writes", writes] if writes != "plain" else [])]
+
+
 def seen_in(history: History) -> Counter[str]:
     """What happened in a run, how often."""
     seen: Counter[str] = Counter()
@@ -103,4 +112,5 @@ def seen_in(history: History) -> Counter[str]:
     seen.update(f"fault: {fault.kind}" for fault in history.faults)
     seen.update(f"subscription: {event.type}" for each in history.subscriptions for event in each.fired)
     seen["beliefs to lead"] += len(history.beliefs)
+    seen += counted(history)
     return seen

@@ -9,8 +9,8 @@ __all__ = ["Violation"]
 
 class Violation(NamedTuple):
     """One broken promise. `rule` says which: writes, order, late (a case of order), reads, watches, subscriptions,
-    leaders, connected, calls, states, leaks; servers, if they contradict themselves; stuck, if a run has no end. `time`
-    is when it can first be seen in the history."""
+    linearizable, leaders, connected, calls, states, leaks; servers, if they contradict themselves; stuck, if a run has
+    no end. `time` is when it can first be seen in the history."""
 
     rule: str
     time: float

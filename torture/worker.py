@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from everlatch import Client
 from torture.history import History
-from torture.workload import Plan, Worker
+from torture.rivals import worker_of
+from torture.workload import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +48,8 @@ class Task(NamedTuple):
 class _Site:
     """Real time, real servers."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, plan: Plan) -> None:
+        self._task, self._options = task, plan.options
 
     def now(self) -> float:
         return time.monotonic()
@@ -56,7 +57,8 @@ class _Site:
     def client(self, number: int) -> Client:
         timeouts = self._task.timeouts
         rng = self.random(f"client {number}")
-        return Client(self._task.servers, session_timeout=timeouts[number % len(timeouts)], rng=rng)
+        timeout = timeouts[number % len(timeouts)]
+        return Client(self._task.servers, session_timeout=timeout, rng=rng, **self._options)
 
     def random(self, name: str) -> random.Random:
         return random.Random(f"{self._task.seed}/{name}")
@@ -64,11 +66,12 @@ class _Site:
 
 async def _run(task: Task) -> History:
     history = History()
-    site, plan = _Site(task), Plan(**task.plan)
+    plan = Plan(**task.plan)
+    site = _Site(task, plan)
     sockets = _sockets()
     async with asyncio.TaskGroup() as group:
         for place in task.places:
-            group.create_task(Worker(site, plan, history, place, place).run())
+            group.create_task(worker_of(plan)(site, plan, history, place, place).run())
     left = asyncio.all_tasks() - {asyncio.current_task()}
     history.leaks += [f"left behind when all was closed: {each!r}" for each in left]
     if _sockets() > sockets:

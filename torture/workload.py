@@ -12,7 +12,7 @@ from bisect import bisect
 from collections import deque
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from everlatch.errors import CallTimeoutError, EverlatchError
 from everlatch.recipes import LeaderLatch
@@ -22,13 +22,12 @@ from torture.recorder import Recorder
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from random import Random
-    from typing import Any
 
     from everlatch import Client
     from torture.history import Belief, Call, History
     from torture.recorder import Submitted
 
-__all__ = ["Plan", "Site", "Worker", "found"]
+__all__ = ["OPTIONS", "Mode", "Plan", "Site", "Work", "Worker", "found"]
 
 SHARED: Final = 6
 """Nodes of each kind that all clients write to."""
@@ -43,10 +42,19 @@ _LAST_LOOK: Final = 0.4
 """Seconds before the end at which it is seen who leads."""
 
 
+Work = Literal["everything", "registers"]
+Mode = Literal["plain", "exactly_once"]
+OPTIONS: Final[dict[Mode, dict[str, Any]]] = {"plain": {}, "exactly_once": {"exactly_once": True}}
+"""How clients write: the options that they are made with."""
+
+
 class Plan(NamedTuple):
     """Who does how much, and until when, on the site's clock."""
 
     root: str = "/torture"
+    work: Work = "everything"
+    """`registers`: what `torture.rivals` does, instead."""
+    writes: Mode = "plain"
     clients: int = 8
     members: int = 4
     """Clients with the lowest numbers take part in the election, those with the highest ones subscribe."""
@@ -69,6 +77,16 @@ class Plan(NamedTuple):
         """What leaders write to."""
         return f"{self.root}/fence"
 
+    @property
+    def registers(self) -> str:
+        """What the paths of the registers begin with, if there are any."""
+        return f"{self.root}/registers/" if self.work == "registers" else ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the clients."""
+        return OPTIONS[self.writes]
+
 
 class Site(Protocol):
     """Where a workload runs."""
@@ -88,6 +106,8 @@ class Site(Protocol):
 
 async def found(client: Client, plan: Plan) -> int:
     """Makes the nodes that everybody writes to; returns the zxid from which on the history counts."""
+    if plan.registers:
+        await client.ensure_path(plan.registers.rstrip("/"))
     for name in ("plain", "versioned", "left", "right", "numbered", "own", "gone"):
         await client.ensure_path(f"{plan.root}/{name}")
     for name in ("plain", "versioned", "left", "right"):
@@ -121,12 +141,7 @@ class Worker:
         """All of it."""
         await self._client.start(wait=False)
         await self._client.sync()
-        tasks = [self._work(self._bursts), self._work(self._chains)]
-        if self._place <= self._plan.members:
-            tasks.append(self._take_part())
-        if self._place > self._plan.clients - self._plan.subscribers:
-            tasks += [self._subscribe(self._plan.root, recursive=True), self._come_and_go()]
-        running = [asyncio.create_task(task) for task in tasks]
+        running = [asyncio.create_task(task) for task in self._tasks()]
         await self._until(self._plan.stays_until - _LAST_LOOK)
         if self._leading is not None and self._leading.is_leader:
             self._history.leaders_at_end.append(f"member {self.number}")
@@ -137,6 +152,15 @@ class Worker:
             if isinstance(ended, Exception):
                 raise ended
         await self._close()
+
+    def _tasks(self) -> list[Coroutine[Any, Any, None]]:
+        """What it does at the same time."""
+        tasks = [self._work(self._bursts), self._work(self._chains)]
+        if self._place <= self._plan.members:
+            tasks.append(self._take_part())
+        if self._place > self._plan.clients - self._plan.subscribers:
+            tasks += [self._subscribe(self._plan.root, recursive=True), self._come_and_go()]
+        return tasks
 
     async def _until(self, time: float) -> None:
         """By the site's clock, whatever ours shows."""
@@ -301,7 +325,7 @@ class Worker:
             if call.kind == DELETE and call.error in ("CallTimeoutError", "WriteNotAppliedError"):
                 self._own.append(call.path)
             return
-        if call.sequential:
+        if call.sequential and call.result is not None:
             self._own.append(call.result.path)
         stat = getattr(call.result, "stat", call.result)
         if "/versioned/" in call.path and hasattr(stat, "version"):

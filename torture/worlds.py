@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from everlatch.testing.simulation import faults
 from everlatch.testing.simulation.faults import Fault
-from torture.workload import Plan
+from torture.workload import Plan, Work
 
 if TYPE_CHECKING:
     from everlatch.testing.simulation import Condition, Stream, World
+    from torture.workload import Mode
 
 __all__ = ["FOUNDER", "FOUNDING", "MOODS", "Setting", "hides", "setting_of"]
 
@@ -25,6 +26,8 @@ FOUNDER: Final = "founder"
 """The host that makes what everybody needs, and reads what is left."""
 FOUNDING: Final = 5.0
 """Virtual seconds until the clients begin."""
+_STAYING: Final[dict[Work, float]] = {"everything": 60.0, "registers": 35.0}
+"""Virtual seconds that they stay: an election takes longer than a reconnect."""
 
 
 # -- faults that only clients feel
@@ -210,8 +213,10 @@ class Setting(NamedTuple):
     plan: Plan
 
 
-def setting_of(seed: int, *, mood: str = "", seconds: float = 120.0) -> Setting:
-    """What a seed stands for."""
+def setting_of(
+    seed: int, *, mood: str = "", seconds: float = 120.0, work: Work = "everything", writes: Mode = "plain"
+) -> Setting:
+    """What a seed stands for, with clients that do this work and write like that."""
     rng = random.Random(f"{seed}/setting")
     chosen = mood or rng.choice(["all", "all", "open", "links", "sessions"])
     tick = rng.choice([0.5, 1.0, 2.0])
@@ -224,7 +229,9 @@ def setting_of(seed: int, *, mood: str = "", seconds: float = 120.0) -> Setting:
         subscribers=rng.randint(1, 2),
         burst=rng.choice([3.0, 8.0, 12.0]),
         works_until=works_until,
-        stays_until=works_until + 60.0,
+        stays_until=works_until + _STAYING[work],
+        work=work,
+        writes=writes,
     )
     return Setting(
         seed=seed,

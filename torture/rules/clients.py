@@ -26,7 +26,7 @@ _EXPECTED: Final = frozenset(
     {
         *("NoNodeError", "NodeExistsError", "BadVersionError", "NotEmptyError", "TransactionFailedError"),
         *("CallTimeoutError", "WriteTimeoutError", "OutcomeUnknownError", "RequestKillsConnectionError"),
-        *("SessionExpiredError", "QueueFullError", "CancelledError", "WriteNotAppliedError"),
+        *("WriteNotAppliedError", "ResultLostError", "SessionExpiredError", "QueueFullError", "CancelledError"),
     }
 )
 """What may become of calls that are made properly, by a client that isn't closed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from everlatch.paths import parent
 from everlatch.types import Children, Created, Node, Stat
-from torture.history import CREATE, READS, SET, SYNC, Ending
+from torture.history import CREATE, DELETE, READS, SET, SYNC, Ending
 from torture.rules.writes import zxid_of
 from torture.truth import Window, fingerprint
 from torture.violations import Violation
@@ -59,7 +59,7 @@ class _Committed:
         )
         self._times = [time for time, _ in ended]
         self._zxids = list(accumulate((zxid for _, zxid in ended), max))
-        self._hidden = [(fault.began, fault.ended + history.settling) for fault in history.faults if fault.hides]
+        self._hidden = history.hidden
 
     def before(self, time: float, until: float) -> int:
         """The newest zxid acknowledged before `time`; 0 if a sync may have been answered by a deposed leader."""
@@ -170,7 +170,7 @@ class _Follower:
 
     def _deleted(self, call: Call) -> str:
         """Of a deletion nobody is told the zxid; the node is gone from then on."""
-        if not self._truth.complete or not call.writes:
+        if not self._truth.complete or not call.writes or call.writes[0].kind != DELETE:
             return ""
         window = self._truth.at(call.writes[0].path).absent(self._at)
         if window is None or (call.seen and window.first > call.seen):

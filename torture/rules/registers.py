@@ -1,0 +1,140 @@
+"""That nodes which many clients write to are linearizable: writes as they are, reads as far as they promise to be.
+
+A read promises it behind a `sync` of the same client, or behind something that it had committed; both are called before
+the read is, without waiting, so the operation lasts from the call of the first to the end of the second. (A sync alone
+proves nothing while a leader may have been deposed without knowing it: reads behind one then show only that what they
+saw had been there.) What the servers refused was evaluated in the order of the writes, so the reason is a look.
+
+How it is known: from what the clients were told, and nothing else: not the servers' log, nor the tree at the end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from everlatch.types import Created, Node, Stat
+from torture.history import CREATE, DELETE, EXISTS, GET, SET, SYNC, Ending
+from torture.linearizable import Kind, Operation, UndecidedError, contradiction
+from torture.violations import Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torture.history import Call, History
+
+__all__ = ["counted", "judge", "operations"]
+
+_RULE: Final = "linearizable"
+_WRITES: Final = {CREATE: Kind.CREATE, SET: Kind.SET, DELETE: Kind.DELETE}
+_NO_NODE, _BAD_VERSION, _NODE_EXISTS = -101, -103, -110
+_REASONS: Final = {_NO_NODE: Kind.ABSENT, _BAD_VERSION: Kind.UNLIKE, _NODE_EXISTS: Kind.PRESENT}
+
+
+class _Look(NamedTuple):
+    """A read, told with what it saw."""
+
+    call: Call
+
+    def __str__(self) -> str:
+        return f"{self.call!r}, which saw {self.call.result}"
+
+
+def judge(history: History) -> Iterator[Violation]:
+    """All registers, each alone."""
+    for path, of_one in operations(history).items():
+        try:
+            found = contradiction(of_one)
+        except UndecidedError as error:
+            yield Violation(_RULE, history.closing, f"{path}: {error}")
+            continue
+        if found is not None:
+            yield Violation(_RULE, found.time, f"{path}: {found.text}")
+
+
+def counted(history: History) -> Counter[str]:
+    """How much there was to judge."""
+    seen: Counter[str] = Counter()
+    for of_one in operations(history).values():
+        seen["registers"] += 1
+        for operation in of_one:
+            seen[f"on registers: {operation.kind.value}"] += 1
+            seen["on registers: outcome unknown"] += not operation.must
+    return seen
+
+
+def operations(history: History) -> dict[str, list[Operation]]:
+    """What was done to each register."""
+    found: dict[str, list[Operation]] = {}
+    if not history.registers:
+        return found
+    hidden = history.hidden
+    for calls in history.calls.values():
+        for call in calls:
+            if call.path.startswith(history.registers):
+                found.setdefault(call.path, []).extend(_operations(call, calls, hidden))
+    return found
+
+
+def _operations(call: Call, calls: list[Call], hidden: list[tuple[float, float]]) -> Iterator[Operation]:
+    """What a call was: an operation, or nothing; of a refused write, what did not happen and why."""
+    if call.kind in (GET, EXISTS):
+        yield from _read(call, calls, hidden)
+    elif call.ending is Ending.OK:
+        yield _done(call)
+    elif call.ending is Ending.REFUSED:
+        yield Operation(Kind.NEVER, call.began, call.ended, value=_written(call), name=call)
+        if call.code in _REASONS:
+            kind = _REASONS[call.code]
+            yield Operation(kind, call.began, call.ended, demanded=call.version, name=call)
+    else:
+        kind = _WRITES[call.kind]
+        yield Operation(kind, call.began, must=False, demanded=call.version, value=_written(call), name=call)
+
+
+def _written(call: Call) -> bytes:
+    return b"" if call.kind == DELETE else call.value
+
+
+def _done(call: Call) -> Operation:
+    """A write that happened, whatever is known of its result."""
+    stat = call.result.stat if isinstance(call.result, Created) else call.result
+    told, born, zxid = (stat.version, stat.czxid, stat.mzxid) if isinstance(stat, Stat) else (-1, 0, call.zxid)
+    return Operation(
+        _WRITES[call.kind],
+        call.began,
+        call.ended,
+        demanded=call.version,
+        value=_written(call),
+        told=told,
+        born=born,
+        zxid=0 if call.kind == DELETE else zxid,
+        name=call,
+    )
+
+
+def _read(call: Call, calls: list[Call], hidden: list[tuple[float, float]]) -> Iterator[Operation]:
+    no_node = call.code == _NO_NODE or (call.ending is Ending.OK and call.result is None)
+    if call.ending is not Ending.OK and not no_node:
+        return
+    front = calls[call.behind - 1] if call.behind else None
+    fresh = front is not None and front.ending is Ending.OK
+    if front is not None and front.kind == SYNC:
+        fresh = fresh and not any(began <= call.ended and front.began <= ended for began, ended in hidden)
+    began = front.began if front is not None else call.began
+    if no_node:
+        if fresh:
+            yield Operation(Kind.ABSENT, began, call.ended, name=call)
+        return
+    data, stat = call.result if isinstance(call.result, Node) else (b"", call.result)
+    kind = Kind.PRESENT if fresh else Kind.WITNESS
+    yield Operation(
+        kind,
+        began,
+        call.ended,
+        value=data or b"",
+        told=stat.version,
+        born=stat.czxid,
+        zxid=stat.mzxid,
+        name=_Look(call),
+    )
