@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import secrets
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,18 +18,23 @@ from torture.planted import BUGS
 from torture.real_campaign import torture_real
 from torture.real_leadership import elect
 from torture.real_leases import on_real_servers
+from torture.rules.registers import UNKNOWN
+from torture.workload import OPTIONS, Plan
 from torture.worlds import MOODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torture.totals import Totals
+    from torture.workload import Work
 
 __all__ = ["main"]
 
 _REPORTS: Final = Path("reports")
 _ENOUGH_TRIALS: Final = 50
 """Among so many the naive lease has to have been caught."""
+_LENGTH: Final = 120.0
+_SHORT_LENGTH: Final = 20.0
 _EVERY: Final = 10.0
 """Seconds between two lines that tell how it is going."""
 
@@ -40,12 +46,27 @@ def _parser() -> argparse.ArgumentParser:
         "The exit code is 1 if a promise was broken: the first violation is named, with what replays it.",
     )
     parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="real ones; default %(default)g")
-    parser.add_argument("--worlds", type=int, metavar="N", help="so many worlds instead, however long they take")
+    parser.add_argument(
+        *("--worlds", "--seeds"), type=int, metavar="N", help="so many worlds instead, however long they take"
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="of the first world; default: one that is told")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default %(default)d")
     parser.add_argument("--mood", choices=sorted(MOODS), default="", help="which faults; default: the seed says")
-    parser.add_argument("--length", type=float, default=120.0, metavar="N", help="virtual seconds of faults in a world")
+    parser.add_argument(
+        "--length",
+        type=float,
+        metavar="N",
+        help=f"virtual seconds of faults in a world; default {_LENGTH:g}, with --linearizable {_SHORT_LENGTH:g}",
+    )
     parser.add_argument("--real", action="store_true", help="real servers, in real time")
+    parser.add_argument(
+        "--linearizable",
+        action="store_true",
+        help="clients compete for a few nodes, which have to be linearizable",
+    )
+    parser.add_argument(
+        "--writes", choices=sorted(OPTIONS), default="plain", help="how these clients write; default %(default)s"
+    )
     parser.add_argument("--election", action="store_true", help="twelve candidates, cruelly; simulated: scripts/sim")
     parser.add_argument("--leases", type=int, metavar="N", help="so many trials of the lease")
     parser.add_argument("--version", choices=["3.8", "3.9"], default="3.9", help="of the real servers")
@@ -76,16 +97,22 @@ class _Progress:
 
 
 def _run(chosen: argparse.Namespace, seed: int, progress: _Progress) -> Totals:
+    work: Work = "registers" if chosen.linearizable else "everything"
     if chosen.real:
-        return asyncio.run(torture_real(seed, seconds=chosen.seconds, version=chosen.version, tell=progress.tell))
+        plan = Plan(work=work, writes=chosen.writes)
+        seconds, version = chosen.seconds, chosen.version
+        return asyncio.run(torture_real(seed, seconds=seconds, version=version, plan=plan, tell=progress.tell))
+    length: float = _SHORT_LENGTH if chosen.linearizable else _LENGTH
     return torture(
         seed,
         seconds=chosen.seconds,
         worlds=chosen.worlds,
         processes=chosen.processes,
         mood=chosen.mood,
-        length=chosen.length,
+        length=length if chosen.length is None else chosen.length,
         planted=chosen.planted,
+        work=work,
+        writes=chosen.writes,
         tell=progress.tell,
     )
 
@@ -95,7 +122,23 @@ def _report(chosen: argparse.Namespace, seed: int, totals: Totals, seconds: floa
         return
     speed = {"seed": seed, "seconds": round(seconds, 1), "operations_per_second": round(totals.operations / seconds)}
     kind = {"version": chosen.version} if chosen.real else {"processes": chosen.processes}
-    _write(chosen, "torture", kind | speed | totals.to_json())
+    if not chosen.linearizable:
+        _write(chosen, "torture", kind | speed | totals.to_json())
+        return
+    asked = {"commit": _commit(), "writes": chosen.writes, "unknown": totals.seen[UNKNOWN]}
+    name = "linearizable" + ("" if chosen.writes == "plain" else "-" + chosen.writes.replace("_", "-"))
+    _write(chosen, name, asked | kind | speed | totals.to_json())
+
+
+def _commit() -> str:
+    """What is checked out, with a word if something of it has been changed."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def _write(chosen: argparse.Namespace, name: str, report: dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ABSENT", "Contradiction", "Kind", "Operation", "Register", "UndecidedError", "contradiction", "step"]
 
-_MOST_STEPS: Final = 300_000
-"""For one register: a minute, and far more than any history has needed that was linearizable."""
+_MOST_STEPS: Final = 50_000
+"""For one register: half a minute, and far more than any history has needed that was linearizable."""
 _MOST_TOLD: Final = 4
 
 
@@ -121,7 +121,14 @@ def contradiction(
     known = _Known(operations)
     if known.contradiction is not None:
         return known.contradiction
-    return _Search(known.operations, start, most_steps).run()
+    try:
+        return _Search(known.operations, start, most_steps).run()
+    except UndecidedError:
+        # What can't be, even if what may have been could be again and again, is often found sooner.
+        found = _Search(known.operations, start, most_steps, lavish=True).run()
+        if found is not None:
+            return found
+        raise
 
 
 def step(register: Register, operation: Operation) -> Register | None:
@@ -262,8 +269,11 @@ class _Point(NamedTuple):
 class _Search:
     """Goes from end to end, and back where it went astray."""
 
-    def __init__(self, operations: list[Operation], start: Register, most_steps: int) -> None:
+    def __init__(self, operations: list[Operation], start: Register, most_steps: int, *, lavish: bool = False) -> None:
         self._operations = operations
+        self._lavish = lavish
+        """Whether it is forgotten, from one end to the next, what was used up of what need not have been."""
+        self._most_steps = most_steps
         self._start = _Configuration(start, frozenset())
         self._points = sorted(
             {
@@ -277,23 +287,41 @@ class _Search:
 
     def run(self) -> Contradiction | None:
         """All of it."""
-        tried: set[tuple[int, _Configuration]] = set()
+        tried: dict[tuple[int, Register, frozenset[int]], list[frozenset[int]]] = {}
         ways = [iter((self._start,))]
         furthest, there = -1, self._start
         while ways:
+            if self._steps_left < 0:
+                raise UndecidedError(
+                    f"no order was found in {self._most_steps} steps; of what was tried, this came furthest: "
+                    f"{self._explain(self._moments[furthest], there)}"
+                )
             configuration = next(ways[-1], None)
             reached = len(ways) - 1
             if configuration is None:
                 ways.pop()
             elif reached == len(self._moments):
                 return None
-            elif (reached, configuration) not in tried:
-                tried.add((reached, configuration))
+            elif self._is_new(tried, reached, configuration):
                 if reached > furthest:
                     furthest, there = reached, configuration
                 ways.append(self._through(configuration, self._moments[reached]))
         moment = self._moments[furthest]
         return Contradiction(self._operations[moment.target].ended, self._explain(moment, there))
+
+    def _is_new(
+        self,
+        tried: dict[tuple[int, Register, frozenset[int]], list[frozenset[int]]],
+        reached: int,
+        this: _Configuration,
+    ) -> bool:
+        """Whether none was tried that is like it and has used up as little."""
+        optional = frozenset(index for index in this.done if not self._operations[index].must)
+        before = tried.setdefault((reached, this.register, this.done - optional), [])
+        if any(other <= optional for other in before):
+            return False
+        before.append(optional)
+        return True
 
     def _made_moments(self) -> Iterator[_Moment]:
         """At one moment the begins come first."""
@@ -329,20 +357,17 @@ class _Search:
         first = self._look(configuration, moment)
         waiting = [(0, 0, first)]
         seen = {first}
-        found: dict[tuple[Register, frozenset[int]], list[frozenset[int]]] = {}
         while waiting:
             used, _, (register, done) = heappop(waiting)
             if target in done:
                 left = done - {target}
-                optional = frozenset(index for index in left if not operations[index].must)
-                before = found.setdefault((register, left - optional), [])
-                if not any(other <= optional for other in before):
-                    before.append(optional)
-                    yield _Configuration(register, left)
+                if self._lavish:
+                    left = frozenset(index for index in left if operations[index].must)
+                yield _Configuration(register, left)
                 continue
             self._steps_left -= 1
             if self._steps_left < 0:
-                raise UndecidedError(f"{operations[target]} was not decided about in so many steps")
+                return
             for index in self._candidates(moment, done):
                 following = self._after(register, done, index, moment)
                 if following is not None and following not in seen:

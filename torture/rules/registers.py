@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from torture.history import Call, History
 
-__all__ = ["counted", "judge", "operations"]
+__all__ = ["UNKNOWN", "counted", "judge", "operations"]
 
+UNKNOWN: Final = "on registers: outcome unknown"
 _RULE: Final = "linearizable"
 _WRITES: Final = {CREATE: Kind.CREATE, SET: Kind.SET, DELETE: Kind.DELETE}
 _NO_NODE, _BAD_VERSION, _NODE_EXISTS = -101, -103, -110
@@ -59,7 +60,7 @@ def counted(history: History) -> Counter[str]:
         seen["registers"] += 1
         for operation in of_one:
             seen[f"on registers: {operation.kind.value}"] += 1
-            seen["on registers: outcome unknown"] += not operation.must
+            seen[UNKNOWN] += not operation.must
     return seen
 
 
