@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["ABSENT", "Contradiction", "Kind", "Operation", "Register", "UndecidedError", "contradiction", "step"]
 
 _MOST_STEPS: Final = 50_000
-"""For one register: half a minute, and far more than any history has needed that was linearizable."""
+"""For one register: half a minute, and far more than any history has needed that was linearizable. One that is not may
+need more where many outcomes are unknown."""
 _MOST_TOLD: Final = 4
 
 
@@ -90,6 +91,8 @@ class Register(NamedTuple):
     """Of its last write."""
     floor: int = 0
     """The newest write that is known to be done, to any incarnation of the node."""
+    after: int = 0
+    """While it is not known when the node was created: what had been done before."""
 
     def __str__(self) -> str:
         if not self.there:
@@ -121,24 +124,17 @@ def contradiction(
     known = _Known(operations)
     if known.contradiction is not None:
         return known.contradiction
-    try:
-        return _Search(known.operations, start, most_steps).run()
-    except UndecidedError:
-        # What can't be, even if what may have been could be again and again, is often found sooner.
-        found = _Search(known.operations, start, most_steps, lavish=True).run()
-        if found is not None:
-            return found
-        raise
+    return _Search(known.operations, start, most_steps).run()
 
 
 def step(register: Register, operation: Operation) -> Register | None:
     """The register after the operation has taken effect on it; `None` if it can't have been told then what it was."""
-    there, _, version, born, _, floor = register
-    kind = operation.kind
+    there, _, version, _, _, floor, after = register
+    kind, zxid = operation.kind, operation.zxid
     if kind is Kind.CREATE:
-        if there or (operation.zxid and operation.zxid <= floor):
+        if there or operation.told > 0 or (zxid and zxid <= floor):
             return None
-        return Register(True, operation.value, 0, operation.zxid, operation.zxid, max(floor, operation.zxid))
+        return Register(True, operation.value, 0, zxid, zxid, max(floor, zxid), 0 if zxid else floor)
     if kind is Kind.ABSENT:
         return None if there else register
     if not there:
@@ -149,22 +145,30 @@ def step(register: Register, operation: Operation) -> Register | None:
         return None
     if kind is Kind.DELETE:
         return Register(False, floor=floor)
-    if operation.born and born not in (0, operation.born):
+    born = _same_birth(register, operation)
+    if born is None:
         return None
-    born = born or operation.born
-    if kind is Kind.SET:
-        if operation.told not in (-1, version + 1) or (operation.zxid and operation.zxid <= floor):
-            return None
-        return Register(True, operation.value, version + 1, born, operation.zxid, max(floor, born, operation.zxid))
-    return _looked(register, operation)
+    if kind is Kind.PRESENT:
+        return _looked(register, operation, born)
+    if operation.told not in (-1, version + 1) or (zxid and zxid <= floor):
+        return None
+    return Register(True, operation.value, version + 1, born, zxid, max(floor, born, zxid), 0 if born else after)
 
 
-def _looked(register: Register, operation: Operation) -> Register | None:
+def _same_birth(register: Register, operation: Operation) -> int | None:
+    """When the node was created, if that is known afterwards; `None` if it is another incarnation."""
+    if not operation.born:
+        return register.born
+    if register.born:
+        return register.born if register.born == operation.born else None
+    return operation.born if operation.born > register.after else None
+
+
+def _looked(register: Register, operation: Operation, born: int) -> Register | None:
     """What a look at the node adds to what is known of it."""
-    _, value, version, born, zxid, floor = register
+    _, value, version, _, zxid, floor, after = register
     if operation.told not in (-1, version) or (operation.value and operation.value != value):
         return None
-    born = born or operation.born
     if operation.zxid:
         if zxid not in (0, operation.zxid) or (not zxid and operation.zxid <= floor):
             return None
@@ -173,7 +177,7 @@ def _looked(register: Register, operation: Operation) -> Register | None:
         if born and zxid and born != zxid:
             return None
         born = zxid = born or zxid
-    return Register(True, value, version, born, zxid, max(floor, born, zxid))
+    return Register(True, value, version, born, zxid, max(floor, born, zxid), 0 if born else after)
 
 
 class _Known:
@@ -269,10 +273,8 @@ class _Point(NamedTuple):
 class _Search:
     """Goes from end to end, and back where it went astray."""
 
-    def __init__(self, operations: list[Operation], start: Register, most_steps: int, *, lavish: bool = False) -> None:
+    def __init__(self, operations: list[Operation], start: Register, most_steps: int) -> None:
         self._operations = operations
-        self._lavish = lavish
-        """Whether it is forgotten, from one end to the next, what was used up of what need not have been."""
         self._most_steps = most_steps
         self._start = _Configuration(start, frozenset())
         self._points = sorted(
@@ -360,10 +362,7 @@ class _Search:
         while waiting:
             used, _, (register, done) = heappop(waiting)
             if target in done:
-                left = done - {target}
-                if self._lavish:
-                    left = frozenset(index for index in left if operations[index].must)
-                yield _Configuration(register, left)
+                yield _Configuration(register, done - {target})
                 continue
             self._steps_left -= 1
             if self._steps_left < 0:

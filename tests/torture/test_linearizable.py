@@ -305,7 +305,7 @@ def test_long_histories_are_no_harder():
     assert contradiction(operations, most_steps=20 * len(operations)) is None
     wrong = Operation(Kind.PRESENT, 6000, 6001, told=500, name="the last one")
     with pytest.raises(
-        UndecidedError, match="no order was found in 5000 steps; .* furthest: the last one fits nowhere"
+        UndecidedError, match=r"no order was found in 5000 steps; .* furthest: the last one fits nowhere"
     ):
         contradiction([*operations, wrong], most_steps=5000)
 
