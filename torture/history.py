@@ -13,6 +13,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from everlatch.types import Stat
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -43,6 +45,7 @@ __all__ = [
     "SubscriptionSeen",
     "WatchSeen",
     "author",
+    "told",
     "value",
 ]
 
@@ -57,6 +60,7 @@ TRANSACTION: Final = "transaction"
 CHECK: Final = "check"
 """Only as a part of a transaction."""
 
+_NOT_TOLD: Final = -2
 READS: Final = frozenset({GET, EXISTS, CHILDREN})
 WRITES: Final = frozenset({SET, CREATE, DELETE, TRANSACTION})
 
@@ -72,6 +76,12 @@ def author(data: bytes | None) -> tuple[int, int] | None:
     if not (dot and client.isdigit() and number.isdigit()):
         return None
     return int(client), int(number)
+
+
+def told(stat: Stat, field: str) -> int | None:
+    """This field of a `Stat`; `None` if it is one of which only a part is known, and not this one."""
+    known: int = stat[Stat._fields.index(field)]
+    return None if known == _NOT_TOLD else known
 
 
 class Ending(enum.Enum):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from torture.history import CHECK, DELETE, Ending, Part
+from everlatch.types import Stat
+from torture.history import CHECK, Ending, Part, told
 from torture.workload import Worker
 
 if TYPE_CHECKING:
@@ -88,5 +89,6 @@ class Rival(Worker):
 
     def _learn(self, call: Call) -> None:
         stat = getattr(call.result, "stat", call.result)
-        if call.ending is Ending.OK and call.kind != DELETE and hasattr(stat, "version"):
-            self._versions[call.path] = stat.version
+        if call.ending is Ending.OK and isinstance(stat, Stat):
+            version = told(stat, "version")
+            self._versions[call.path] = self._versions.get(call.path, 0) if version is None else version

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from everlatch.errors import CallTimeoutError, EverlatchError
 from everlatch.recipes import LeaderLatch
-from torture.history import CHECK, CREATE, DELETE, SET, Ending, Part
+from everlatch.types import Stat
+from torture.history import CHECK, CREATE, DELETE, SET, Ending, Part, told
 from torture.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -328,8 +329,8 @@ class Worker:
         if call.sequential and call.result is not None:
             self._own.append(call.result.path)
         stat = getattr(call.result, "stat", call.result)
-        if "/versioned/" in call.path and hasattr(stat, "version"):
-            self._versions[call.path] = stat.version
+        if "/versioned/" in call.path and isinstance(stat, Stat) and (version := told(stat, "version")) is not None:
+            self._versions[call.path] = version
 
     # -- subscriptions
 

@@ -14,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch.types import Created, Node, Stat
-from torture.history import CREATE, DELETE, EXISTS, GET, SET, SYNC, Ending
+from torture.history import CREATE, DELETE, EXISTS, GET, SET, SYNC, Ending, told
 from torture.linearizable import Kind, Operation, UndecidedError, contradiction
 from torture.violations import Violation
 
@@ -100,15 +100,17 @@ def _written(call: Call) -> bytes:
 def _done(call: Call) -> Operation:
     """A write that happened, whatever is known of its result."""
     stat = call.result.stat if isinstance(call.result, Created) else call.result
-    told, born, zxid = (stat.version, stat.czxid, stat.mzxid) if isinstance(stat, Stat) else (-1, 0, call.zxid)
+    version, born, zxid = None, None, call.zxid
+    if isinstance(stat, Stat):
+        version, born, zxid = told(stat, "version"), told(stat, "czxid"), stat.mzxid
     return Operation(
         _WRITES[call.kind],
         call.began,
         call.ended,
         demanded=call.version,
         value=_written(call),
-        told=told,
-        born=born,
+        told=-1 if version is None else version,
+        born=born or 0,
         zxid=0 if call.kind == DELETE else zxid,
         name=call,
     )
