@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from everlatch.recipes.leader_latch import LeaderLatch
 from everlatch.session.draining import Draining
 from everlatch.session.rearming import Rearming
-from everlatch.session.requests import Requests
+from everlatch.session.requests import Request, Requests
 from everlatch.session.session import Session
 from everlatch.session.settlement import Settlement
 from everlatch.session.watching import Watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torture.workload import Work
 
 __all__ = ["BUGS", "Bug", "Edit"]
 
@@ -62,6 +64,8 @@ class Bug(NamedTuple):
     mood: str
     """The faults under which it shows soonest."""
     edits: tuple[Edit, ...]
+    work: Work = "everything"
+    """What the clients do when it shows."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -72,8 +76,8 @@ class Bug(NamedTuple):
             yield
 
 
-def _bug(what: str, rules: str, mood: str, *edits: Edit) -> Bug:
-    return Bug(what, frozenset(rules.split()), mood, edits)
+def _bug(what: str, rules: str, mood: str, *edits: Edit, work: Work = "everything") -> Bug:
+    return Bug(what, frozenset(rules.split()), mood, edits, work)
 
 
 BUGS: Final = {
@@ -137,6 +141,19 @@ BUGS: Final = {
         "subscriptions",
         "links",
         Edit(Watching, "rearm", "self._tell_all(EventType.MISSED, self._persistent.everybody())", "pass"),
+    ),
+    "unknown-told-as-not-applied": _bug(
+        "of writes whose outcome is unknown it is said that they were not applied",
+        "linearizable",
+        "links",
+        Edit(
+            Request,
+            "fail",
+            "call.set_exception(error)",
+            "call.set_exception(error) or getattr(error, 'outcome', None) is not None "
+            "and error.outcome.name == 'UNKNOWN' and setattr(error, 'outcome', type(error.outcome).NOT_APPLIED)",
+        ),
+        work="registers",
     ),
     "lost-read": _bug(
         "a read whose reply was lost is forgotten",

@@ -42,6 +42,25 @@ def test_what_is_found_is_told_with_what_replays_it():
     assert "faults" in done.stdout
 
 
+def test_rivals(tmp_path):
+    report = tmp_path / "linearizable.json"
+    done = torture(*["--linearizable", "--seeds", "2", "--seed", "3", "--length", "5", "--json"], str(report))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(report.read_text())
+    assert (told["runs"], told["seed"], told["writes"], told["violations"]) == (2, 3, "plain", [])
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?|unknown", told["commit"])
+    assert told["unknown"] == told["seen"].get("on registers: outcome unknown", 0)
+    assert told["seen"]["registers"] == 8
+
+
+def test_what_rivals_find_is_told_with_what_replays_it():
+    arguments = ["--worlds", "1", "--seed", "1", "--length", "4", "--linearizable", "--mood", "links"]
+    arguments += ["--planted", "unknown-told-as-not-applied"]
+    done = torture(*arguments)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith(f"(seed 1; again: scripts/torture {' '.join(arguments)})")
+
+
 def test_no_time_is_no_world(capsys):
     assert main(["--seconds", "0", "--json", "/dev/null"]) == 0
     assert capsys.readouterr().out.endswith("torture: 0 operations, 0 faults, 0.0 virtual hours, 0 violations\n")

@@ -30,7 +30,7 @@ def test_a_planted_bug_is_found(name):
         while not violations:
             assert time.process_time() - began < LONGEST, f"not found in {seed} worlds"
             seed += 1
-            violations = run(setting_of(seed, mood=bug.mood, seconds=FAULTS), "").violations
+            violations = run(setting_of(seed, mood=bug.mood, seconds=FAULTS, work=bug.work), "").violations
     assert {violation.rule for violation in violations} & bug.rules, violations[0]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from torture.history import Ending
+from torture.linearizable import Kind
+from torture.rules.registers import UNKNOWN, counted
 from torture.simulated import run
 from torture.worlds import MOODS, setting_of
 
@@ -30,6 +32,15 @@ print(hashlib.sha256(repr((told, history.log, history.states)).encode()).hexdige
 def test_nothing_is_found(mood):
     outcome = run(setting_of(1, mood=mood, seconds=30.0), "")
     assert outcome.violations == []
+
+
+def test_what_many_write_to_is_linearizable():
+    outcome = run(setting_of(7, mood="links", seconds=10.0, work="registers"), "")
+    assert outcome.violations == []
+    counts = counted(outcome.history)
+    assert counts["registers"] == 4
+    assert counts[UNKNOWN] > 0
+    assert all(counts[f"on registers: {kind.value}"] for kind in Kind if kind is not Kind.WITNESS), counts
 
 
 def test_everything_happens():
