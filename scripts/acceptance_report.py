@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_RUNS = 3
+WRITES = ("plain",)
 EVERYDAY = ("reads-and-writes", "watches", "sessions")
 THROUGHPUT = ROOT / "reports" / "throughput.json"
 
@@ -45,6 +46,7 @@ def steps(junit: Path, seed: int) -> list[Step]:
     junitxml = ["-o", "junit_family=xunit1", f"--junitxml={junit}"]  # the family that has records of tests
     pytest = [sys.executable, "-m", "pytest", "tests", f"--hypothesis-seed={seed}", *junitxml]
     sim = ["scripts/sim", "--processes", "2", "--seed", str(seed), "--seeds"]
+    rivals = ["scripts/torture", "--linearizable", "--seed", str(seed)]
     return [
         Step("check", ["scripts/check"]),
         Step("test", ["scripts/test"]),
@@ -59,6 +61,11 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("real leases", ["scripts/torture", "--leases", "100", "--real", "--seed", str(seed)]),
         Step("torture", ["scripts/torture", "--seconds", "300", "--seed", str(seed)]),
         Step("real torture", ["scripts/torture", "--real", "--seconds", "300", "--seed", str(seed)]),
+        *(Step(f"linearizable, {writes}", [*rivals, "--seeds", "2000", "--writes", writes]) for writes in WRITES),
+        *(
+            Step(f"real linearizable, {writes}", [*rivals, "--real", "--seconds", "600", "--writes", writes])
+            for writes in WRITES
+        ),
         Step("real election", ["scripts/torture", "--election", "--real", "--seconds", "900", "--seed", str(seed)]),
         *(Step(f"demo {number}", ["scripts/demo"]) for number in range(1, DEMO_RUNS + 1)),
         Step("real demo", ["scripts/demo", "--real"]),
