@@ -3,6 +3,10 @@
 How it is known: the calls of one client are answered in the order in which they were made. Each answer tells between
 which zxids the server was that gave it; so the earliest moment at which it can have been given never goes back. What
 was read, or why a write was refused, has to have been true at some such moment.
+
+The reads of a lost connection are sent again, when writes that were called after them may have been applied already. So
+a read that a loss falls into is no earlier than the reads before it, and may be later than writes that were called
+before it ended.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Views", "judge"]
 
 _RULE: Final = "reads"
+_LOSS: Final = "SUSPENDED"
 _NO_NODE, _BAD_VERSION, _NODE_EXISTS, _NOT_EMPTY = -101, -103, -110, -111
 
 
@@ -44,7 +49,8 @@ def judge(history: History, truth: Truth, views: Views) -> Iterator[Violation]:
     """All reads, and what else is answered."""
     committed = _Committed(history)
     for client, calls in history.calls.items():
-        yield from _Follower(truth, views, committed, history.started_zxid).follow(client, calls)
+        losses = [state.time for state in history.states if state.client == client and state.state == _LOSS]
+        yield from _Follower(truth, views, committed, history.started_zxid, losses).follow(client, calls)
 
 
 class _Committed:
@@ -69,26 +75,46 @@ class _Committed:
         return self._zxids[index - 1] if index else 0
 
 
+class _Mark:
+    """How far the server has come, at least, and which call told so."""
+
+    def __init__(self, start: int) -> None:
+        self.zxid = start
+        self.by: Call | None = None
+
+    def __str__(self) -> str:
+        return f"0x{self.zxid:x}" + (f", says {self.by}" if self.by is not None else "")
+
+    def move(self, zxid: int, call: Call) -> None:
+        """Never back."""
+        if zxid > self.zxid:
+            self.zxid, self.by = zxid, call
+
+
 class _Follower:
     """Goes through the calls of one client, in their order."""
 
-    def __init__(self, truth: Truth, views: Views, committed: _Committed, start: int) -> None:
+    def __init__(self, truth: Truth, views: Views, committed: _Committed, start: int, losses: list[float]) -> None:
         self._truth = truth
         self._views = views
         self._committed = committed
-        self._at = start
-        """The server has come to this zxid, at least."""
-        self._by: Call | None = None
-        """The call that told so."""
+        self._losses = losses
+        """When connections were lost, in order."""
+        self._for_writes, self._for_reads = _Mark(start), _Mark(start)
+        """When the next one of them was answered."""
+        self._repeated: list[tuple[int, Call]] = []
+        """Reads that were perhaps sent again, and how far the server had come then: writes that were called before they
+        ended need not have seen that."""
 
     def follow(self, client: int, calls: list[Call]) -> Iterator[Violation]:
         """One client."""
         earliest = self._views.earliest[client] = []
         for call in calls:
+            self._catch_up(call)
             text = self._judge(call)
             if text:
                 yield Violation(_RULE, call.ended, f"{call} {text}")
-            earliest.append(self._at)
+            earliest.append((self._for_reads if call.kind in READS else self._for_writes).zxid)
 
     def _judge(self, call: Call) -> str:
         if call.ending is Ending.OK:
@@ -103,8 +129,22 @@ class _Follower:
         return ""
 
     def _move(self, zxid: int, call: Call) -> None:
-        if zxid > self._at:
-            self._at, self._by = zxid, call
+        self._for_reads.move(zxid, call)
+        if call.kind in READS and self._was_lost(call):
+            self._repeated.append((zxid, call))
+        else:
+            self._for_writes.move(zxid, call)
+
+    def _was_lost(self, call: Call) -> bool:
+        index = bisect_left(self._losses, call.began)
+        return index < len(self._losses) and self._losses[index] <= call.ended
+
+    def _catch_up(self, call: Call) -> None:
+        """What reads saw that had ended before this call."""
+        for zxid, read in self._repeated:
+            if read.ended < call.began:
+                self._for_writes.move(zxid, read)
+        self._repeated = [each for each in self._repeated if each[1].ended >= call.began]
 
     # -- reads
 
@@ -113,9 +153,8 @@ class _Follower:
         if isinstance(window, str):
             return window
         self._views.windows[call.client, call.number] = window
-        if window.last < self._at:
-            by = self._by
-            return f"saw what was so until 0x{window.last:x} only; the server had come to 0x{self._at:x}, says {by}"
+        if window.last < self._for_reads.zxid:
+            return f"saw what was so until 0x{window.last:x} only; the server had come to {self._for_reads}"
         if call.seen and window.first > call.seen:
             return f"saw what has been so since 0x{window.first:x} only, when its client had heard of 0x{call.seen:x}"
         self._move(window.first, call)
@@ -131,8 +170,9 @@ class _Follower:
             case Stat():
                 return self._seen(line, call.result, None, None)
         if not self._truth.complete:
-            return Window(self._at, self._at)
-        return line.absent(self._at) or f"saw no node, and since 0x{self._at:x} there always was one, says {self._by}"
+            return Window(self._for_reads.zxid, self._for_reads.zxid)
+        absent = line.absent(self._for_reads.zxid)
+        return absent or f"saw no node, and there always was one since the server had come to {self._for_reads}"
 
     def _seen(self, line: Timeline, stat: Stat, data: bytes | None, names: list[str] | None) -> Window | str:
         """When a node was as a read has seen it."""
@@ -158,8 +198,8 @@ class _Follower:
         zxid = zxid_of(call)
         if not zxid:
             return self._deleted(call)
-        if zxid <= self._at:
-            return f"was applied at 0x{zxid:x}, when its client knew of 0x{self._at:x} from {self._by}"
+        if zxid <= self._for_writes.zxid:
+            return f"was applied at 0x{zxid:x}, when the server had come to {self._for_writes}"
         self._move(zxid, call)
         path = call.result.path if isinstance(call.result, Created) else call.path
         if call.kind in (SET, CREATE):
@@ -172,9 +212,10 @@ class _Follower:
         """Of a deletion nobody is told the zxid; the node is gone from then on."""
         if not self._truth.complete or not call.writes or call.writes[0].kind != DELETE:
             return ""
-        window = self._truth.at(call.writes[0].path).absent(self._at)
+        window = self._truth.at(call.writes[0].path).absent(self._for_writes.zxid)
         if window is None or (call.seen and window.first > call.seen):
-            return f"was acknowledged, but {call.writes[0].path} was there all the time from 0x{self._at:x} on"
+            path = call.writes[0].path
+            return f"was acknowledged, but {path} was there all the time since there was {self._for_writes}"
         self._move(window.first, call)
         return ""
 
@@ -187,9 +228,8 @@ class _Follower:
                 return ""
         window = self._when(call.code, kind, path, version)
         if window is None or (call.seen and window.first > call.seen):
-            return (
-                f"was refused ({call.code}) for a reason that did not hold, for {path}, between 0x{self._at:x} and now"
-            )
+            text = f"was refused ({call.code}) for a reason that did not hold, for {path}, at any time"
+            return f"{text} since the server had come to {self._for_writes}"
         self._move(window.first, call)
         return ""
 
@@ -198,11 +238,11 @@ class _Follower:
         if code == _NO_NODE:
             if kind == CREATE:
                 line = self._truth.at(parent(path))
-            return line.absent(self._at)
+            return line.absent(self._for_writes.zxid)
         if code == _BAD_VERSION:
-            return line.present(self._at, unlike=version)
+            return line.present(self._for_writes.zxid, unlike=version)
         if code == _NODE_EXISTS:
-            return line.present(self._at)
+            return line.present(self._for_writes.zxid)
         if code == _NOT_EMPTY:
-            return line.peopled(self._at)
-        return Window(self._at, self._at)
+            return line.peopled(self._for_writes.zxid)
+        return Window(self._for_writes.zxid, self._for_writes.zxid)
