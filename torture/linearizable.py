@@ -408,7 +408,9 @@ class _Search:
         point = self._points[index]
         if register.there and register.born and register.born == point.born:
             return point.version < 0 or register.version < point.version + (not register.zxid)
-        return not point.born or point.born > floor
+        # An incarnation of unknown birth may be that one, whatever was written to it meanwhile.
+        since = register.after if register.there and not register.born else floor
+        return not point.born or point.born > since
 
     def _explain(self, moment: _Moment, configuration: _Configuration) -> str:
         operations, target = self._operations, moment.target

@@ -99,6 +99,12 @@ GOOD = {
         write(2, 3, told=1),
         Operation(Kind.WITNESS, 4, 5, value=b"a", told=0),
     ],
+    "written to twice before anybody saw since when it is": [
+        perhaps(create(0)),
+        write(2, 3, "b", zxid=6),
+        write(4, 5, "c", zxid=7),
+        write(6, 7, "d", told=3, born=5, zxid=8),
+    ],
     "by zxids": [create(0, 1, zxid=5), write(0, 9, told=1, zxid=7), read(2, 3, "b", 1, born=5, zxid=7)],
 }
 
@@ -245,6 +251,8 @@ def disguised(rng, operations, *, zxids):
                 each = replace(each, ended=inf, must=False, told=-1, born=0, zxid=0)
             elif rng.random() < 0.3:
                 each = replace(each, told=-1, born=0, zxid=0)
+            elif rng.random() < 0.3:
+                each = replace(each, told=-1, born=each.zxid if each.kind is Kind.CREATE else 0)
         told.append(each)
     for number in range(rng.randrange(3)):
         kind = rng.choice([Kind.CREATE, Kind.SET, Kind.DELETE, Kind.NEVER])
