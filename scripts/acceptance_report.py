@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_RUNS = 3
-WRITES = ("plain",)
+WRITES = ("plain", "exactly_once")
 EVERYDAY = ("reads-and-writes", "watches", "sessions")
 THROUGHPUT = ROOT / "reports" / "throughput.json"
 
