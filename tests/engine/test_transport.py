@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 
 import pytest
 
@@ -12,7 +13,7 @@ from everlatch.engine.transport import Link, TcpDialer, link_type
 from everlatch.paths import Endpoint
 from everlatch.session.servers import Address
 from scripted_server import ScriptedServer, reset
-from skipping_loop import on_every_loop
+from skipping_loop import on_every_loop, on_real_loops
 
 
 class Heard:
@@ -79,6 +80,26 @@ async def test_abort_closes_at_once():
         await link.closed
         link.abort()
         assert heard.events[-1] == ("lost", type(None))
+
+
+@on_real_loops
+async def test_what_an_aborted_connection_has_not_sent_yet_never_arrives():
+    """The kernel would go on with it for as long as the peer lives, however late it reads."""
+    heard, received = Heard(), bytearray()
+    listener = socket.create_server(("127.0.0.1", 0))
+    link = new_link(heard)
+    await TcpDialer().dial(address(listener.getsockname()[1]), lambda: link)
+    peer, _ = listener.accept()
+    assert link.transport is not None
+    link.transport.write(bytes(50_000_000))
+    link.abort()
+    await link.closed
+    with pytest.raises(ConnectionResetError):
+        while data := peer.recv(1 << 20):
+            received += data
+    assert len(received) < 50_000_000
+    peer.close()
+    listener.close()
 
 
 @on_every_loop

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import weakref
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -40,6 +41,7 @@ class LinkEvents(Protocol):
         ...
 
 
+_NO_LINGER = struct.pack("ii", 1, 0)
 _RECEIVE_SIZE = 1 << 18
 _buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
 
@@ -105,9 +107,15 @@ class Link(asyncio.BaseProtocol):
         return own is not None and own == self.transport.get_extra_info("peername")
 
     def abort(self) -> None:
-        """Closes at once. `closed` tells when it is done."""
-        if self.transport is not None:
-            self.transport.abort()
+        """Closes at once. `closed` tells when it is done. What the kernel has not yet got rid of is dropped: it would go
+        on sending for minutes, and a write that is long settled could arrive after all."""
+        if self.transport is None:
+            return
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing():
+            with contextlib.suppress(OSError):  # closed by the peer, or no TCP
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
 
 class StreamLink(Link, asyncio.Protocol):
