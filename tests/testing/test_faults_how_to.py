@@ -25,7 +25,7 @@ def run(name: str, directory: Path) -> str:
         directory.joinpath(file).write_text(code)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-W", "error", name]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return done.stdout

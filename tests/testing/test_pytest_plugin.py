@@ -27,7 +27,7 @@ NEITHER = (*ANYIO, "-p", "no:anyio")
 
 def passed(pytester: pytest.Pytester, *arguments: str, **outcomes: int) -> str:
     """Runs the suite, which must end like this; what it said."""
-    result = pytester.runpytest_subprocess("-q", "-W", "error", *arguments, timeout=60)
+    result = pytester.runpytest_subprocess("-q", "-W", "error", *arguments, timeout=180)
     result.assert_outcomes(**outcomes)
     return result.stdout.str()
 
