@@ -44,6 +44,8 @@ _WRITES: Final = 0.2
 """Seconds between two writes of a leader that writes, on average."""
 _HAND_OVERS: Final = 0.3
 """Of all terms that end by the leader's will; the others end by its resigning."""
+_SILENT: Final = 4.0
+"""Seconds for which a leader that begins without a write goes on so, on average."""
 _TERM: Final = 8.0
 """Seconds that a leader wants to lead, on average."""
 
@@ -103,13 +105,14 @@ class _Candidate:
                 left -= time.monotonic() - began
 
     async def _lead(self, client: Client, latch: LeaderLatch, until: float) -> None:
-        """As long as it believes; half of the leaders write nothing but in the end, when they lead no more."""
+        """As long as it believes. Half of the leaders write nothing for a while; those who lead no longer than that
+        write in the end alone, when they lead no more."""
         try:
             token, late = latch.token, [latch.transaction(), client.transaction()]
         except NotLeaderError:  # a moment later
             return
         late[-1].check(latch.node)
-        writes = self._rng.random() < 0.5
+        silent_until = time.monotonic() + self._rng.choice([0.0, self._rng.expovariate(1 / _SILENT)])
         # It leads by the news that another one has gone, before any reply has shown that.
         seen = client.exists(_LATCH)
         seen.add_done_callback(lambda call: call.cancelled() or call.exception())  # nobody else asks how it ended
@@ -120,7 +123,7 @@ class _Candidate:
             self._note(Believed(self.name, before, token, _zxid_of(seen)))
             if before > min(until, self._task.until):
                 break
-            if writes and self._rng.random() < _LOOK / _WRITES:
+            if before >= silent_until and self._rng.random() < _LOOK / _WRITES:
                 self._write(latch.transaction(), token)
             await asyncio.sleep(_LOOK)
         if latch.is_leader and self._rng.random() < _HAND_OVERS:

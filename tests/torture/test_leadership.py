@@ -95,7 +95,7 @@ def test_one_that_is_not_connected_when_all_is_well():
 
 @pytest.mark.real
 async def test_a_short_election_on_real_servers():
-    # Leaders write when they like to, half of them at all: so it goes on until one has.
+    # Leaders write when they like to, half of them nothing at first: so it goes on until one has.
     verdict = await elect(
         1, seconds=1.0, version="3.9", tell=lambda _: None, faults=8.0, quiet=8.0, enough=lambda seen: seen[TAKEN] > 0
     )
