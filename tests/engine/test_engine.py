@@ -28,7 +28,9 @@ from everlatch import (
 )
 from everlatch.engine.transport import Link, TcpDialer
 from everlatch.wire.codes import Op
-from scripted_server import ScriptedServer, Znodes, fail_with, go_silent, hold, never, reset, swallow
+from everlatch.wire.framing import frame
+from everlatch.wire.headers import encode_reply
+from scripted_server import ScriptedServer, Znodes, expire, fail_with, go_silent, hold, never, reset, swallow
 from skipping_loop import on_every_loop, simulated, this_loop
 
 if TYPE_CHECKING:
@@ -449,6 +451,35 @@ async def test_an_isolated_callback_harms_nobody_and_keeps_the_order(caplog):
 
 
 # --- telling ------------------------------------------------------------------------------------------------------
+
+
+@on_every_loop
+async def test_all_changes_of_a_read_are_told_before_a_reply_that_comes_at_once(monkeypatch: pytest.MonkeyPatch):
+    """RENEWED and CONNECTED. uvloop reads in the turn in which it has written, if the answer is there by then: when
+    somebody else was given the processor meanwhile."""
+    order: list[str] = []
+    async with ScriptedServer() as server, server.client() as client:
+        resume_writing = Link.resume_writing
+
+        def answered_at_once(link: Link) -> None:
+            monkeypatch.undo()
+            resume_writing(link)
+            (request,) = client._engine.session.requests.in_flight
+            link._events.link_received(link, frame(encode_reply(request.xid, 1, -101)))
+
+        async def wait() -> None:
+            assert await client.exists("/a") is None
+            order.append("reply")
+
+        client.add_listener(lambda change: order.append(change.state.name))
+        monkeypatch.setattr(Link, "resume_writing", answered_at_once)
+        server.on(Op.EXISTS, swallow)
+        server.handshakes.append(expire)
+        waiting = asyncio.create_task(wait())
+        await server.wait_for_requests(1)
+        server.connection.reset()
+        await waiting
+        assert order == ["SUSPENDED", "LOST", "RENEWED", "CONNECTED", "reply"]
 
 
 @simulated

@@ -130,7 +130,7 @@ class Engine:
         self._open: set[asyncio.Future[None]] = set()
         self._alone: Call[Any] | None = None
         """The last call that found nothing in flight; rule 3."""
-        self._told = False
+        self._turns_to_tell = 0
         """Whether somebody has yet to be told of an event or a change of state: in the next turn of the loop."""
         # One flush and one timer at most.
         self._flush_scheduled = False
@@ -464,7 +464,7 @@ class Engine:
         wake_up, context = waiter
         # Events come before the replies that show the change, and who hears of them hears them first. And a transport
         # may report from within a task.
-        if self._told or asyncio.current_task(self._loop) is not None:
+        if self._turns_to_tell or asyncio.current_task(self._loop) is not None:
             self._loop.call_soon(wake_up, call, context=context)
             return
         try:
@@ -662,7 +662,8 @@ class Engine:
 
     def _announce(self, change: StateChange) -> None:
         _log(change)
-        self._goes_first()
+        # Listeners are told one change a turn, and there may be several of one read.
+        self._goes_first(self._turns_to_tell + 1)
         if self._lookups is not None and (change.state in CONNECTED_STATES or change.state in FINAL_STATES):
             self._lookups.forget()
         if change.state in CONNECTED_STATES:
@@ -733,15 +734,21 @@ class Engine:
         for callback in callbacks:
             self._dispatcher.call(callback, event)
 
-    def _goes_first(self) -> None:
-        """What is about to be told goes before the replies that come after it: until the next turn, and not for this
-        read alone. uvloop reads again in the same turn when a read has filled its buffer."""
-        if not self._told and self._loop is not None:
-            self._told = True
-            self._loop.call_soon(self._nothing_to_tell)
+    def _goes_first(self, turns: int = 1) -> None:
+        """What is about to be told goes before the replies that come after it: until the next turn, or for several,
+        and not for this read alone. uvloop reads again in the same turn when a read has filled its buffer, or when it
+        has written."""
+        if self._loop is None:
+            return
+        if not self._turns_to_tell:
+            self._loop.call_soon(self._turn_is_over)
+        self._turns_to_tell = max(self._turns_to_tell, turns)
 
-    def _nothing_to_tell(self) -> None:
-        self._told = False
+    def _turn_is_over(self) -> None:
+        self._turns_to_tell -= 1
+        if self._turns_to_tell:
+            assert self._loop is not None
+            self._loop.call_soon(self._turn_is_over)
 
     # -- refusals --------------------------------------------------------------------------------------------------
 
