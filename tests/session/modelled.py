@@ -60,6 +60,8 @@ def decode_transaction(buf: bytes, pos: int, end: int) -> list[Result]:
 
 
 CREATE = Operation("create", Op.CREATE2, decode_create2_reply, is_write=True)
+CREATE_CONTAINER = CREATE._replace(op=Op.CREATE_CONTAINER)
+CREATE_TTL = CREATE._replace(op=Op.CREATE_TTL)
 SET = Operation("set", Op.SET_DATA, decode_set_data_reply, is_write=True)
 DELETE = Operation("delete", Op.DELETE, no_result, is_write=True)
 SET_ACL = Operation("set_acl", Op.SET_ACL, decode_set_data_reply, is_write=True)
@@ -209,8 +211,14 @@ class World:
         self.driver.lose()
 
     def back(self, session_id: int | None = None) -> None:
-        """To another server."""
-        self.driver.connect(session_id)
+        """To another server; one that may hold writes of ours is drained first."""
+        driver = self.driver
+        driver.made()
+        if driver.session._draining.step is not None:
+            driver.grant(0x777)
+            driver.answer()
+            driver.made()
+        driver.grant(session_id)
 
     def settle(self, applied: int = 0) -> None:
         """The connection is lost, another one is made, and all is answered."""

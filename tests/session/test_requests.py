@@ -324,7 +324,7 @@ def test_a_write_is_sent_again_where_it_stood():
     requests.settle([request])
     requests._max_in_flight = 4
     assert take(requests) == ["/r", "/w", "/s", "/u"]
-    assert (write.ends, request.is_resent, requests.repeated, requests.resent) == (0, True, 2, 1)
+    assert (write.ends, request.repeated, requests.repeated, requests.resent) == (0, True, 2, 1)
 
 
 def test_the_next_loss_has_the_older_in_front():

@@ -13,14 +13,18 @@ from everlatch.errors import (
     HandshakeRefusedError,
     HandshakeTimeoutError,
     NotReadOnlyError,
+    ResultLostError,
 )
+from everlatch.types import Stat
+from everlatch.wire.records import encode_create2_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from everlatch.errors import ServerError
     from everlatch.session.requests import Request
 
-__all__ = ["auth_refused", "client_closed", "gave_up", "handshake_refused", "read_only", "settle"]
+__all__ = ["auth_refused", "client_closed", "existing", "gave_up", "handshake_refused", "read_only", "settle"]
 
 
 def settle(request: Request, result_of: Callable[[Request], Any]) -> None:
@@ -29,6 +33,16 @@ def settle(request: Request, result_of: Callable[[Request], Any]) -> None:
         request.complete(result_of(request))
     except EverlatchError as error:
         request.fail(error)
+
+
+def existing(request: Request, path: str, stat: Stat | ServerError | None) -> Any:
+    """What an idempotent creation returns that has found its node there: `path`, the servers', was looked at
+    afterwards. Raises `ResultLostError`."""
+    if isinstance(stat, Stat):
+        reply = encode_create2_reply(path, stat)
+        return request.operation.decode(reply, 0, len(reply))
+    what = "it was deleted before it could be looked at" if stat is None else f"can't be looked at: {stat}"
+    raise ResultLostError(request.operation.name, request.path, 0, f"the node exists, but {what}")
 
 
 def client_closed(request: Request) -> EverlatchError:

@@ -208,15 +208,16 @@ class Receipts:
 
     def has_for(self, request: Request) -> bool:
         """Whether the write can go: one that is sent again has a slot already."""
-        return bool(self.free) or self._is_ours(request.receipt)
+        return bool(self.free) or self.has_one(request)
 
-    def _is_ours(self, receipt: Receipt | None) -> bool:
-        return receipt is not None and receipt.slot.session == self._session
+    def has_one(self, request: Request) -> bool:
+        """Whether it has a slot of the present session."""
+        return request.receipt is not None and request.receipt.slot.session == self._session
 
     def wrap(self, request: Request) -> bytes:
         """The body of the multi that a write travels as. There must be a slot for it."""
         receipt = request.receipt
-        if receipt is None or not self._is_ours(receipt):
+        if receipt is None or not self.has_one(request):
             slot = self.free.popleft()
             self._last_token += 1
             receipt = request.receipt = Receipt(slot, slot.version, _TOKEN.pack(self._last_token))
@@ -232,19 +233,19 @@ class Receipts:
         receipt = request.receipt
         assert receipt is not None
         if err:
-            self.release(receipt, receipt.version)
+            self._release(request, receipt.version)
             return Answer(err, (buf, pos, end))
         if end - pos >= _PART.size and _PART.unpack_from(buf, pos)[0] == Op.SET_DATA:
             stat, pos = decode_stat(buf, pos + _PART.size, end)
             reply = (buf, pos, end) if request.operation.op == Op.MULTI else self._single(request, stat, buf, pos, end)
-            self.release(receipt, stat.version)
+            self._release(request, stat.version)
             return Answer(0, reply)
         codes = [result.code for result in decode_multi_reply(buf, pos, end) if isinstance(result, ErrorResult)]
         if not codes:
             raise ProtocolError("the receipt of a write was answered by something else")
         index, code = _first_refused(codes)
         if index:
-            self.release(receipt, receipt.version)
+            self._release(request, receipt.version)
         return Answer(code, (buf, pos + _PART.size + _CODE_SIZE, end), not index)
 
     def _single(self, request: Request, stat: Stat, buf: bytes, pos: int, end: int) -> tuple[bytes, int, int]:
@@ -256,7 +257,7 @@ class Receipts:
         kind = _PART.unpack_from(buf, pos)[0]
         if kind == _KINDS[request.operation.op]:
             return buf, pos + _PART.size, end - len(_END)
-        result = decode_multi_reply(buf, pos, end)[0]
+        result = next(iter(decode_multi_reply(buf, pos, end)), None)
         if kind == Op.CREATE and isinstance(result, CreateResult) and request.operation.op in _CREATES:
             # A server before 3.8.2, which tells no Stat; but the receipt was written by the same transaction.
             (change,) = changes_of(request)
@@ -267,6 +268,12 @@ class Receipts:
             reply = encode_create2_reply(result.path, whole.stat)
             return reply, 0, len(reply)
         raise ProtocolError(f"{request.operation.name} was answered by {result!r}")
+
+    def _release(self, request: Request, version: int) -> None:
+        """At once, for whoever still asks about the write must not take another one's receipt for its own."""
+        receipt, request.receipt = request.receipt, None
+        assert receipt is not None
+        self.release(receipt, version)
 
     def release(self, receipt: Receipt, version: int) -> None:
         """The fate of its write is known."""

@@ -108,6 +108,7 @@ class Request:
         "body",
         "call",
         "generation",
+        "is_there",
         "losses",
         "operation",
         "path",
@@ -149,7 +150,14 @@ class Request:
         """In how many lost connections it was the first unanswered request."""
         self.zxid = -1
         """A write, once sent: the latest that had been seen then, so that whatever it brings about is later."""
+        self.is_there = False
+        """An idempotent creation that was answered: there was such a node."""
         self.receipt: Receipt | None = None
+
+    @property
+    def may_need_look(self) -> bool:
+        """Whether its refusal may have to be looked into."""
+        return self.call is not None and self.operation.is_write and (self.repeated or self.operation.is_idempotent)
 
     def __repr__(self) -> str:
         where = f"sent as {self.xid}" if self.xid else "waiting"
@@ -189,6 +197,8 @@ class Requests:
         """Why the last connection was lost."""
         self.receipts: Receipts | None = None
         """For writes that travel with one."""
+        self.written = 0
+        """The zxid of the last write that was answered."""
         self._deadlines: list[tuple[float, int, Request]] = []
         self._deadline_count = 0
         self._last_xid = 0
@@ -269,7 +279,7 @@ class Requests:
                 if receipts.error is not None:
                     self._fail_unsent(request, receipts.error_for(request))
                     continue
-                if not receipts.has_for(request):
+                if not receipts.has_for(request) and not self._takes_slot_of_another(receipts):
                     self._return(request)
                     break
                 body, op = receipts.wrap(request), Op.MULTI
@@ -290,6 +300,16 @@ class Requests:
         request.sent_at = now
         self.in_flight.append(request)
         return REQUEST_HEADER.pack(len(request.body) + 8, request.xid, request.operation.op) + request.body
+
+    def _takes_slot_of_another(self, receipts: Receipts) -> bool:
+        """Writes that are sent again keep their slots; one before them must not wait for those in vain."""
+        for other in self._waiting:
+            if not other.repeated:
+                return False
+            if receipts.has_one(other):
+                self._give_receipt_back(other)
+                return True
+        return False
 
     def _return(self, request: Request) -> None:
         """Back to the head of the queue."""
@@ -325,6 +345,8 @@ class Requests:
             sent and blames_first
         ):  # it may be what ended the connection; those behind it are not to blame, whoever it was for
             sent[0].losses += 1
+        for request in sent:  # what stands behind an answered write is later than that
+            request.zxid = max(request.zxid, self.written)
         self.unsettled += [request for request in sent if not _is_forgotten(request)]
         for request in self.unsettled:
             if request.losses >= POISON_LOSSES and not request.operation.is_write:
@@ -359,6 +381,9 @@ class Requests:
             if request.call is not None and request.operation.is_write:
                 self.end_unknown(request, reason)
         self.settle([])
+        self.written = 0
+        for request in self._waiting:  # those that were to be sent again: all that comes is later
+            request.zxid = -1
 
     def end_unknown(self, request: Request, reason: BaseException | None, seen: Sequence[Sighting] = ()) -> None:
         """Nobody can say whether it was applied."""

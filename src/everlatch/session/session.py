@@ -42,7 +42,6 @@ from everlatch.errors import (
     LinkError,
     ProtocolError,
     ReplyTooLargeError,
-    ResultLostError,
     ServerError,
     ServerLeftError,
     SessionExpiredError,
@@ -75,7 +74,15 @@ from everlatch.session.credentials import Credentials
 from everlatch.session.doubt import Doubt, Step
 from everlatch.session.draining import Draining
 from everlatch.session.draining import Step as DrainStep
-from everlatch.session.endings import auth_refused, client_closed, gave_up, handshake_refused, read_only, settle
+from everlatch.session.endings import (
+    auth_refused,
+    client_closed,
+    existing,
+    gave_up,
+    handshake_refused,
+    read_only,
+    settle,
+)
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
 from everlatch.session.looks import LOOK, look_body
@@ -96,7 +103,6 @@ from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
 from everlatch.wire.headers import REPLY_HEADER, frame_request
-from everlatch.wire.records import encode_create2_reply
 from everlatch.wire.watch_records import decode_watcher_event
 
 if TYPE_CHECKING:
@@ -471,8 +477,7 @@ class Session:
         frames = self._take_urgent(now) if self._urgent else []
         if self.phase is Phase.SERVING:
             frames += self._take_queued(now)
-            is_done = not (self.requests.queued_calls or self._is_preparing or self.requests.unsettled)
-            if self._closing and not self._close_sent and is_done:
+            if self._closing and not self._close_sent and self._is_done:
                 self._close_sent = True
                 frames.append(self.requests.send_now(Request(None, _CLOSE_SESSION, "/", b""), now))
         if not frames:
@@ -481,6 +486,13 @@ class Session:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         self._bytes_sent += len(data)
         return data
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether the session's end may be asked for: nothing is to be sent or looked at any more."""
+        requests = self.requests
+        waits = requests.queued_calls or self._is_preparing or requests.unsettled
+        return not waits and not any(request.may_need_look for request in requests.in_flight)
 
     def _take_queued(self, now: float) -> list[bytes]:
         if self._is_preparing:
@@ -1078,6 +1090,8 @@ class Session:
             return
         if request.watch is not None:
             self._register(request, operation.watch)
+        if operation.is_write:
+            self.requests.written = self.last_zxid
         request.call = None
         request.body = b""
         if not call.done():
@@ -1098,7 +1112,9 @@ class Session:
     def _answer_without_call(self, request: Request, err: int, now: float) -> None:
         """Our own requests, and those whose caller has gone."""
         operation = request.operation
-        if operation is _CLOSE_SESSION:
+        if operation.is_write:
+            self.requests.written = self.last_zxid
+        elif operation is _CLOSE_SESSION:
             self.abort(now)
         elif operation.watch is not None:
             # The caller has gone; the server may have armed its watch all the same.
@@ -1123,7 +1139,7 @@ class Session:
         if answer.is_receipts:
             self._receipt_refused(request, server_error(answer.code, "set", request.receipt.slot.path))
         elif request.call is None:
-            return
+            self.requests.written = self.last_zxid
         elif answer.code and (err or request.operation.op != Op.MULTI):
             self._refuse(request, answer.code)
             if err == _AUTHENTICATE_FIRST:
@@ -1135,18 +1151,21 @@ class Session:
         """The slot is not as we left it: a write that was sent again may have been applied before."""
         assert self._receipts is not None
         assert request.receipt is not None
-        if request.repeated:
-            self._reconsider(request, error)
-            return
-        self._receipts.abandon(request.receipt)
         why = f"the node of its receipt was changed or deleted by somebody else ({error})"
-        request.fail(WriteNotAppliedError(request.operation.name, request.path, why))
+        not_applied = WriteNotAppliedError(request.operation.name, request.path, why)
+        if request.repeated:
+            self._reconsider(request, not_applied)
+            return
+        receipt, request.receipt = request.receipt, None
+        self._receipts.abandon(receipt)
+        request.fail(not_applied)
 
     def _end_refused(self, request: Request, error: EverlatchError) -> None:
         """Unless the refusal may come of the write itself, applied before."""
         cause = error.error if isinstance(error, TransactionFailedError | StaleLeaderError) else error
         is_about_state = isinstance(cause, ServerError) and cause.code in _ABOUT_STATE
-        if request.repeated and is_about_state and request.receipt is None and request.operation.is_write:
+        is_in_doubt = is_about_state and request.operation.is_write and not request.operation.is_receipted
+        if request.repeated and is_in_doubt:
             self._reconsider(request, error)
         elif request.operation.may_have_happened and request.call is not None:
             self.requests.end_unknown(request, error)
@@ -1173,16 +1192,12 @@ class Session:
     def _find_existing(self, request: Request) -> None:
         """The node that an idempotent create has found, for what it returns."""
         path = self._server_path(request.path)
+        request.is_there = True
         self.requests.unsettled.append(request)
 
         def found(stat: Stat | ServerError | None) -> None:
             self.requests.unsettled.remove(request)
-            if isinstance(stat, Stat):
-                reply = encode_create2_reply(path, stat)
-                settle(request, lambda _: request.operation.decode(reply, 0, len(reply)))
-            else:
-                what = "it was deleted, or hidden, before it could be looked at" if stat is None else str(stat)
-                request.fail(ResultLostError(request.operation.name, request.path, 0, f"the node exists, but {what}"))
+            settle(request, lambda _: existing(request, path, stat))
 
         self._ask(Request(Own(found), LOOK, path, look_body(path)))
 

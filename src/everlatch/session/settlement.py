@@ -24,10 +24,16 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from everlatch.errors import BadVersionError, ResultLostError, ServerError, WriteNotAppliedError
+from everlatch.errors import (
+    BadVersionError,
+    ResultLostError,
+    ServerError,
+    TransactionFailedError,
+    WriteNotAppliedError,
+)
 from everlatch.paths import parent
 from everlatch.session.commits import COMMIT, COMMIT_BODY
-from everlatch.session.endings import settle
+from everlatch.session.endings import existing, settle
 from everlatch.session.evidence import (
     MAYBE,
     NOT_APPLIED,
@@ -169,12 +175,20 @@ class Settlement:
 
     def _judge(self) -> None:
         for case in self._cases:
-            case.verdict = case.receipted or self._judge_by_nodes(case)
+            case.verdict = self._judge_case(case)
         searches = [*self._searches_by_zxid(), *self._searches_by_name(), *self._searches_by_owner()]
         self._waiting = len(searches) + 1
         for start in searches:
             start()
         self._searched()
+
+    def _judge_case(self, case: _Case) -> Verdict:
+        request = case.request
+        if request.is_there:
+            return Verdict(Fate.HAPPENED)
+        if case.receipted is NOT_APPLIED and request.operation.may_have_happened:  # without that receipt
+            return self._judge_by_nodes(case)
+        return case.receipted or self._judge_by_nodes(case)
 
     def _judge_by_nodes(self, case: _Case) -> Verdict:
         request = case.request
@@ -285,8 +299,8 @@ class Settlement:
 
     def _end_case(self, case: _Case, why: str) -> None:
         request = case.request
+        self._free_receipt(case)
         if case.verdict.fate is Fate.NOT_APPLIED:
-            self._free_receipt(case)
             if request.call is not None:
                 self._requests.settled += 1
                 request.fail(WriteNotAppliedError(request.operation.name, request.path, why))
@@ -310,7 +324,7 @@ class Settlement:
             self._receipts.release(receipt, receipt.version + 1)
 
     def _free_receipt(self, case: _Case) -> None:
-        """Its write was not applied, and won't be sent again."""
+        """Its write won't be sent again, and has not been applied with it."""
         receipt, case.request.receipt = case.request.receipt, None
         if receipt is not None:
             assert self._receipts is not None
@@ -322,7 +336,10 @@ class Settlement:
 
     def _result(self, case: _Case, request: Request) -> Any:
         """What its call returns. Raises `ResultLostError`."""
-        results = [self._result_of(change, case) for change in case.changes]
+        if request.is_there:
+            path = case.changes[0].path
+            return existing(request, path, self._seen.get(path))
+        results = [self._result_of(index, case) for index in range(len(case.changes))]
         if request.operation.restore is not None:
             return request.operation.restore(results)
         match results[0]:
@@ -338,10 +355,13 @@ class Settlement:
                 return None
         return request.operation.decode(reply, 0, len(reply))
 
-    def _result_of(self, change: Change, case: _Case) -> Result | None:
+    def _result_of(self, index: int, case: _Case) -> Result | None:
+        change = case.changes[index]
         names = case.names.get(change.path, [])
         name = names.pop(0) if names and is_sequential(change) else None
-        return result_of(change, case.verdict, self._seen, name, self._session_id)
+        # What is seen is what the last part has made of the node.
+        is_last = all(later.path != change.path for later in case.changes[index + 1 :])
+        return result_of(change, case.verdict, self._seen if is_last else {}, name, self._session_id)
 
 
 class Reconsideration(Settlement):
@@ -364,7 +384,8 @@ class Reconsideration(Settlement):
         self._take_leave_of_receipt(case)
         if case.verdict.fate is Fate.NOT_APPLIED and request.call is not None:
             self._free_receipt(case)
-            is_our_version = request.operation.is_guarded and isinstance(self._error, BadVersionError)
+            error = self._error.error if isinstance(self._error, TransactionFailedError) else self._error
+            is_our_version = request.operation.is_guarded and isinstance(error, BadVersionError)
             name, path = request.operation.name, request.path
             request.fail(WriteNotAppliedError(name, path, _CHANGED_SINCE) if is_our_version else self._error)
         else:
