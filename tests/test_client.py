@@ -47,6 +47,7 @@ from scripted_server import (
     ScriptedServer,
     Znodes,
     accept,
+    drop_after,
     drop_before,
     expire,
     fail_with,
@@ -1144,9 +1145,10 @@ async def test_secrets_are_in_no_log_line_no_repr_and_no_error(caplog):
             session = client._engine.session
             told += [repr(client), repr(client.in_session()), repr(client.statistics()), repr(session.credentials)]
             told += [repr(credential) for credential in session.credentials._all.values()]
-            server.next(drop_before)
+            server.next(drop_after)
             with pytest.raises(OutcomeUnknownError) as unknown:
                 await client.create("/a")
+            assert unknown.value.seen
             told.append(repr(unknown.value))
             server.handshakes.append(expire)
             server.connection.reset()

@@ -11,12 +11,15 @@ from everlatch.errors import (
     FrameTooLargeError,
     LinkError,
     MemberInTheWayError,
+    NoAuthError,
     NoNodeError,
     NotEmptyError,
     OutcomeUnknownError,
     ProtocolError,
+    ReceiptsError,
     ReplyTooLargeError,
     RequestKillsConnectionError,
+    ResultLostError,
     ServerError,
     StaleLeaderError,
     StartError,
@@ -24,11 +27,12 @@ from everlatch.errors import (
     UnimplementedError,
     UnknownServerError,
     UnsupportedByServerError,
+    WriteNotAppliedError,
     WriteTimeoutError,
     describe,
     server_error,
 )
-from everlatch.types import Outcome
+from everlatch.types import Outcome, Sighting, Stat
 
 CODES = {
     -1: "SystemZookeeperError",
@@ -88,6 +92,9 @@ StartError EverlatchError ConnectionError
 CallTimeoutError EverlatchError TimeoutError
 WriteTimeoutError OutcomeUnknownError CallTimeoutError
 OutcomeUnknownError EverlatchError
+WriteNotAppliedError EverlatchError
+ResultLostError EverlatchError
+ReceiptsError EverlatchError
 RequestKillsConnectionError EverlatchError ConnectionError
 ReplyTooLargeError EverlatchError ConnectionError
 TransactionFailedError EverlatchError
@@ -126,6 +133,9 @@ SAMPLES = [
     CallTimeoutError("get", "/a", 1.5, sent=True),
     OutcomeUnknownError("set", "/a", LinkError("gone")),
     WriteTimeoutError("set", "/a", 1.5),
+    WriteNotAppliedError("set", "/a", "the servers refused it"),
+    ResultLostError("create", "/a-", 0x1F, "its number is not known"),
+    ReceiptsError("/receipts", NoAuthError("create", "/receipts")),
     RequestKillsConnectionError("get", "/a", 3, LinkError("gone")),
     ReplyTooLargeError("get", "/a", 20, 10),
     TransactionFailedError(1, "/a", NoNodeError("delete", "/a")),
@@ -201,6 +211,8 @@ def test_outcomes(kind):
     unknown = {"OutcomeUnknownError", "WriteTimeoutError", "ConnectionLossError", "OperationTimeoutError"}
     unknown.add("RequestTimeoutError")
     expected = Outcome.UNKNOWN if kind.__name__ in unknown else Outcome.NOT_APPLIED
+    if kind is ResultLostError:
+        expected = Outcome.HAPPENED
     assert kind.outcome is expected
     assert sample(kind).outcome is expected
 
@@ -222,8 +234,13 @@ def test_messages():
         StartError: "no ZooKeeper server could be reached: h1:2181: refused",
         CallTimeoutError: "get '/a' timed out after 1.5 s (sent, no answer)",
         OutcomeUnknownError: "set '/a' was sent and its reply was lost (gone): it may or may not have been applied; "
-        "read the node before repeating it",
+        "read the node before repeating it, or use exactly_once",
         WriteTimeoutError: "set '/a' timed out after 1.5 s (sent, no answer)",
+        WriteNotAppliedError: "set '/a' was not applied: the servers refused it; call it again if it is still wanted",
+        ResultLostError: "create '/a-' was applied (zxid 0x1f), but its reply was lost, and its number is not known",
+        ReceiptsError: "receipts for exactly-once writes can't be kept below '/receipts': create '/receipts': "
+        f"{NoAuthError.meaning} (-102); it takes CREATE there (and on its parent, if it is to be made), and an acl of the "
+        "client that lets it READ and WRITE what it creates",
         RequestKillsConnectionError: "get '/a' was the first unanswered request in 3 lost connections and is not sent "
         "again; the last one ended because gone",
         ReplyTooLargeError: "the reply to get '/a' has 20 bytes, over the limit of 10",
@@ -278,10 +295,29 @@ def test_a_write_that_timed_out_is_both():
     assert (error.operation, error.path, error.timeout, error.sent, error.reason) == ("set", "/a", 2, True, None)
 
 
+def test_what_was_seen_of_a_write_in_doubt_is_told():
+    stat = Stat(0x10, 0x2A, 0, 0, 4, 0, 0, 0, 0, 0, 0x11)
+    seen = [Sighting("/a", stat), Sighting("/b", None), Sighting("/c", None, NoAuthError("exists", "/c"))]
+    error = OutcomeUnknownError("transaction", "/a", LinkError("gone"), seen)
+    assert error.seen == tuple(seen)
+    assert "('/a' has version 4, czxid 0x10, mzxid 0x2a, pzxid 0x11; '/b' does not exist; '/c' could not be " in str(
+        error
+    )
+    assert WriteTimeoutError("set", "/a", 1).seen == ()
+
+
 def test_fields():
     reason = LinkError("gone")
     lost = OutcomeUnknownError("set", "/a", reason)
-    assert (lost.operation, lost.path, lost.reason) == ("set", "/a", reason)
+    assert (lost.operation, lost.path, lost.reason, lost.seen) == ("set", "/a", reason, ())
+    unapplied = WriteNotAppliedError("set", "/a", "refused")
+    assert (unapplied.operation, unapplied.path, unapplied.why) == ("set", "/a", "refused")
+    nameless = ResultLostError("create", "/a-", 31, "its number is not known")
+    assert (nameless.operation, nameless.path, nameless.zxid) == ("create", "/a-", 31)
+    error = NoAuthError("create", "/receipts")
+    receipts = ReceiptsError("/receipts", error, "set", "/a")
+    assert (receipts.place, receipts.error, receipts.operation, receipts.path) == ("/receipts", error, "set", "/a")
+    assert str(receipts).startswith("set '/a': receipts ")
     killer = RequestKillsConnectionError("get", "/a", 3, reason)
     assert (killer.operation, killer.path, killer.losses, killer.reason) == ("get", "/a", 3, reason)
     large = ReplyTooLargeError("get", "/a", 20, 10)

@@ -34,7 +34,7 @@ from everlatch.wire.multi import (
     decode_multi_request,
     encode_multi_reply,
 )
-from scripted_server import Connection, Received, ScriptedServer, drop_after
+from scripted_server import Connection, Received, ScriptedServer, apply, drop_after
 from skipping_loop import simulated
 
 CHROOTS = pytest.mark.parametrize("chroot", ["", "/app"])
@@ -220,9 +220,11 @@ async def test_never_deletes_the_chroot(chroot):
 @simulated
 async def test_results_that_do_not_fit_end_the_connection(results):
     def reply(connection: Connection, request: Received) -> None:
+        apply(connection, request)
         connection.reply(request.xid, 0, encode_multi_reply(results))
 
     async with ScriptedServer() as server, server.client() as client:
+        server.znodes.create("/c")
         changes: list[StateChange] = []
         client.add_listener(changes.append)
         server.next(reply)
