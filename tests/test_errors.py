@@ -239,8 +239,8 @@ def test_messages():
         WriteNotAppliedError: "set '/a' was not applied: the servers refused it; call it again if it is still wanted",
         ResultLostError: "create '/a-' was applied (zxid 0x1f), but its reply was lost, and its number is not known",
         ReceiptsError: "receipts for exactly-once writes can't be kept below '/receipts': create '/receipts': "
-        f"{NoAuthError.meaning} (-102); it takes CREATE there (and on its parent, if it is to be made), and an acl of the "
-        "client that lets it READ and WRITE what it creates",
+        f"{NoAuthError.meaning} (-102); it takes CREATE there (and on its parent, if it is to be made), and an acl of "
+        "the client that lets it READ and WRITE what it creates",
         RequestKillsConnectionError: "get '/a' was the first unanswered request in 3 lost connections and is not sent "
         "again; the last one ended because gone",
         ReplyTooLargeError: "the reply to get '/a' has 20 bytes, over the limit of 10",

@@ -74,7 +74,7 @@ def test_writes_that_are_sent_twice(monkeypatch):
 
 def test_bound_calls_that_outlive_their_session(monkeypatch):
     monkeypatch.setattr(Requests, "fail_bound", lambda self, generation: None)
-    found("queued", "outlived it|another session than it was bound to")
+    found("queued", "of sessions that are over wait|another session than it was bound to")
 
 
 def test_watches_that_are_not_armed_anew(monkeypatch):
