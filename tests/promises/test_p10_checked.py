@@ -635,7 +635,11 @@ async def test_one_wrong_reply_costs_one_connection(proxy: Proxy, root: str, nam
         if name == "bytes missing":
             proxy.connections[0]._to_client.put_last(proxy.connections[0].cut)
             return whole
-        return CORRUPT[name](rng, b"\x00\x00\x00\x40" + whole[4:] if name == "a bit flipped" else whole)
+        if name == "a bit flipped":
+            whole = b"\x00\x00\x00\x40" + whole[4:]
+        elif name == "bytes inserted":  # behind the xid: what was the zxid would be taken for an error of the server
+            whole = whole[:4] + b"\x00\x00\x00\x40" + whole[8:]
+        return CORRUPT[name](rng, whole)
 
     async with through(proxy, session_timeout=3) as client:
         await client.set(root, b"")

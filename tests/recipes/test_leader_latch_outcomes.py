@@ -1,4 +1,4 @@
-"""The leader latch, when its client finds out what became of a lost write: it goes on at once, with one node at most."""
+"""The leader latch, when its client finds out what became of a lost write: it goes on, with one node at most."""
 
 from __future__ import annotations
 
