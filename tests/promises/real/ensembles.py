@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pytest
 
-from everlatch import Client, OutcomeUnknownError, State
+from everlatch import Client, OutcomeUnknownError, State, WriteNotAppliedError
 from everlatch.testing import Proxy, Server
 from real.faults import States, shut, until
 
@@ -189,7 +189,7 @@ class Traffic:
             number += 1
             try:
                 await self._client.set(self._path, b"%d" % number)
-            except OutcomeUnknownError:
+            except (OutcomeUnknownError, WriteNotAppliedError):
                 self.unknown += 1
             else:
                 self.last_written = number
