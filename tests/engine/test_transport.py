@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 
@@ -85,7 +86,7 @@ async def test_abort_closes_at_once():
 @on_real_loops
 async def test_what_an_aborted_connection_has_not_sent_yet_never_arrives():
     """The kernel would go on with it for as long as the peer lives, however late it reads."""
-    heard, received = Heard(), bytearray()
+    heard, received = Heard(), 0
     listener = socket.create_server(("127.0.0.1", 0))
     link = new_link(heard)
     await TcpDialer().dial(address(listener.getsockname()[1]), lambda: link)
@@ -94,10 +95,10 @@ async def test_what_an_aborted_connection_has_not_sent_yet_never_arrives():
     link.transport.write(bytes(50_000_000))
     link.abort()
     await link.closed
-    with pytest.raises(ConnectionResetError):
+    with contextlib.suppress(ConnectionResetError):
         while data := peer.recv(1 << 20):
-            received += data
-    assert len(received) < 50_000_000
+            received += len(data)
+    assert received < 50_000_000
     peer.close()
     listener.close()
 

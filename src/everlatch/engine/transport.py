@@ -107,8 +107,8 @@ class Link(asyncio.BaseProtocol):
         return own is not None and own == self.transport.get_extra_info("peername")
 
     def abort(self) -> None:
-        """Closes at once. `closed` tells when it is done. What the kernel has not yet got rid of is dropped: it would go
-        on sending for minutes, and a write that is long settled could arrive after all."""
+        """Closes at once. `closed` tells when it is done. What the kernel has not yet got rid of is dropped: it would
+        go on sending for minutes, and a write that is long settled could arrive after all."""
         if self.transport is None:
             return
         sock = self.transport.get_extra_info("socket")
