@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ class _Totals:
         self.seeds: set[int] = set()
         self.runs: dict[str, int] = {}
         """Of each scenario."""
+        self.counts: dict[str, Counter[str]] = {}
+        """What each scenario has counted."""
         self.faults = self.failures = 0
         self.seconds = 0.0
 
@@ -35,6 +38,8 @@ class _Totals:
         """One more."""
         self.seeds.add(done.seed)
         self.runs[done.name] = self.runs.get(done.name, 0) + 1
+        if done.counts:
+            self.counts.setdefault(done.name, Counter()).update(done.counts)
         self.faults += done.faults
         self.seconds += done.seconds
         self.failures += bool(done.failure)
@@ -47,7 +52,9 @@ class _Totals:
     def to_json(self) -> dict[str, Any]:
         """For a report."""
         hours = round(self.seconds / _HOUR, 2)
-        return {"runs": self.runs, "faults": self.faults, "virtual_hours": hours, "failures": self.failures}
+        counts = {name: dict(sorted(counter.items())) for name, counter in self.counts.items()}
+        totals = {"runs": self.runs, "faults": self.faults, "virtual_hours": hours, "failures": self.failures}
+        return totals | ({"counts": counts} if counts else {})
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

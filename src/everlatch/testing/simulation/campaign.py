@@ -31,6 +31,8 @@ class Done(NamedTuple):
     faults: int
     seconds: float
     """Virtual ones."""
+    counts: dict[str, int] = {}  # noqa: RUF012 - a tuple's default, never changed
+    """What the scenario has counted."""
     failure: str = ""
     """What went wrong, and how to repeat it."""
     log: str = ""
@@ -48,7 +50,7 @@ def play(name: str, seed: int, *, with_log: bool = False) -> Done:
     assert world is not None
     if with_log:
         log = "".join(f"{entry}\n" for entry in world.log) + f"digest {world.digest()}\n"
-    return Done(name, seed, world.faults.count, world.now, failure, log)
+    return Done(name, seed, world.faults.count, world.now, dict(world.counts), failure, log)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import os
 import random
 import shlex
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from everlatch.devserver import Options
@@ -76,6 +77,8 @@ class World:
         self.network = Network(self.loop, self.random("network"), self.journal, self.hosts, latency)
         self.loop.network, self.loop.names = self.network, self.names
         self.faults = Faults(self)
+        self.counts: Counter[str] = Counter()
+        """What a scenario wants to have counted over all runs."""
         self._replay = replay
         self._dead: list[Process] = []
         self._explained: BaseException | None = None

@@ -4,6 +4,9 @@
     everyday   reads and writes, watches, ephemeral nodes: minutes of them
     connected  P1: usable again after every outage
     queued     P2: calls wait, in order, and are sent once
+    outcomes   P3: a write ends as what it was
+    written    … and what it was
+    lost_replies  of writes that were done
     renewed    P6: what comes in which order when a session was lost
     one_leader P7: one leader, and soon; and the torture of it
     isolated   P9: bad callbacks harm nobody
@@ -22,6 +25,7 @@ from everlatch.testing.simulation.scenarios.connected import connected
 from everlatch.testing.simulation.scenarios.everyday import reads_and_writes, sessions, watches
 from everlatch.testing.simulation.scenarios.isolated import isolated
 from everlatch.testing.simulation.scenarios.one_leader import leadership, one_leader
+from everlatch.testing.simulation.scenarios.outcomes import outcomes
 from everlatch.testing.simulation.scenarios.queued import queued
 from everlatch.testing.simulation.scenarios.renewed import renewed
 from everlatch.testing.simulation.scenarios.stage import PromiseBrokenError
@@ -36,6 +40,7 @@ __all__ = ["PROMISES", "SCENARIOS", "PromiseBrokenError"]
 PROMISES: Final[dict[str, str]] = {
     "P1": "connected",
     "P2": "queued",
+    "P3": "outcomes",
     "P6": "renewed",
     "P7": "one-leader",
     "P9": "isolated",
@@ -48,6 +53,7 @@ SCENARIOS: Final[dict[str, Callable[[World], None]]] = {
     "sessions": sessions,
     "connected": connected,
     "queued": queued,
+    "outcomes": outcomes,
     "renewed": renewed,
     "one-leader": one_leader,
     "isolated": isolated,

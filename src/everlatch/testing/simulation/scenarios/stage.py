@@ -7,7 +7,7 @@ of them, and last as long as they always do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from everlatch.devserver.ensemble import Member
 from everlatch.devserver.options import Options
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.world import World
 
-__all__ = ["LOST", "SOON", "CommitLog", "PromiseBrokenError", "Stage", "Tenant", "expect", "make"]
+__all__ = ["LOST", "SOON", "CommitLog", "PromiseBrokenError", "Stage", "Tenant", "Version", "expect", "make"]
+
+Version: TypeAlias = Literal["3.5", "3.8", "3.9"]
+"""As `Options.version`."""
 
 SOON: Final = 60.0
 """Virtual seconds after the last heal, for what has no closer bound."""
@@ -103,13 +106,19 @@ class Stage(NamedTuple):
 
     @classmethod
     def of(
-        cls, world: World, log: CommitLog | None = None, *, ticks: Sequence[float] = (), size: int | None = None
+        cls,
+        world: World,
+        log: CommitLog | None = None,
+        *,
+        ticks: Sequence[float] = (),
+        size: int | None = None,
+        version: Version = "3.9",
     ) -> Stage:
         """Three servers, mostly; or one, which is an ensemble too. `ticks`: how long a session may last."""
         rng = world.random("stage")
         tick = rng.choice([0.5, 1.0])
         log = log or CommitLog()
-        options = Options(tick=tick)
+        options = Options(version, tick)
         drawn = 1 if rng.random() < 0.2 else 3
         world.ensemble(size or drawn, member=lambda number, numbers, now: log.member(number, numbers, options, now))
         timeouts = [number * tick for number in ticks] or [2.0, 4.0, 6.0]
