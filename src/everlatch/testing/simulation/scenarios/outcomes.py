@@ -8,7 +8,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.errors import EverlatchError
-from everlatch.testing.simulation.faults import EVERY_KIND
+from everlatch.testing.simulation.faults import EVERY_KIND, LinkInPieces
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.lost_replies import RepliesLost
 from everlatch.testing.simulation.scenarios.stage import Stage, make
@@ -24,52 +24,49 @@ if TYPE_CHECKING:
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.world import World
 
-__all__ = ["Author", "count_outcomes", "outcomes"]
+__all__ = ["QUEUES", "TOP", "Author", "count_outcomes", "meddle", "outcomes", "rob"]
 
-_TOP: Final = "/n"
-_NODES: Final = (f"{_TOP}/a", f"{_TOP}/b", f"{_TOP}/c")
-_QUEUES: Final = (f"{_TOP}/q", f"{_TOP}/r")
+TOP: Final = "/n"
+"""Above all nodes that are written to."""
+_NODES: Final = (f"{TOP}/a", f"{TOP}/b", f"{TOP}/c")
+QUEUES: Final = (f"{TOP}/q", f"{TOP}/r")
+"""With sequential nodes."""
 _TIMEOUTS: Final = (0.05, 0.3, 2.0)
-_KINDS: Final[Mapping[type[Fault], float]] = {**EVERY_KIND, RepliesLost: 15.0}
+_KINDS: Final[Mapping[type[Fault], float]] = {**EVERY_KIND, LinkInPieces: 0.2, RepliesLost: 15.0}
 _TTL: Final = 3600.0
 _LASTING: Final[tuple[dict[str, Any], ...]] = ({"container": True}, {"ttl": _TTL})
 
 
 class Author:
-    """Makes writes of every kind on a few nodes, and enters what it made."""
+    """Makes writes of every kind on a few nodes, and enters what it made. `rng` may be exchanged."""
+
+    KINDS: Final = {"create": 4.0, "append": 4.0, "set": 4.0, "delete": 3.0, "set_acl": 1.0, "commit": 2.0}
+    """Its methods, and how often each is chosen."""
 
     def __init__(self, client: Client, writes: Writes, rng: Random, *, name: str, exactly_once: bool) -> None:
         self.client, self.writes = client, writes
-        self._rng, self._name = rng, name
+        self.rng, self._name = rng, name
         self._exactly_once = exactly_once
-        self._kinds: dict[Callable[[], None], float] = {
-            self.create: 4.0,
-            self.append: 4.0,
-            self.set: 4.0,
-            self.delete: 3.0,
-            self.set_acl: 1.0,
-            self.commit: 2.0,
-        }
 
-    def write(self) -> None:
-        """One of any kind."""
-        rng = self._rng
-        rng.choices(list(self._kinds), list(self._kinds.values()))[0]()
-        if rng.random() < 0.05:
+    def write(self, kind: str = "") -> None:
+        """One of that kind, or of any."""
+        rng = self.rng
+        getattr(self, kind or rng.choices(list(self.KINDS), list(self.KINDS.values()))[0])()
+        if not kind and self.writes.made and rng.random() < 0.05:
             write = self.writes.made[-1]
             write.is_patient = False
             asyncio.get_running_loop().call_later(rng.choice([0.0, 0.001, 0.1]), write.call.cancel)
 
     def create(self) -> None:
         """A node with a name: of any kind, perhaps a protected one."""
-        rng, path = self._rng, self._rng.choice(_NODES)
+        rng, path = self.rng, self.rng.choice(_NODES)
         options: dict[str, Any] = rng.choice([{}, {}, {"ephemeral": True}, {"ephemeral": True}, *_LASTING])
         mode = self._mode("idempotent", "protect")
         self._enter(f"create {path} {options}", mode, lambda **more: self._create(path, {**options, **more}))
 
     def append(self) -> None:
         """A node with a number."""
-        rng, path = self._rng, f"{self._rng.choice(_QUEUES)}/n-"
+        rng, path = self.rng, f"{self.rng.choice(QUEUES)}/n-"
         options: dict[str, Any] = rng.choice([{}, {}, {"ephemeral": True}, {"ephemeral": True}, {"ttl": _TTL}])
         options = {"sequential": True, **options}
         mode = self._mode("protect")
@@ -80,25 +77,25 @@ class Author:
 
     def set(self) -> None:
         """New data."""
-        path = self._rng.choice(_NODES)
-        version = self._rng.choice([-1, -1, -1, 0, 1, 2])
+        path = self.rng.choice(_NODES)
+        version = self.rng.choice([-1, -1, -1, 0, 1, 2])
         mode = self._mode(*(["idempotent"] if version < 0 else []))
         call: Callable[..., Any] = self.client.set
         self._enter(f"set {path} {version}", mode, lambda **more: call(path, self._data(), version=version, **more))
 
     def delete(self) -> None:
         """Of any of them."""
-        path = self._rng.choice([*_NODES, *_NODES, self._rng.choice(_QUEUES)])
-        version = self._rng.choice([-1, -1, -1, 0, 1])
+        path = self.rng.choice([*_NODES, *_NODES, self.rng.choice(QUEUES)])
+        version = self.rng.choice([-1, -1, -1, 0, 1])
         mode = self._mode(*(["idempotent"] if version < 0 else []))
         call: Callable[..., Any] = self.client.delete
         self._enter(f"delete {path} {version}", mode, lambda **more: call(path, version=version, **more))
 
     def set_acl(self) -> None:
         """Which no transaction can carry, so that there is no receipt for it."""
-        path = self._rng.choice(_NODES)
-        version = self._rng.choice([-1, -1, 0, 1])
-        mode = self._rng.choice(["plain", "idempotent"]) if version < 0 else "plain"
+        path = self.rng.choice(_NODES)
+        version = self.rng.choice([-1, -1, 0, 1])
+        mode = self.rng.choice(["plain", "idempotent"]) if version < 0 else "plain"
 
         def call(**more: Any) -> Any:
             return self.client.set_acl(path, OPEN_ACL_UNSAFE, version=version, **more)
@@ -107,7 +104,7 @@ class Author:
 
     def commit(self) -> None:
         """A transaction of a few parts."""
-        rng, what = self._rng, []
+        rng, what = self.rng, []
         pending: list[tuple[str, Any]] = []
         transaction = self.client.transaction()
         for kind in rng.choices(["create", "append", "set", "delete", "check"], k=rng.choice([1, 2, 2, 3])):
@@ -115,7 +112,7 @@ class Author:
             if kind == "create":
                 pending.append(("create", transaction.create(path, self._data(), ephemeral=rng.random() < 0.5)))
             elif kind == "append":
-                path = f"{rng.choice(_QUEUES)}/n-"
+                path = f"{rng.choice(QUEUES)}/n-"
                 made = transaction.create(path, self._data(), sequential=True, ephemeral=rng.random() < 0.5)
                 pending.append(("create", made))
             elif kind == "set":
@@ -133,13 +130,13 @@ class Author:
     def _mode(self, *others: str) -> str:
         if self._exactly_once:
             return "exactly once"
-        return self._rng.choice(["plain", "plain", *others])
+        return self.rng.choice(["plain", "plain", *others])
 
     def _data(self) -> bytes:
         return f"{self._name}.{len(self.writes.made)}".encode()
 
     def _enter(self, what: str, mode: str, make: Callable[..., Any], pending: Any = ()) -> None:
-        timeout = self._rng.choice(_TIMEOUTS) if self._rng.random() < 0.1 else None
+        timeout = self.rng.choice(_TIMEOUTS) if self.rng.random() < 0.1 else None
         options: dict[str, Any] = {mode: True} if mode in ("idempotent", "protect") else {}
         call = make(timeout=timeout, **options)
         self.writes.enter(what, mode, call, is_patient=timeout is None, pending=pending)
@@ -161,9 +158,9 @@ class _Writer:
         async with self._stage.client(self._host, **options) as client:
             self.writes = Writes(client, self._log)
             author = Author(client, self.writes, rng, name=self._name, exactly_once=self._exactly_once)
-            await make(client, _TOP)
+            await make(client, TOP)
             while not self.stopped:
-                for queue in _QUEUES:
+                for queue in QUEUES:
                     self._ensure(client, queue)
                 for _ in range(rng.choice([1, 1, 2, 5, 12])):
                     author.write()
@@ -185,7 +182,7 @@ class _Writer:
         client.exists(self._rng.choice(_NODES), timeout=None).add_done_callback(_heard)
 
 
-async def _meddle(client: Client, rng: Random) -> None:
+async def meddle(client: Client, rng: Random) -> None:
     """One change to a node that others write to: above all those that leave it looking as it was (ABA)."""
     path = rng.choice(_NODES)
     way = rng.randrange(6)
@@ -201,12 +198,12 @@ async def _meddle(client: Client, rng: Random) -> None:
     elif way == 4:
         await client.set_acl(path, OPEN_ACL_UNSAFE)
     else:
-        queue = rng.choice(_QUEUES)
+        queue = rng.choice(QUEUES)
         for name in rng.sample(names := await client.children(queue), min(len(names), rng.choice([1, 3, 100]))):
             await client.delete(f"{queue}/{name}")
 
 
-async def _rob(client: Client, rng: Random) -> None:
+async def rob(client: Client, rng: Random) -> None:
     """A receipt is deleted, or written to."""
     names = await client.children(RECEIPTS)
     for name in rng.sample(names, min(len(names), rng.choice([1, 3]))):
@@ -250,7 +247,7 @@ def outcomes(world: World) -> None:
     async def disturb(client: Client, rng: Random) -> None:
         while not over:
             with contextlib.suppress(EverlatchError):
-                await (_rob if is_robbed and rng.random() < 0.3 else _meddle)(client, rng)
+                await (rob if is_robbed and rng.random() < 0.3 else meddle)(client, rng)
             await asyncio.sleep(rng.expovariate(4.0))
 
     meddler = world.host("meddler")
@@ -264,7 +261,7 @@ def outcomes(world: World) -> None:
         move_in(1, exactly_once=False)
         move_in(2, exactly_once=True)
         task = meddler.create_task(interfere())
-        await stage.faults(kinds=_KINDS)
+        await stage.faults(8.0, 16.0, _KINDS)
         world.heal()
         await asyncio.sleep(1.0)
         over = True
