@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from everlatch.errors import (
     CallTimeoutError,
+    NodeExistsError,
     OutcomeUnknownError,
     QueueFullError,
     RequestKillsConnectionError,
@@ -33,6 +34,7 @@ from everlatch.wire.headers import REQUEST_HEADER
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from everlatch.errors import EverlatchError
     from everlatch.session.receipts import Receipt, Receipts
     from everlatch.types import Sighting, Watch
     from everlatch.wire.multi import Result
@@ -108,11 +110,11 @@ class Request:
         "body",
         "call",
         "generation",
-        "is_there",
         "losses",
         "operation",
         "path",
         "receipt",
+        "refusal",
         "repeated",
         "sent_at",
         "timeout",
@@ -150,9 +152,15 @@ class Request:
         """In how many lost connections it was the first unanswered request."""
         self.zxid = -1
         """A write, once sent: the latest that had been seen then, so that whatever it brings about is later."""
-        self.is_there = False
-        """An idempotent creation that was answered: there was such a node."""
         self.receipt: Receipt | None = None
+        self.refusal: EverlatchError | None = None
+        """Why the servers have refused it, while it is found out whether that is all: it is not sent again, whatever
+        becomes of the connection, for later writes may have been applied since."""
+
+    @property
+    def has_found_node(self) -> bool:
+        """Whether it is an idempotent creation that was answered: there was such a node."""
+        return self.operation.is_idempotent and isinstance(self.refusal, NodeExistsError)
 
     @property
     def may_need_look(self) -> bool:

@@ -1173,10 +1173,9 @@ class Session:
             request.fail(error)
 
     def _reconsider(self, request: Request, error: EverlatchError) -> None:
+        request.refusal = error
         self.requests.unsettled.append(request)
-        Reconsideration(
-            request, error, self.requests, self._receipts, self.session_id, ask=self._ask, done=_nothing
-        ).start()
+        Reconsideration(request, self.requests, self._receipts, self.session_id, ask=self._ask, done=_nothing).start()
 
     def _is_brought_about(self, request: Request, err: int) -> bool:
         """Whether a refusal says that what an idempotent write wants is there already."""
@@ -1192,7 +1191,7 @@ class Session:
     def _find_existing(self, request: Request) -> None:
         """The node that an idempotent create has found, for what it returns."""
         path = self._server_path(request.path)
-        request.is_there = True
+        request.refusal = server_error(_NODE_EXISTS, request.operation.name, request.path)
         self.requests.unsettled.append(request)
 
         def found(stat: Stat | ServerError | None) -> None:

@@ -98,7 +98,9 @@ class _Case:
 
     @property
     def can_be_sent_again(self) -> bool:
-        """As far as it is known itself."""
+        """As far as it is known itself. One that was refused is not, for later ones may have been applied since."""
+        if self.request.refusal is not None:
+            return False
         if self.verdict.fate is not Fate.MAYBE:
             return self.verdict.fate is Fate.NOT_APPLIED
         return self.request.call is not None and (self.request.operation.is_idempotent or self.is_absent)
@@ -184,7 +186,7 @@ class Settlement:
 
     def _judge_case(self, case: _Case) -> Verdict:
         request = case.request
-        if request.is_there:
+        if request.has_found_node:
             return Verdict(Fate.HAPPENED)
         if case.receipted is NOT_APPLIED and request.operation.may_have_happened:  # without that receipt
             return self._judge_by_nodes(case)
@@ -303,7 +305,7 @@ class Settlement:
         if case.verdict.fate is Fate.NOT_APPLIED:
             if request.call is not None:
                 self._requests.settled += 1
-                request.fail(WriteNotAppliedError(request.operation.name, request.path, why))
+                request.fail(_refusal(request) or WriteNotAppliedError(request.operation.name, request.path, why))
         elif request.call is not None:
             if case.verdict.fate is Fate.HAPPENED:
                 self._requests.settled += 1
@@ -336,7 +338,7 @@ class Settlement:
 
     def _result(self, case: _Case, request: Request) -> Any:
         """What its call returns. Raises `ResultLostError`."""
-        if request.is_there:
+        if request.has_found_node:
             path = case.changes[0].path
             return existing(request, path, self._seen.get(path))
         results = [self._result_of(index, case) for index in range(len(case.changes))]
@@ -365,11 +367,10 @@ class Settlement:
 
 
 class Reconsideration(Settlement):
-    """Of one write that was sent again and refused with `error`, because of the state of its node."""
+    """Of one write that was sent again and refused, because of the state of its node."""
 
-    def __init__(self, request: Request, error: EverlatchError, *args: Any, **options: Any) -> None:
+    def __init__(self, request: Request, *args: Any, **options: Any) -> None:
         self._request = request
-        self._error = error
         super().__init__(*args, **options)
         # Those sent since may have made what the look will find.
         self._knows_all = not any(other.operation.is_write for other in self._requests.in_flight)
@@ -379,18 +380,17 @@ class Reconsideration(Settlement):
 
     def _end(self) -> None:
         (case,) = self._cases
-        request = case.request
-        self._requests.unsettled.remove(request)
+        self._requests.unsettled.remove(case.request)
         self._take_leave_of_receipt(case)
-        if case.verdict.fate is Fate.NOT_APPLIED and request.call is not None:
-            self._free_receipt(case)
-            error = self._error.error if isinstance(self._error, TransactionFailedError) else self._error
-            is_our_version = request.operation.is_guarded and isinstance(error, BadVersionError)
-            name, path = request.operation.name, request.path
-            request.fail(WriteNotAppliedError(name, path, _CHANGED_SINCE) if is_our_version else self._error)
-        else:
-            self._end_case(case, _CHANGED_SINCE)
+        self._end_case(case, _CHANGED_SINCE)
         self._done()
+
+
+def _refusal(request: Request) -> EverlatchError | None:
+    """What the servers have said, unless it was about a version that its caller didn't demand."""
+    error = request.refusal
+    cause = error.error if isinstance(error, TransactionFailedError) else error
+    return None if request.operation.is_guarded and isinstance(cause, BadVersionError) else error
 
 
 def _has_czxid_of(cases: Container[int], stat: Stat) -> bool:
