@@ -148,7 +148,8 @@ class SessionClient(_SessionState):
     """A client's operations bound to the session that it had when `Client.in_session` was called.
 
     Calls end with `SessionExpiredError` when the servers say that the session has ended, instead of waiting for the
-    next one; while that is not known (`SUSPENDED`, `LOST`) they wait, so give them a timeout. For
+    next one; while that is not known (`SUSPENDED`, `LOST`) they wait, so give them a timeout. A write whose reply was
+    lost with the session ends when the next one has begun, for only then it is known what became of it. For
     everything that makes no sense in another session, such as what a lock's holder does.
     """
 

@@ -26,9 +26,9 @@ from everlatch.errors import (
     EverlatchError,
     InvalidArgumentError,
     InvalidTypeError,
-    NodeExistsError,
     NoNodeError,
     NotEmptyError,
+    ResultLostError,
     WriteTimeoutError,
 )
 from everlatch.multi_read import MultiRead
@@ -466,8 +466,8 @@ class Operations:
     async def _create_if_missing(self, path: str, container: bool, acl: Sequence[ACL] | None) -> None:
         if await self.exists(path, timeout=None) is not None:
             return
-        with contextlib.suppress(NodeExistsError):
-            await self.create(path, container=container, acl=acl, timeout=None)
+        with contextlib.suppress(ResultLostError):  # it was there, and is gone again
+            await self.create(path, container=container, acl=acl, idempotent=True, timeout=None)
 
     async def _ensure_chroot(self, container: bool, acl: Sequence[ACL] | None) -> None:
         outside = Operations(self._engine, "", self._default_acl, self._generation)
@@ -498,7 +498,7 @@ class Operations:
                     # Leaves go at once, pipelined; what turns out to have children comes back on the stack.
                     stack += await self._delete_all([join(path, name) for name in names])
                     continue
-                await self.delete(path, timeout=None)
+                await self.delete(path, idempotent=True, timeout=None)
             except NoNodeError:
                 pass
             except NotEmptyError:
@@ -511,7 +511,8 @@ class Operations:
         size = min(_DELETE_BATCH, self._engine.max_queued_calls)
         for start in range(0, len(paths), size):
             batch = paths[start : start + size]
-            results = await asyncio.gather(*[self.delete(path, timeout=None) for path in batch], return_exceptions=True)
+            deletions = [self.delete(path, idempotent=True, timeout=None) for path in batch]
+            results = await asyncio.gather(*deletions, return_exceptions=True)
             for path, result in zip(batch, results, strict=True):
                 if isinstance(result, NotEmptyError):
                     with_children.append(path)

@@ -702,6 +702,9 @@ async def test_a_connection_that_has_become_useless_is_closed_as_it_is_made():
         closed = []
 
         class Transport:
+            def get_extra_info(self, name: str) -> None:
+                pass
+
             def abort(self) -> None:
                 closed.append(True)
 

@@ -406,7 +406,8 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def every_call_ends_at_most_once_and_none_is_forgotten(self):
         session = self.driver.session
-        kept = {id(request.call) for request in [*session.requests.in_flight, *session.requests._waiting]}
+        requests = session.requests
+        kept = {id(request.call) for request in [*requests.unsettled, *requests.in_flight, *requests._waiting]}
         kept |= {id(request.call) for known in session.credentials._all.values() for request in known.waiting}
         for call, _ in self.calls:
             assert call.ends <= (0 if call.cancelled else 1)

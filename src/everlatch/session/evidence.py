@@ -109,8 +109,7 @@ MAYBE: Final = Verdict(Fate.MAYBE)
 
 
 def changes_of(request: Request) -> list[Change]:
-    """What a write would have changed, with the servers' paths. Nothing is known of one whose caller has gone, nor of
-    reconfig."""
+    """What a write would have changed, with the servers' paths. Of reconfig nothing is known, nor of what has ended."""
     body, op = request.body, request.operation.op
     if not body:
         return []

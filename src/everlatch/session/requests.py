@@ -9,7 +9,8 @@ Rules:
 4. When a connection breaks with writes unanswered, all that was in flight is unsettled, in its order, until
    `settlement` has found out about the writes. Until then nothing else is sent.
 5. A request ends once, by `complete` or `fail`; it lets go of its call then, so that the two make no cycle, and of
-   its body: its deadline may be kept for long, and a thousand of them with a megabyte each.
+   its body: its deadline may be kept for long, and a thousand of them with a megabyte each. A write that has been
+   sent keeps its body until it is answered or settled, though its caller may have gone: it tells what it may do.
 """
 
 from __future__ import annotations
@@ -180,8 +181,12 @@ class Request:
 
     def fail(self, error: BaseException) -> None:
         """Ends the call with an error, unless it has ended or was cancelled."""
-        call, self.call = self.call, None
         self.body = b""
+        self.end_call(error)
+
+    def end_call(self, error: BaseException) -> None:
+        """`fail`, of a write that has been sent and is still to be answered, or judged."""
+        call, self.call = self.call, None
         if call is not None and not call.done():
             call.set_exception(error)
 
@@ -255,11 +260,12 @@ class Requests:
         """The caller has cancelled: unsent, the request vanishes; sent, its reply will be swallowed."""
         if request.call is None:
             return
-        if request.xid:
-            request.call = None
-            request.body = b""
-        else:
+        if not request.xid:
             self._end_unsent(request, None)
+            return
+        request.call = None
+        if not request.operation.is_write:
+            request.body = b""
 
     # -- out
 
@@ -374,6 +380,8 @@ class Requests:
         for request in reversed(unsettled):
             if request.call is not None and (not request.operation.is_write or request in again):
                 self._put_back(request)
+            else:
+                request.body = b""
 
     def release_reads(self) -> None:
         """The reads among the unsettled need not wait for the writes: a server without a quorum answers them."""
@@ -446,11 +454,12 @@ class Requests:
     def _time_out(self, request: Request) -> None:
         assert request.timeout is not None
         name, path = request.operation.name, request.path
-        is_in_doubt = request.operation.may_have_happened or (request.xid and request.operation.is_write)
-        self.unknown += bool(is_in_doubt)
-        if is_in_doubt:
-            if not request.xid:
-                self._take_out(request)
+        if request.xid and request.operation.is_write:
+            self.unknown += 1
+            request.end_call(WriteTimeoutError(name, path, request.timeout))
+        elif request.operation.may_have_happened:
+            self.unknown += 1
+            self._take_out(request)
             request.fail(WriteTimeoutError(name, path, request.timeout))
         elif not request.xid:
             self._end_unsent(request, CallTimeoutError(name, path, request.timeout, sent=False))

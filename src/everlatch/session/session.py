@@ -1112,6 +1112,7 @@ class Session:
     def _answer_without_call(self, request: Request, err: int, now: float) -> None:
         """Our own requests, and those whose caller has gone."""
         operation = request.operation
+        request.body = b""
         if operation.is_write:
             self.requests.written = self.last_zxid
         elif operation is _CLOSE_SESSION:
@@ -1139,7 +1140,7 @@ class Session:
         if answer.is_receipts:
             self._receipt_refused(request, server_error(answer.code, "set", request.receipt.slot.path))
         elif request.call is None:
-            self.requests.written = self.last_zxid
+            self._answer_without_call(request, err, 0.0)
         elif answer.code and (err or request.operation.op != Op.MULTI):
             self._refuse(request, answer.code)
             if err == _AUTHENTICATE_FIRST:

@@ -130,7 +130,7 @@ class Settlement:
         self._made_by = Counter(create.path for case in self._cases for create in case.creates())
         """How many writes may have made a node."""
         self._knows_all = all(case.changes for case in self._cases)
-        """Whether there are no others that may have: of a write whose caller has gone it isn't known what it made."""
+        """Whether there are no others that may have: of reconfig it isn't known what it made."""
         self._seen: dict[str, Stat | ServerError | None] = {}
         self._waiting = 0
 
