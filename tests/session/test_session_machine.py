@@ -21,7 +21,7 @@ from everlatch.wire.codes import Op
 from everlatch.wire.framing import frame
 from everlatch.wire.headers import encode_reply
 from everlatch.wire.watch_records import encode_add_watch_request, encode_remove_watches_request
-from session.driver import EXISTS, GET, SET, Driver
+from session.driver import EXISTS, GET, SET, Driver, path_in
 
 ADD = {kind: Operation("add_watch", Op.ADD_WATCH, lambda *_: 0, watch=kind) for kind in (PERSISTENT, RECURSIVE)}
 PLACES = ("/p", "/p/q")
@@ -406,8 +406,7 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def every_call_ends_at_most_once_and_none_is_forgotten(self):
         session = self.driver.session
-        requests = session.requests
-        kept = {id(request.call) for request in [*requests.unsettled, *requests.in_flight, *requests._waiting]}
+        kept = {id(request.call) for request in _kept(session.requests)}
         kept |= {id(request.call) for known in session.credentials._all.values() for request in known.waiting}
         for call, _ in self.calls:
             assert call.ends <= (0 if call.cancelled else 1)
@@ -429,13 +428,21 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_is_sent_once(self):
-        reads, writes = {}, {}
+        """On each connection; and a write on another one only behind a commit and a look at its node."""
+        before, settled, sent = set(), {}, set()
         for request in self.driver.sent:
+            if request.xid <= 0 or request.op not in (SET.op, GET.op, EXISTS.op, Op.MULTI):
+                continue
+            on_this = settled.setdefault(request.conn, set())
+            path = "commit" if request.op == Op.MULTI else path_in(request.body)
+            if request.op == Op.MULTI or (request.op == EXISTS.op and not request.body.startswith(b"/")):
+                on_this.add(path)  # our own
+                continue
+            assert (request.conn, path) not in sent, "each path is that of one call"
+            sent.add((request.conn, path))
             if request.op == SET.op:
-                writes[request.body] = writes.get(request.body, 0) + 1
-            elif request.op in (GET.op, EXISTS.op):
-                reads[request.conn, request.body] = reads.get((request.conn, request.body), 0) + 1
-        assert set(writes.values()) | set(reads.values()) <= {1}
+                assert path not in before or {path, "commit"} <= on_this
+                before.add(path)
 
     @invariant()
     def requests_in_flight_are_in_order(self):
@@ -509,6 +516,10 @@ class SessionMachine(RuleBasedStateMachine):
 
     def state_is_closed(self):
         return self.driver.session.state is State.CLOSED
+
+
+def _kept(requests):
+    return [*requests.unsettled, *requests.in_flight, *requests._waiting]
 
 
 TestSessionMachine = SessionMachine.TestCase
