@@ -213,6 +213,22 @@ def test_names_that_vanish_while_they_are_looked_at(siblings, count, when):
     assert siblings.search(by_list=True) == [path]
 
 
+@pytest.mark.parametrize("gone", [(0,), (4,), (3, 4, 5), range(9)])
+def test_names_that_vanish_behind_the_list(siblings, gone):
+    siblings.make(1, count=9)
+    path = siblings.make(OURS)
+    answer = siblings.answer
+
+    def vanish(request):
+        answer(request)
+        if request.operation is LIST:
+            for number in gone:
+                siblings.delete(f"/p/s-{number:010d}")
+
+    siblings.answer = vanish
+    assert siblings.search(by_list=True) == [path]
+
+
 def test_a_name_that_can_not_be_looked_at_while_halving_ends_it(siblings):
     siblings.make(OURS, count=9)
     siblings.refused["/p/s-0000000004"] = NoAuthError()

@@ -599,6 +599,51 @@ def test_a_creation_that_was_answered_is_closed_as_it_stands():
     assert isinstance(write.error, OutcomeUnknownError)
 
 
+def waiting_in_doubt(**more):
+    """A write that may have been applied, and waits to be sent again behind a read."""
+    world = World("/a", max_in_flight=2)
+    read, write = world.get(), world.set("/a", b"1", options=IDEMPOTENT, **more)
+    world.driver.session.requests._max_in_flight = 1
+    world.lose(applied=2)
+    world.back()
+    world.answer(2)
+    assert (read.ends, write.request.xid) == (0, 0)
+    return world, write
+
+
+def test_a_repetition_that_times_out_before_it_is_sent_is_in_doubt():
+    world, write = waiting_in_doubt(timeout=1.0)
+    world.driver.tick(1.0)
+    assert isinstance(write.error, WriteTimeoutError)
+    world.answer()
+    assert world.stat("/a").version == 1
+
+
+def test_a_repetition_that_is_not_sent_any_more_is_in_doubt():
+    world, write = waiting_in_doubt()
+    world.driver.abort()
+    assert isinstance(write.error, OutcomeUnknownError)
+    assert isinstance(write.error.reason, ClientClosedError)
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_receipt_of_another_session_says_nothing_of_what_was_before(protected):
+    """The first time it may have been applied; the second time it was not, as its new receipt tells."""
+    world = World("/a", receipts=1)
+    options = PROTECTED if protected else IDEMPOTENT
+    write = world.create("/_c_1-a", options=options) if protected else world.set("/a", b"1", options=options)
+    world.lose(applied=1)
+    if protected:
+        world.other(DELETE, "/_c_1-a")
+    world.renew()
+    while not write.request.operation.may_have_happened:
+        world.answer(1)
+    assert parts_of(world.unanswered[0])[0].path.endswith("5678-00")
+    world.settle()
+    assert write.result is not None
+    assert len(world.driver.session._receipts.free) == 1
+
+
 # -- protect
 
 
@@ -734,6 +779,18 @@ def test_if_one_is_missing_nobody_can_tell_whose(lost):
     writes = [world.create("/s-", b"", BOTH) for _ in range(3)]
     world.settle(applied=3 - lost)
     assert [type(write.error) for write in writes] == [OutcomeUnknownError] * 3
+
+
+def test_some_of_them_may_be_known_already():
+    """One was made with an ephemeral node beside it."""
+    world = World()
+    first = world.create("/s-", b"", BOTH)
+    second = world.multi(created("/s-", b"", BOTH), created("/e", b"", EPHEMERAL))
+    third = world.create("/s-", b"", BOTH)
+    world.settle(applied=3)
+    assert first.result.path == "/s-0000000000"
+    assert second.result[0].path == "/s-0000000001"
+    assert third.result.path == "/s-0000000003"
 
 
 def test_ephemeral_sequential_nodes_that_can_not_be_looked_for():
