@@ -782,7 +782,18 @@ def test_if_one_is_missing_nobody_can_tell_whose(lost):
 
 
 def test_some_of_them_may_be_known_already():
-    """One was made with an ephemeral node beside it."""
+    """One has its receipt still."""
+    world = World(receipts=2)
+    writes = [world.create("/s-", b"", BOTH), world.create("/s-", b"", BOTH)]
+    slots = [write.request.receipt.slot.path for write in writes]
+    world.lose(applied=2)
+    world.other(DELETE, slots[1])
+    world.back()
+    world.answer()
+    assert [write.result.path[-1] for write in writes] == ["1", "2"], "the place of the receipts has number 0"
+
+
+def test_they_are_in_order_with_those_in_transactions():
     world = World()
     first = world.create("/s-", b"", BOTH)
     second = world.multi(created("/s-", b"", BOTH), created("/e", b"", EPHEMERAL))
