@@ -30,7 +30,7 @@ from session.modelled import (
 )
 
 PATHS = ("/a", "/b", "/a/x", "/b/y", "/c")
-SEEDS = range(60)
+SEEDS = range(40)
 
 
 class Chaos:
