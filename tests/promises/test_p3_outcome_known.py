@@ -7,6 +7,7 @@ else's item; or he is told nothing. Here a plain write never ends with a wrong a
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -23,12 +24,22 @@ from everlatch.testing import Op
 from promises.behind_proxy import data_below, through
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from everlatch.testing import Proxy, RequestFault
 
 pytestmark = pytest.mark.real
 
 Loss = Literal["lose_reply", "lose_request"]
 LOSSES = pytest.mark.parametrize("loss", ["lose_reply", "lose_request"])
+
+
+@contextlib.asynccontextmanager
+async def knowing(proxy: Proxy, **options: Any) -> AsyncIterator[Client]:
+    """A client that has seen a zxid: what is older than that, its writes have not brought about."""
+    async with through(proxy, **options) as client:
+        await client.sync()
+        yield client
 
 
 def lose(proxy: Proxy, loss: Loss, op: int) -> RequestFault:
@@ -79,7 +90,7 @@ class Queue:
 async def test_a_plain_sequential_create_that_was_applied_is_not_made_again(
     proxy: Proxy, witness: Client, root: str
 ) -> None:
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         proxy.lose_reply(Op.CREATE2)
         with pytest.raises(OutcomeUnknownError) as caught:
             await client.create(f"{root}/n-", sequential=True)
@@ -88,7 +99,7 @@ async def test_a_plain_sequential_create_that_was_applied_is_not_made_again(
 
 
 async def test_a_plain_sequential_create_that_was_not_applied_is(proxy: Proxy, witness: Client, root: str) -> None:
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         proxy.lose_request(Op.CREATE2)
         created = await client.create(f"{root}/n-", sequential=True)
         assert await witness.children(root) == [created.path.removeprefix(f"{root}/")]
@@ -99,7 +110,7 @@ async def test_a_plain_sequential_create_that_was_not_applied_is(proxy: Proxy, w
 async def test_a_sequential_create_makes_one_node_exactly_once(
     loss: Loss, ephemeral: bool, proxy: Proxy, witness: Client, root: str
 ) -> None:
-    async with through(proxy, exactly_once=True) as client:
+    async with knowing(proxy, exactly_once=True) as client:
         lose(proxy, loss, Op.MULTI)
         created = await client.create(f"{root}/n-", b"1", sequential=True, ephemeral=ephemeral)
         assert await witness.children(root) == [created.path.removeprefix(f"{root}/")]
@@ -111,7 +122,7 @@ async def test_a_protected_sequential_create_makes_one_node(
     loss: Loss, proxy: Proxy, witness: Client, root: str
 ) -> None:
     """What locks and elections are made of: a place in the line, and the only one."""
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         lose(proxy, loss, Op.CREATE2)
         created = await client.create(f"{root}/lock-", ephemeral=True, sequential=True, protect=True)
         assert await witness.children(root) == [created.path.removeprefix(f"{root}/")]
@@ -126,7 +137,7 @@ async def test_a_protected_sequential_create_makes_one_node(
 
 @LOSSES
 async def test_an_ephemeral_node_is_known_to_be_ours(loss: Loss, proxy: Proxy, witness: Client, root: str) -> None:
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         lose(proxy, loss, Op.CREATE2)
         created = await client.create(f"{root}/n", b"1", ephemeral=True)
         assert await witness.exists(f"{root}/n") == created.stat
@@ -139,7 +150,7 @@ async def test_an_ephemeral_node_is_known_to_be_ours(loss: Loss, proxy: Proxy, w
 @pytest.mark.parametrize("how", ["idempotent", "exactly_once"])
 async def test_a_delete_that_has_worked_says_so(loss: Loss, how: str, proxy: Proxy, witness: Client, root: str) -> None:
     await witness.create(f"{root}/n")
-    async with through(proxy, exactly_once=how == "exactly_once") as client:
+    async with knowing(proxy, exactly_once=how == "exactly_once") as client:
         lose(proxy, loss, Op.MULTI if how == "exactly_once" else Op.DELETE)
         await client.delete(f"{root}/n", idempotent=how == "idempotent")
         assert await witness.children(root) == []
@@ -147,7 +158,7 @@ async def test_a_delete_that_has_worked_says_so(loss: Loss, how: str, proxy: Pro
 
 async def test_a_plain_delete_that_has_worked_is_not_refused(proxy: Proxy, witness: Client, root: str) -> None:
     await witness.create(f"{root}/n")
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         proxy.lose_reply(Op.DELETE)
         with pytest.raises(OutcomeUnknownError):
             await client.delete(f"{root}/n")
@@ -157,7 +168,7 @@ async def test_a_plain_delete_that_has_worked_is_not_refused(proxy: Proxy, witne
 async def test_a_set_with_a_version_that_has_worked_says_so(
     loss: Loss, proxy: Proxy, witness: Client, root: str
 ) -> None:
-    async with through(proxy, exactly_once=True) as client:
+    async with knowing(proxy, exactly_once=True) as client:
         lose(proxy, loss, Op.MULTI)
         assert await client.set(root, b"1", version=0) == await witness.exists(root)
         assert (await witness.get(root)).data == b"1"
@@ -166,7 +177,7 @@ async def test_a_set_with_a_version_that_has_worked_says_so(
 async def test_a_plain_set_with_a_version_that_has_worked_is_not_refused(
     proxy: Proxy, witness: Client, root: str
 ) -> None:
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         proxy.lose_reply(Op.SET_DATA)
         with pytest.raises(OutcomeUnknownError):
             await client.set(root, b"1", version=0)
@@ -178,7 +189,7 @@ async def test_a_plain_set_with_a_version_that_has_worked_is_not_refused(
 @LOSSES
 async def test_a_counter_counts_once(loss: Loss, proxy: Proxy, witness: Client, root: str) -> None:
     await witness.set(root, b"1")
-    async with through(proxy, exactly_once=True) as client:
+    async with knowing(proxy, exactly_once=True) as client:
         lose(proxy, loss, Op.MULTI)
         assert await Counter(client, root).add(1) == 2
         assert (await witness.get(root)).data == b"2"
@@ -186,7 +197,7 @@ async def test_a_counter_counts_once(loss: Loss, proxy: Proxy, witness: Client, 
 
 async def test_a_counter_of_plain_writes_does_not_count_twice(proxy: Proxy, witness: Client, root: str) -> None:
     await witness.set(root, b"1")
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         proxy.lose_reply(Op.SET_DATA)
         with pytest.raises(OutcomeUnknownError):
             await Counter(client, root).add(1)
@@ -200,7 +211,7 @@ async def test_a_counter_of_plain_writes_does_not_count_twice(proxy: Proxy, witn
 async def test_a_queue_loses_no_item(loss: Loss, proxy: Proxy, witness: Client, root: str) -> None:
     for item in (b"1", b"2"):
         await Queue(witness, root).put(item)
-    async with through(proxy, exactly_once=True) as client:
+    async with knowing(proxy, exactly_once=True) as client:
         queue = Queue(client, root)
         lose(proxy, loss, Op.MULTI)
         assert await queue.get() == b"1"
@@ -212,7 +223,7 @@ async def test_a_queue_loses_no_item(loss: Loss, proxy: Proxy, witness: Client, 
 async def test_a_queue_of_plain_writes_tells_that_an_item_is_in_doubt(proxy: Proxy, witness: Client, root: str) -> None:
     for item in (b"1", b"2"):
         await Queue(witness, root).put(item)
-    async with through(proxy) as client:
+    async with knowing(proxy) as client:
         proxy.lose_reply(Op.DELETE)
         with pytest.raises(OutcomeUnknownError):
             await Queue(client, root).get()
@@ -221,7 +232,7 @@ async def test_a_queue_of_plain_writes_tells_that_an_item_is_in_doubt(proxy: Pro
 
 @LOSSES
 async def test_an_item_is_put_once(loss: Loss, proxy: Proxy, witness: Client, root: str) -> None:
-    async with through(proxy, exactly_once=True) as client:
+    async with knowing(proxy, exactly_once=True) as client:
         lose(proxy, loss, Op.MULTI)
         await Queue(client, root).put(b"1")
         assert await data_below(witness, root) == [1]
@@ -243,7 +254,7 @@ async def move(client: Client, root: str) -> str:
 async def test_a_transaction_that_is_refused_raises(
     loss: Any, exactly_once: bool, proxy: Proxy, witness: Client, root: str
 ) -> None:
-    async with through(proxy, exactly_once=exactly_once) as client:
+    async with knowing(proxy, exactly_once=exactly_once) as client:
         if loss is not None:
             lose(proxy, loss, Op.MULTI)
         with pytest.raises(TransactionFailedError) as caught:
@@ -256,7 +267,7 @@ async def test_a_transaction_that_is_refused_raises(
 @LOSSES
 async def test_a_transaction_is_applied_exactly_once(loss: Loss, proxy: Proxy, witness: Client, root: str) -> None:
     await witness.create(f"{root}/none")
-    async with through(proxy, exactly_once=True) as client:
+    async with knowing(proxy, exactly_once=True) as client:
         lose(proxy, loss, Op.MULTI)
         path = await move(client, root)
         assert await witness.children(root) == [path.removeprefix(f"{root}/")]
