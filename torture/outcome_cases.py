@@ -5,8 +5,8 @@ something, and when the call has ended. In the first and in the last of these sp
 what changed in them says how often the write was applied, and when; what the call ended with has to agree.
 
 Rules:
-1. A call that returns was applied once (an idempotent one maybe twice, or it found what it wants; a protected node that
-   somebody deletes is made again), and returns what the servers then had.
+1. A call that returns was applied once (an idempotent one maybe once more for each loss, or it found what it wants; a
+   protected node that somebody deletes is made again), and returns what the servers then had.
 2. An error that says *not applied* was not applied, one that says *happened* was, once.
 3. A refusal by the servers has its reason in what was there.
 4. *Unknown* is never wrong, but it is counted; and with `exactly_once`, in a session that lives, it is wrong.
@@ -267,7 +267,7 @@ def wrong(kind: Kind, mode: Mode, path: str, looks: tuple[Seen, Seen, Seen, Seen
         return f"it ended with {end!r}"
     is_gone = bool(looks[1].made_since(looks[0])) and not looks[2].made_since(looks[0])
     may_repeat = mode is Mode.IDEMPOTENT or (mode is Mode.PROTECT and is_gone)
-    applied, most = first + second, 2 if may_repeat else 1
+    applied, most = first + second, 3 if may_repeat else 1  # for two losses
     if applied > most:
         return f"applied {applied} times"
     if mode is Mode.EXACTLY_ONCE and isinstance(end, OutcomeUnknownError):

@@ -39,6 +39,7 @@ _NUMBERED: Final = re.compile(r".*\d{10}")
 _WATCHES: Final = (Op.SET_WATCHES, Op.SET_WATCHES2)
 _PATIENCE: Final = 30.0
 _FIRST: Final = ("lose_reply", "lose_request")
+_SPANS: Final = [f"{lost} lost, {who} else writes" for lost in ("reply", "request") for who in ("nobody", "somebody")]
 
 
 class Again(NamedTuple):
@@ -76,6 +77,11 @@ class Case(NamedTuple):
     again: Again | None = None
     second: str = "lose_reply"
 
+    @property
+    def span(self) -> str:
+        """What it is counted under."""
+        return _SPANS[2 * _FIRST.index(self.first) + (self.other != "nothing")]
+
     def __str__(self) -> str:
         again = f", then {self.second} of {self.again.name}" if self.again else ""
         return f"{self.kind.name}, {self.mode.value}, {self.first}, somebody {self.other}{again}"
@@ -101,9 +107,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.endings: dict[tuple[Mode, str], Counter[Ending]] = {
-            key: Counter() for key in itertools.product(Mode, _FIRST)
+            key: Counter() for key in itertools.product(Mode, _SPANS)
         }
-        """By mode, and by what was lost first."""
+        """By mode, and by what was lost first and whether somebody else wrote."""
         self.struck: Counter[str] = Counter()
         """Where connections broke a second time."""
         self.moves = 0
@@ -118,9 +124,9 @@ class Tally:
     def to_json(self) -> dict[str, Any]:
         """For reports."""
         modes: dict[str, dict[str, dict[str, int]]] = {mode.value: {} for mode in Mode}
-        for (mode, first), counter in self.endings.items():
+        for (mode, span), counter in self.endings.items():
             counts = {ending.value: counter[ending] for ending in Ending}
-            modes[mode.value][first.removeprefix("lose_") + " lost"] = {"cases": counter.total()} | counts
+            modes[mode.value][span] = {"cases": counter.total()} | counts
         second = dict(sorted(self.struck.items()))
         return {"cases": self.count, "wrong": self.violations, "modes": modes, "second losses": second} | (
             {"moved to another server": self.moves} if self.moves else {}
@@ -170,7 +176,7 @@ class _Stage:
         for one in held:
             one.release()
         _cancel(held)
-        async with asyncio.timeout(_PATIENCE):
+        async with _only_once(second), asyncio.timeout(_PATIENCE):
             (end,) = await asyncio.gather(call, return_exceptions=True)
         if any(fault.times for fault in second):
             assert case.again is not None
@@ -180,7 +186,7 @@ class _Stage:
         after = await look(witness, root)
         tally.moves += client.statistics().server != server
         ending = ending_of(end)
-        tally.endings[case.mode, case.first][ending] += 1
+        tally.endings[case.mode, case.span][ending] += 1
         reason = wrong(kind, case.mode, target, (before, broken, meddled, after), end)
         if reason is None and client.statistics().outcomes_unknown - unknown != (ending is Ending.UNKNOWN):
             reason = "the statistics count another number of unknown outcomes"
@@ -203,6 +209,23 @@ async def _any_of(faults: Iterable[RequestFault]) -> None:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _only_once(faults: Sequence[RequestFault]) -> AsyncIterator[None]:
+    """When one has happened, at whichever proxy, the others are taken back."""
+
+    async def watch() -> None:
+        await _any_of(faults)
+        _cancel(faults)
+
+    watching = asyncio.create_task(watch()) if faults else None
+    try:
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait([watching])
 
 
 def _cancel(faults: Iterable[RequestFault]) -> None:

@@ -1,0 +1,149 @@
+"""P3, outcome known: a selection of all the ways in which a write's reply is lost, against what somebody beside sees.
+
+All of them: `python -m torture.outcomes`, which also counts how often an outcome is unknown, by mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from torture.outcome_cases import KINDS as KINDS_OF_WRITES
+from torture.outcome_cases import Ending, Mode, Seen, ending_of, wrong
+from torture.outcomes import Tally, cases, run
+
+from everlatch import (
+    Client,
+    Created,
+    NodeExistsError,
+    OutcomeUnknownError,
+    Stat,
+    WriteNotAppliedError,
+)
+from everlatch.testing import HANDSHAKE, Op
+from promises.behind_proxy import ends_of, through
+from promises.real.ensembles import THOROUGH
+from real.faults import CLOSE_SESSION
+
+if TYPE_CHECKING:
+    from everlatch.testing import Ensemble, Proxy, Server
+
+pytestmark = pytest.mark.real
+
+STRIDE = 1 if THOROUGH else 19
+"""Of the cases each so-many-th, on each version others."""
+SERVER_STRIDE = 7 if THOROUGH else 97
+"""The same with three servers, where each takes longer."""
+
+
+# -- the matrix
+
+
+async def test_no_answer_is_wrong(standalone: Server, zookeeper_version: str, root: str) -> None:
+    chosen = cases()[int(zookeeper_version[-1]) % STRIDE :: STRIDE]
+    tally = await run([standalone.address], root, chosen)
+    assert tally.violations == []
+    assert tally.count == len(chosen)
+    # It is not by luck that nothing was found: connections broke a second time in all of these places.
+    assert set(tally.struck) >= {"auth", "setWatches", "commit", "look", "write"}
+
+
+async def test_nor_with_another_server_to_go_to(ensemble3: Ensemble) -> None:
+    async with Client(ensemble3.connect_string, session_timeout=30.0) as client:
+        await client.create("/moves")
+    tally = await run([server.address for server in ensemble3.servers], "/moves", cases()[::SERVER_STRIDE])
+    assert tally.violations == []
+    assert tally.moves
+
+
+# -- the end of a session
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+async def test_who_closes_does_not_wait_for_an_outcome(
+    exactly_once: bool, proxy: Proxy, witness: Client, root: str
+) -> None:
+    async with through(proxy, exactly_once=exactly_once) as client:
+        await client.sync()
+        lost = proxy.lose_reply(Op.MULTI if exactly_once else Op.CREATE2)
+        held = proxy.hold_request(HANDSHAKE)
+        call = asyncio.ensure_future(client.create(f"{root}/n"))
+        await lost.happened()
+    held.release()
+    (end,) = await ends_of([call])
+    assert isinstance(end, OutcomeUnknownError)
+    assert await witness.children(root) == ["n"]
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+@pytest.mark.parametrize("loss", ["lose_reply", "lose_request"])
+async def test_the_answer_to_its_end_is_lost(
+    loss: str, exactly_once: bool, proxy: Proxy, witness: Client, root: str
+) -> None:
+    """What was written before was answered; nothing is left to be found out, and nobody waits."""
+    async with through(proxy, exactly_once=exactly_once) as client:
+        await asyncio.gather(*[client.create(f"{root}/{number}") for number in range(5)])
+        lost = getattr(proxy, loss)(CLOSE_SESSION)
+    assert lost.times == 1
+    assert client.statistics().outcomes_unknown == 0
+    assert len(await witness.children(root)) == 5
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+async def test_a_reply_is_lost_while_it_closes(exactly_once: bool, proxy: Proxy, witness: Client, root: str) -> None:
+    async with through(proxy, exactly_once=exactly_once) as client:
+        await client.sync()
+        proxy.lose_reply(Op.MULTI if exactly_once else Op.CREATE2, nth=3)
+        calls = [client.create(f"{root}/{number}") for number in range(5)]
+    ends = await ends_of(calls)
+    assert [isinstance(end, Created) for end in ends] == [True, True, False, False, False]
+    assert all(isinstance(end, OutcomeUnknownError) for end in ends[2:])
+    assert {"0", "1", "2"} <= set(await witness.children(root))
+
+
+# -- who judges finds what is wrong
+
+
+def seen(*, version: int = 0, children: int = 0) -> Seen:
+    """Of a case whose node exists, and of which so many children were created."""
+    root = Stat(1, 1, 0, 0, 0, children, 0, 0, 0, children, 1)
+    node = Stat(2, 2 + version, 0, 0, version, 0, 0, 0, 11, 0, 2)
+    return Seen(root, {"/n": node})
+
+
+SET = next(kind for kind in KINDS_OF_WRITES if kind.name == "set")
+ONCE = (seen(), seen(version=1), seen(version=1), seen(version=1))
+TWICE = (seen(), seen(version=1), seen(version=1), seen(version=2))
+NEVER = (seen(), seen(), seen(), seen())
+
+
+@pytest.mark.parametrize(
+    ("looks", "end", "reason"),
+    [
+        (ONCE, seen(version=1).nodes["/n"], None),
+        (ONCE, seen(version=2).nodes["/n"], "is neither"),
+        (ONCE, WriteNotAppliedError("set", "/n", "it says so"), "applied, and told"),
+        (ONCE, OutcomeUnknownError("set", "/n", None), None),
+        (TWICE, seen(version=2).nodes["/n"], "applied 2 times"),
+        (NEVER, seen(version=1).nodes["/n"], "not applied, and returned"),
+        (NEVER, WriteNotAppliedError("set", "/n", "it says so"), None),
+        (NEVER, NodeExistsError("set", "/m"), None),
+        (NEVER, ValueError("of the client"), "ended with"),
+    ],
+)
+def test_the_judge(looks: tuple[Seen, Seen, Seen, Seen], end: object, reason: str | None) -> None:
+    found = wrong(SET, Mode.PLAIN, "/n", looks, end)
+    assert found is None if reason is None else reason in (found or "")
+
+
+def test_the_judge_lets_nothing_be_unknown_that_is_exactly_once() -> None:
+    end = OutcomeUnknownError("set", "/n", None)
+    assert ending_of(end) is Ending.UNKNOWN
+    assert "unknown" in (wrong(SET, Mode.EXACTLY_ONCE, "/n", ONCE, end) or "")
+
+
+def test_every_kind_and_mode_is_among_the_cases() -> None:
+    chosen = {(case.kind.name, case.mode) for case in cases()}
+    assert chosen == {(kind.name, mode) for kind in KINDS_OF_WRITES for mode in kind.modes}
+    assert set(Tally().to_json()["modes"]) == {mode.value for mode in Mode}
