@@ -28,6 +28,8 @@ from everlatch.testing import Ensemble, Op, Proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from everlatch.testing import NetworkEnsemble
+
 __all__ = ["Trial", "Verdict", "judge", "main", "on_real_servers"]
 
 _RECEIPTS: Final = re.compile(r"/everlatch-receipts/.*")
@@ -129,12 +131,15 @@ async def _read(witness: Client, root: str) -> tuple[dict[str, Node], int]:
     return nodes, stat.version
 
 
-async def on_real_servers(ensemble: Ensemble, operations: int, window: int) -> dict[str, Any]:
+async def on_real_servers(
+    ensemble: Ensemble | NetworkEnsemble, version: str, operations: int, window: int
+) -> dict[str, Any]:
     """The trial, on servers that run. `operations`: creates and sets together, an even number; `window`: how many are
     unanswered at a time. Returns what is to be reported."""
     async with contextlib.AsyncExitStack() as stack:
-        witness = await stack.enter_async_context(Client(ensemble.connect_string, session_timeout=30.0))
-        proxies = [await stack.enter_async_context(Proxy(server.address)) for server in ensemble.servers]
+        servers = [server.address for server in ensemble.servers]
+        witness = await stack.enter_async_context(Client(servers, session_timeout=30.0))
+        proxies = [await stack.enter_async_context(Proxy(server)) for server in servers]
         root = (await witness.create("/exactly-once-", sequential=True)).path
         client = Client(
             [proxy.address for proxy in proxies],
@@ -154,7 +159,7 @@ async def on_real_servers(ensemble: Ensemble, operations: int, window: int) -> d
         nodes, version = await _read(witness, root)
     verdict = judge(Trial(created, changed, nodes, version))
     return {
-        "version": ensemble.version,
+        "version": version,
         "operations": operations,
         "window": window,
         "seconds": round(seconds, 1),
@@ -169,7 +174,7 @@ async def on_real_servers(ensemble: Ensemble, operations: int, window: int) -> d
 
 async def _with_ensemble(version: str, operations: int, window: int) -> dict[str, Any]:
     async with Ensemble(3, version=version) as ensemble:
-        return await on_real_servers(ensemble, operations, window)
+        return await on_real_servers(ensemble, version, operations, window)
 
 
 def _even(text: str) -> int:

@@ -27,14 +27,12 @@ from promises.real.ensembles import THOROUGH
 from real.faults import CLOSE_SESSION
 
 if TYPE_CHECKING:
-    from everlatch.testing import Ensemble, Proxy, Server
+    from everlatch.testing import Proxy, Server
 
 pytestmark = pytest.mark.real
 
 STRIDE = 1 if THOROUGH else 19
 """Of the cases each so-many-th, on each version others."""
-SERVER_STRIDE = 7 if THOROUGH else 97
-"""The same with three servers, where each takes longer."""
 
 
 # -- the matrix
@@ -47,14 +45,6 @@ async def test_no_answer_is_wrong(standalone: Server, zookeeper_version: str, ro
     assert tally.count == len(chosen)
     # It is not by luck that nothing was found: connections broke a second time in all of these places.
     assert set(tally.struck) >= {"auth", "setWatches", "commit", "look", "write"}
-
-
-async def test_nor_with_another_server_to_go_to(ensemble3: Ensemble) -> None:
-    async with Client(ensemble3.connect_string, session_timeout=30.0) as client:
-        await client.create("/moves")
-    tally = await run([server.address for server in ensemble3.servers], "/moves", cases()[::SERVER_STRIDE])
-    assert tally.violations == []
-    assert tally.moves
 
 
 # -- the end of a session
