@@ -29,6 +29,10 @@
     candidate        a process with some of them
     real_leadership  an election on real servers, under faults
 
+    outcome_cases  writes of every kind whose replies are lost, and a judge of what calls end with
+    outcomes       all of them on real servers, and how often an outcome is unknown: a command of its own
+    exactly_once   a trial of exactly-once writes on real servers: a command of its own
+
     totals         what many runs came to
 
 Rules: the checker and all below it know nothing of the client but its public values; what is found in a simulation is
@@ -42,10 +46,13 @@ __all__ = [
     "campaign",
     "candidate",
     "checker",
+    "exactly_once",
     "history",
     "leadership",
     "leases",
     "linearizable",
+    "outcome_cases",
+    "outcomes",
     "planted",
     "reading",
     "real",

@@ -9,18 +9,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from torture.outcome_cases import KINDS as KINDS_OF_WRITES
-from torture.outcome_cases import Ending, Mode, Seen, ending_of, wrong
-from torture.outcomes import Tally, cases, run
+from torture.outcomes import cases, run
 
-from everlatch import (
-    Client,
-    Created,
-    NodeExistsError,
-    OutcomeUnknownError,
-    Stat,
-    WriteNotAppliedError,
-)
+from everlatch import Client, Created, OutcomeUnknownError
 from everlatch.testing import HANDSHAKE, Op
 from promises.behind_proxy import ends_of, through
 from promises.real.ensembles import THOROUGH
@@ -90,50 +81,3 @@ async def test_a_reply_is_lost_while_it_closes(exactly_once: bool, proxy: Proxy,
     assert [isinstance(end, Created) for end in ends] == [True, True, False, False, False]
     assert all(isinstance(end, OutcomeUnknownError) for end in ends[2:])
     assert {"0", "1", "2"} <= set(await witness.children(root))
-
-
-# -- who judges finds what is wrong
-
-
-def seen(*, version: int = 0, children: int = 0) -> Seen:
-    """Of a case whose node exists, and of which so many children were created."""
-    root = Stat(1, 1, 0, 0, 0, children, 0, 0, 0, children, 1)
-    node = Stat(2, 2 + version, 0, 0, version, 0, 0, 0, 11, 0, 2)
-    return Seen(root, {"/n": node})
-
-
-SET = next(kind for kind in KINDS_OF_WRITES if kind.name == "set")
-ONCE = (seen(), seen(version=1), seen(version=1), seen(version=1))
-TWICE = (seen(), seen(version=1), seen(version=1), seen(version=2))
-NEVER = (seen(), seen(), seen(), seen())
-
-
-@pytest.mark.parametrize(
-    ("looks", "end", "reason"),
-    [
-        (ONCE, seen(version=1).nodes["/n"], None),
-        (ONCE, seen(version=2).nodes["/n"], "is neither"),
-        (ONCE, WriteNotAppliedError("set", "/n", "it says so"), "applied, and told"),
-        (ONCE, OutcomeUnknownError("set", "/n", None), None),
-        (TWICE, seen(version=2).nodes["/n"], "applied 2 times"),
-        (NEVER, seen(version=1).nodes["/n"], "not applied, and returned"),
-        (NEVER, WriteNotAppliedError("set", "/n", "it says so"), None),
-        (NEVER, NodeExistsError("set", "/m"), None),
-        (NEVER, ValueError("of the client"), "ended with"),
-    ],
-)
-def test_the_judge(looks: tuple[Seen, Seen, Seen, Seen], end: object, reason: str | None) -> None:
-    found = wrong(SET, Mode.PLAIN, "/n", looks, end)
-    assert found is None if reason is None else reason in (found or "")
-
-
-def test_the_judge_lets_nothing_be_unknown_that_is_exactly_once() -> None:
-    end = OutcomeUnknownError("set", "/n", None)
-    assert ending_of(end) is Ending.UNKNOWN
-    assert "unknown" in (wrong(SET, Mode.EXACTLY_ONCE, "/n", ONCE, end) or "")
-
-
-def test_every_kind_and_mode_is_among_the_cases() -> None:
-    chosen = {(case.kind.name, case.mode) for case in cases()}
-    assert chosen == {(kind.name, mode) for kind in KINDS_OF_WRITES for mode in kind.modes}
-    assert set(Tally().to_json()["modes"]) == {mode.value for mode in Mode}

@@ -21,7 +21,7 @@ from everlatch import (
     TransactionFailedError,
 )
 from everlatch.testing import Op
-from promises.behind_proxy import data_below, through
+from promises.behind_proxy import data_below, ends_of, through
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -181,6 +181,30 @@ async def test_a_plain_set_with_a_version_that_has_worked_is_not_refused(
         proxy.lose_reply(Op.SET_DATA)
         with pytest.raises(OutcomeUnknownError):
             await client.set(root, b"1", version=0)
+
+
+async def test_what_another_call_has_made_is_not_taken_for_this_one(proxy: Proxy, witness: Client, root: str) -> None:
+    """Both were sent before either was answered. The refusal of the second is lost; the node is that of the first."""
+    async with knowing(proxy) as client:
+        proxy.lose_reply(Op.CREATE2, nth=2)
+        first, second = await ends_of([client.create(f"{root}/n", data, ephemeral=True) for data in (b"1", b"2")])
+        assert first.path == f"{root}/n"
+        assert isinstance(second, NodeExistsError)
+        assert (await witness.get(f"{root}/n")).data == b"1"
+
+
+@pytest.mark.parametrize("applied", [False, True])
+async def test_nor_is_another_calls_number(applied: bool, proxy: Proxy, witness: Client, root: str) -> None:
+    async with knowing(proxy) as client:
+        held = proxy.hold_reply(Op.CREATE2, nth=2) if applied else proxy.hold_request(Op.CREATE2, nth=2)
+        calls = [client.create(f"{root}/n-", data, ephemeral=True, sequential=True) for data in (b"1", b"2")]
+        await held.happened()
+        await calls[0]
+        proxy.cut()
+        first, second = await ends_of(calls)
+        assert [first.path, second.path] == [f"{root}/n-0000000000", f"{root}/n-0000000001"]
+        assert await data_below(witness, root) == [1, 2]
+        assert [first.stat, second.stat] == [await witness.exists(made.path) for made in (first, second)]
 
 
 # -- what is made of them
