@@ -156,8 +156,8 @@ async def on_real_servers(
         lost = sum(fault.times for fault in faults)
         for fault in faults:
             fault.cancel()
-        nodes, version = await _read(witness, root)
-    verdict = judge(Trial(created, changed, nodes, version))
+        nodes, sets = await _read(witness, root)
+    verdict = judge(Trial(created, changed, nodes, sets))
     return {
         "version": version,
         "operations": operations,

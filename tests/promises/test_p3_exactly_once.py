@@ -10,6 +10,7 @@ import pytest
 
 from everlatch import (
     ACL,
+    Call,
     CallTimeoutError,
     Client,
     Created,
@@ -17,6 +18,7 @@ from everlatch import (
     NoChildrenForEphemeralsError,
     OutcomeUnknownError,
     ReceiptsError,
+    RequestTooLargeError,
     ResultLostError,
     SessionExpiredError,
     Stat,
@@ -25,7 +27,7 @@ from everlatch import (
 )
 from everlatch.partial_stat import PartialStat
 from everlatch.testing import HANDSHAKE, Held, Op, expire_session
-from everlatch.types import OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, Permission
+from everlatch.types import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, Permission
 from promises.behind_proxy import data_below, ends_of, through
 from real.faults import States
 
@@ -64,7 +66,7 @@ async def slots_of(witness: Client, client: Client, place: str = PLACE) -> list[
     return sorted(f"{place}/{name}" for name in names if name.startswith(prefix))
 
 
-async def works(client: Client, path: str, count: int = 3 * SLOTS) -> None:
+async def works(client: Client, path: str, count: int = SLOTS + 20) -> None:
     """All slots are there to be used, and used well: more writes at a time than there are."""
     before = await client.exists(path)
     assert before is not None
@@ -199,6 +201,28 @@ async def test_a_receipt_is_lost_with_a_reply(
             assert isinstance(end, OutcomeUnknownError)
             assert f"{root}/n" in [sighting.path for sighting in end.seen]
         assert await witness.children(root) == ["n"]
+        await works(client, root)
+
+
+@MEDDLING
+async def test_a_receipt_is_lost_when_it_has_just_been_read(
+    meddle: Any, proxy: Proxy, witness: Client, root: str
+) -> None:
+    """It said that the write had not been applied; so that is sent again with it, and refused."""
+    async with through(proxy, exactly_once=True, receipts=1) as client:
+        proxy.lose_request(Op.MULTI)
+        held = proxy.hold_reply(Op.GET_DATA)
+        call = asyncio.ensure_future(client.create(f"{root}/n", b"1"))
+        await held.happened()
+        (slot,) = await slots_of(witness, client)
+        await meddle(witness, slot)
+        held.release()
+        (end,) = await ends_of([call])
+        if meddle is replace_slot:  # it has the version that is demanded
+            assert isinstance(end, Created)
+        else:
+            assert isinstance(end, WriteNotAppliedError)
+        assert await witness.children(root) == (["n"] if isinstance(end, Created) else [])
         await works(client, root)
 
 
@@ -432,6 +456,31 @@ async def test_when_not_even_the_root_may_be_read(proxy: Proxy, witness: Client,
                 assert await witness.exists(created.path) == created.stat
         finally:
             await witness.set_acl("/", OPEN_ACL_UNSAFE)
+
+
+@LOSSES
+async def test_by_who_alone_may_read_his_receipts(loss: Loss, proxy: Proxy, root: str) -> None:
+    """On the next connection he has to say who he is before he can look."""
+    owner = {"auth": [("digest", b"owner:secret")], "acl": CREATOR_ALL_ACL, "receipts_path": f"{root}/receipts"}
+    async with through(proxy, exactly_once=True, **owner) as client:
+        lose(proxy, loss)
+        created = await client.create(f"{root}/n-", b"1", sequential=True)
+        assert (await client.get(created.path)).stat == created.stat
+
+
+async def test_the_largest_that_is_taken(proxy: Proxy, root: str) -> None:
+    """What is too large for the servers, with its receipt, is refused here; they would cut the connection."""
+    async with through(proxy, exactly_once=True) as client:
+        size = (1 << 20) - 300
+        call: Call[Created] | None = None
+        while call is None:
+            size -= 1
+            with contextlib.suppress(RequestTooLargeError):
+                call = client.create(f"{root}/n", bytes(size))
+        assert size < (1 << 20) - 310, "the first ones were too large"
+        proxy.lose_request(Op.MULTI)
+        assert (await call).stat.data_length == size
+        assert client.connections == 2
 
 
 # -- the cost of finding a name

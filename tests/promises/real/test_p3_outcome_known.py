@@ -34,6 +34,7 @@ async def test_no_answer_is_wrong(network: NetworkEnsemble, root: str) -> None:
 async def test_exactly_once_with_every_fiftieth_reply_lost(network: NetworkEnsemble) -> None:
     report = await on_real_servers(network, network.version, OPERATIONS, 64)
     assert report["good"], report
+    assert (report["version"], report["operations"]) == (network.version, OPERATIONS)
     assert report["lost replies"] >= OPERATIONS // 50
     assert report["settled"] >= report["lost replies"]
     assert report["sessions"] == 1
