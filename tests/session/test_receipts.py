@@ -76,9 +76,13 @@ def test_slots_are_made_before_anything_else_is_sent():
     servers.back()
     (making,) = servers.unanswered
     assert parts_of(making) == [
-        CreatePart(Op.CREATE, f"{PLACE}/0000000000001234-0{n}", b"", tuple(OPEN_ACL_UNSAFE), CreateMode.EPHEMERAL)
-        for n in range(3)
+        *(
+            CreatePart(Op.CREATE, f"{PLACE}/0000000000001234-0{n}", b"", tuple(OPEN_ACL_UNSAFE), CreateMode.EPHEMERAL)
+            for n in range(3)
+        ),
+        CheckPart(FIRST, 0),
     ]
+    servers.answer(1)
     assert prepared(servers) == 0
     servers.answer(1)
     assert (prepared(servers), servers.driver.session.receipts_error) == (1, None)
@@ -104,7 +108,7 @@ def test_a_place_that_can_not_be_made_is_not_tried_for_ever():
     servers.answer()
     error = servers.driver.session.receipts_error
     assert isinstance(error, ReceiptsError)
-    assert isinstance(error.error, NoNodeError)
+    assert isinstance(error.error, NoAuthError), "why the place could not be made, not that there is none"
     assert error.place == PLACE
 
 
@@ -134,13 +138,43 @@ def test_without_permission_writes_are_refused_until_another_connection(header):
     assert again.result.data_length == 1
 
 
+def test_slots_that_may_not_be_written_are_none():
+    """The client's ACL, which they get, may not let it."""
+    servers = world(receipts=2, connected=False)
+    write = servers.set("/a")
+    servers.back()
+    servers.answer(1)
+    servers.refuse(-102)
+    assert isinstance(write.error, ReceiptsError)
+    assert str(write.error.error) == "set '/place': not permitted by the ACL (-102)"
+    assert (prepared(servers), free(servers)) == (1, [])
+    servers.settle()
+    assert servers.driver.session.receipts_error is None
+    assert len(free(servers)) == 2
+
+
+def test_slots_that_may_not_be_read_are_none():
+    servers = world(receipts=2, connected=False)
+    servers.back()
+    servers.say(encode_multi_reply([ErrorResult(0), ErrorResult(0), ErrorResult(-102)]))
+    error = servers.driver.session.receipts_error
+    assert isinstance(error, ReceiptsError)
+    assert str(error.error) == "check '/place': not permitted by the ACL (-102)"
+
+
+def test_slots_are_tried_without_being_changed():
+    servers = world(receipts=2)
+    assert servers.ops == [Op.MULTI, Op.SET_DATA, Op.GET_DATA]
+    assert [servers.stat(slot).version for slot in slots(servers)] == [0, 0]
+
+
 def test_slots_of_a_lost_answer_are_found_by_their_owner():
     servers = world(receipts=2, connected=False)
     servers.back()
     servers.lose(applied=1)
     servers.back()
     servers.answer()
-    assert servers.ops == [Op.MULTI, Op.EXISTS, Op.EXISTS]
+    assert servers.ops == [Op.MULTI, Op.EXISTS, Op.EXISTS, Op.SET_DATA]
     assert sorted(free(servers)) == [(slot, 0) for slot in slots(servers)]
 
 

@@ -9,7 +9,8 @@ Rules:
 2. A slot serves one write at a time, and another one only when the fate of that is known. A write for which no slot is
    left waits, and all calls behind it: order comes first.
 3. A write that is sent again goes with the same slot, version and token. In another session it needs a new one.
-4. Slots are made when a session begins, before any write; their names tell the session, their owner proves it.
+4. Slots are made when a session begins, before any write; their names tell the session, their owner proves it. With
+   them it is tried whether they can be read and written: otherwise there are none, and it is known why.
 5. A slot that shows anything but what we have written has been meddled with: its write is judged by other evidence, and
    the slot is not used again.
 """
@@ -30,7 +31,14 @@ from everlatch.session.requests import Operation, Request
 from everlatch.types import Node, Stat
 from everlatch.wire.codes import CreateMode, Op
 from everlatch.wire.jute import truncated
-from everlatch.wire.multi import CreatePart, CreateResult, ErrorResult, decode_multi_reply, encode_multi_request
+from everlatch.wire.multi import (
+    CheckPart,
+    CreatePart,
+    CreateResult,
+    ErrorResult,
+    decode_multi_reply,
+    encode_multi_request,
+)
 from everlatch.wire.records import encode_create2_reply, encode_create_request, encode_set_data_request
 from everlatch.wire.structures import decode_stat
 
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from everlatch.types import ACL
-    from everlatch.wire.multi import Result
+    from everlatch.wire.multi import Part, Result
 
 __all__ = ["LARGEST_RECEIPT", "MOST_RECEIPTS", "Answer", "Receipt", "Receipts"]
 
@@ -49,11 +57,14 @@ MOST_RECEIPTS: Final = 1000
 
 _PART: Final = struct.Struct(">i?i")
 """The header of each part, and of each result."""
+_NO_VERSION: Final = (1 << 31) - 1
+"""None that a slot will ever have."""
 _END: Final = _PART.pack(-1, True, -1)
 _TOKEN: Final = struct.Struct(">q")
 _CODE_SIZE: Final = 4
 _UNSIGNED: Final = (1 << 64) - 1
 _NO_NODE: Final = -101
+_NO_AUTH: Final = -102
 _NODE_EXISTS: Final = -110
 _CREATES: Final = frozenset({Op.CREATE2, Op.CREATE_CONTAINER, Op.CREATE_TTL})
 _KINDS: Final[dict[int, Op]] = {Op.SET_DATA: Op.SET_DATA, Op.DELETE: Op.DELETE, **dict.fromkeys(_CREATES, Op.CREATE2)}
@@ -61,6 +72,7 @@ _KINDS: Final[dict[int, Op]] = {Op.SET_DATA: Op.SET_DATA, Op.DELETE: Op.DELETE, 
 _OK_OR_NOT_TRIED: Final = frozenset({0, -2})
 
 _MAKE: Final = Operation("create", Op.MULTI, decode_multi_reply)
+_TRY: Final = Operation("set", Op.SET_DATA, lambda *_: None)
 _MAKE_PLACE: Final = Operation("create", Op.CREATE, lambda *_: None)
 
 
@@ -117,6 +129,8 @@ class Receipts:
         self._making: list[str] = []
         """Of those that are being made."""
         self._has_made_place = False
+        self._place_error: ServerError | None = None
+        """Why their place, or what is above it, could not be made."""
         self._then: Callable[[], None] = _nothing
         self.free: deque[Slot] = deque()
         self.error: ServerError | None = None
@@ -134,29 +148,45 @@ class Receipts:
             self.free.clear()
             self._session, self._live, self._next_number = session, 0, 0
         self._owner, self._then = owner, then
-        self._has_made_place = False
+        self._has_made_place, self._place_error = False, None
         numbers = range(self._next_number, self._next_number + self._count - self._live)
         self._making = [join(self._place, f"{owner & _UNSIGNED:016x}-{number:02d}") for number in numbers]
         self._send()
 
     def _send(self) -> None:
-        parts = [CreatePart(Op.CREATE, path, b"", self._acl, CreateMode.EPHEMERAL) for path in self._making]
+        parts: list[Part] = [CreatePart(Op.CREATE, path, b"", self._acl, CreateMode.EPHEMERAL) for path in self._making]
+        parts.append(CheckPart(self._making[0], 0))  # takes READ; all have the same ACL
         self._ask(Request(Own(self._made), _MAKE, self._place, encode_multi_request(parts)))
 
     def _made(self, reply: list[Result] | ServerError) -> None:
         error = reply if isinstance(reply, ServerError) else self._refusal(reply)
         if error is None:
-            self._add(dict.fromkeys(self._making, 0))
+            self._try(dict.fromkeys(self._making, 0))
         elif error.code == _NO_NODE and not self._has_made_place:
             self._make_place()
         elif error.code == _NODE_EXISTS:
             self._look_at_them()
         else:
-            self._end(error)
+            self._end(self._place_error or error)
+
+    def _try(self, versions: dict[str, int]) -> None:
+        """Whether they can be written: who may, is told that they don't have a version that they can't have."""
+
+        def tried(reply: object) -> None:
+            if isinstance(reply, ServerError) and reply.code == _NO_AUTH:
+                self._end(server_error(_NO_AUTH, "set", self._place))
+            else:
+                self._add(versions)
+
+        path = next(iter(versions))
+        self._ask(Request(Own(tried), _TRY, path, encode_set_data_request(path, b"", _NO_VERSION)))
 
     def _refusal(self, results: list[Result]) -> ServerError | None:
         codes = [result.code for result in results if isinstance(result, ErrorResult)]
-        return server_error(_first_refused(codes)[1], "create", self._place) if codes else None
+        if not codes:
+            return None
+        index, code = _first_refused(codes)
+        return server_error(code, "create" if index < len(self._making) else "check", self._place)
 
     def _make_place(self) -> None:
         """And all above it; what exists already is as welcome."""
@@ -166,8 +196,12 @@ class Receipts:
             above.append(parent(above[-1]))
         for path in reversed(above):
             body = encode_create_request(path, b"", self._acl, CreateMode.PERSISTENT)
-            self._ask(Request(Own(_ignored), _MAKE_PLACE, path, body))
+            self._ask(Request(Own(self._place_made), _MAKE_PLACE, path, body))
         self._send()
+
+    def _place_made(self, reply: ServerError | None) -> None:
+        if self._place_error is None and reply is not None and reply.code != _NODE_EXISTS:
+            self._place_error = reply
 
     def _look_at_them(self) -> None:
         """Made by a request of which the answer was lost: the owner tells."""
@@ -179,7 +213,7 @@ class Receipts:
             if isinstance(stat, Stat) and stat.ephemeral_owner == self._owner:
                 found[path] = stat.version
             if not waiting and found:
-                self._add(found)
+                self._try(found)
             elif not waiting:
                 self._end(server_error(_NODE_EXISTS, "create", path))
 
@@ -307,7 +341,3 @@ def _first_refused(codes: Sequence[int]) -> tuple[int, int]:
 
 def _nothing() -> None:
     """Nobody waits."""
-
-
-def _ignored(_: object) -> None:
-    """Whatever it was, what follows tells."""
