@@ -199,10 +199,8 @@ def test_with_some_slots_writes_go():
     servers.back()
     write = servers.set("/a")
     servers.answer()
-    assert free(servers) == [(FIRST, 1)]
+    assert free(servers) == [(FIRST, 1), (f"{PLACE}/0000000000001234-02", 0)], "another name was found for the other"
     assert write.result.version == 1
-    servers.settle()
-    assert len(free(servers)) == 2, "what was missing is made on the next connection"
 
 
 def test_slots_that_are_there_are_not_made_again():
@@ -655,9 +653,18 @@ def test_two_slots_are_replaced_at_once():
     writes = [servers.set("/a", bytes([n])) for n in range(3)]
     servers.answer()
     assert [type(write.call.error) for write in writes] == [WriteNotAppliedError, WriteNotAppliedError, type(None)]
-    assert len(free(servers)) == 2
-    servers.settle()
     assert len(free(servers)) == 3
+
+
+def test_slots_that_are_given_up_together_are_all_replaced():
+    servers = world(receipts=4)
+    for slot in slots(servers):
+        servers.other(DELETE, slot)
+    writes = [servers.set("/a") for _ in range(4)]
+    servers.answer()
+    assert all(isinstance(write.error, WriteNotAppliedError) for write in writes)
+    assert sorted(path for path, _ in free(servers)) == slots(servers)
+    assert len(slots(servers)) == 4
 
 
 def test_a_slot_of_an_old_session_is_not_missed():

@@ -225,6 +225,7 @@ class Receipts:
         self._live += len(versions)
         self.free += [Slot(path, self._session, version) for path, version in versions.items()]
         self._end(None)
+        self._replace_missing()  # given up meanwhile
 
     def _end(self, error: ServerError | None) -> None:
         self.error = error if not self._live else None
@@ -320,8 +321,11 @@ class Receipts:
         """Somebody has meddled with the slot."""
         if receipt.slot.session == self._session:
             self._live -= 1
-            if not self._making:
-                self.make(self._session, self._owner, _nothing)
+            self._replace_missing()
+
+    def _replace_missing(self) -> None:
+        if self._live < self._count and not self._making:
+            self.make(self._session, self._owner, _nothing)
 
     def judge(self, receipt: Receipt, node: Node | ServerError) -> Verdict | None:
         """What the slot shows of its write; `None`: nothing, for it isn't as we left it. The write keeps the slot until
