@@ -143,7 +143,11 @@ class Outcomes(RuleBasedStateMachine):
     def expire(self):
         leader = self.world.leader()
         if leader is not None and self.client.session_id:
-            leader.core.expire(self.client.session_id, self.world.loop.moment)
+            self.world.run(self._expire(leader, self.client.session_id), on=leader)
+
+    async def _expire(self, leader, session_id):
+        leader.core.expire(session_id, self.world.loop.time())
+        leader._settle()
 
     # -- in the end
 
@@ -168,4 +172,4 @@ class Outcomes(RuleBasedStateMachine):
 
 
 TestOutcomes = Outcomes.TestCase
-TestOutcomes.settings = settings(stateful_step_count=30)
+TestOutcomes.settings = settings(max_examples=3 * settings().max_examples, stateful_step_count=30)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RepliesLost"]
 
-_DONE: Final = 0.01
-"""Seconds after which a server has done what reached it."""
+_SILENT: Final = (0.01, 0.01, 0.01, 0.5, 1.5)
+"""Seconds, at the most, for which a server is not heard: as long as it takes to do what has reached it, or as long as
+the client goes on asking without an answer."""
 _LONGEST_ANSWER: Final = 600
 """Bytes, or so: the stream ends somewhere in the answers to a few writes."""
 
@@ -54,10 +55,10 @@ class RepliesLost(Fault):
         if self._is_over:
             return
         for stream in self._streams(world):
-            way = rng.randrange(4)
-            if way == 0:
+            way = rng.randrange(5)
+            if way < 2:
                 stream.truncate(stream.server.name, rng.randrange(_LONGEST_ANSWER))
-            elif way == 1:
+            elif way == 2:
                 stream.truncate(stream.client.name, rng.randrange(_LONGEST_ANSWER))
             else:
                 self._lose(world, rng, stream)
@@ -73,7 +74,7 @@ class RepliesLost(Fault):
             stream.reset()
             self._speak()
 
-        world.loop.schedule(world.loop.moment + rng.uniform(0.0, _DONE), over)
+        world.loop.schedule(world.loop.moment + rng.uniform(0.0, rng.choice(_SILENT)), over)
 
     def _speak(self) -> None:
         if self._silence is not None:

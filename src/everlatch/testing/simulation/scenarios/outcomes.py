@@ -8,7 +8,16 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.errors import EverlatchError
-from everlatch.testing.simulation.faults import EVERY_KIND, LinkInPieces
+from everlatch.testing.simulation.faults import (
+    EVERY_KIND,
+    ConnectionEndsInTheMiddle,
+    ConnectionsReset,
+    FollowerCutFromLeader,
+    FollowerLags,
+    HostCutOff,
+    LinkDelayed,
+    LinkInPieces,
+)
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.lost_replies import RepliesLost
 from everlatch.testing.simulation.scenarios.stage import Stage, make
@@ -16,7 +25,7 @@ from everlatch.testing.simulation.scenarios.written import RECEIPTS, WriteLog, W
 from everlatch.types import OPEN_ACL_UNSAFE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from random import Random
 
     from everlatch.client import Client
@@ -28,11 +37,25 @@ __all__ = ["QUEUES", "TOP", "Author", "count_outcomes", "meddle", "outcomes", "r
 
 TOP: Final = "/n"
 """Above all nodes that are written to."""
-_NODES: Final = (f"{TOP}/a", f"{TOP}/b", f"{TOP}/c")
+_NODES: Final = (f"{TOP}/a", f"{TOP}/b")
 QUEUES: Final = (f"{TOP}/q", f"{TOP}/r")
 """With sequential nodes."""
 _TIMEOUTS: Final = (0.05, 0.3, 2.0)
-_KINDS: Final[Mapping[type[Fault], float]] = {**EVERY_KIND, LinkInPieces: 0.2, RepliesLost: 15.0}
+_ALL: Final[dict[type[Fault], float]] = {**EVERY_KIND, LinkInPieces: 0.2, RepliesLost: 15.0}
+_LINKS: Final[dict[type[Fault], float]] = {
+    RepliesLost: 10.0,
+    ConnectionEndsInTheMiddle: 4.0,
+    ConnectionsReset: 2.0,
+    LinkDelayed: 1.0,
+}
+_LAGS: Final[dict[type[Fault], float]] = {
+    RepliesLost: 8.0,
+    FollowerLags: 8.0,
+    FollowerCutFromLeader: 1.0,
+    HostCutOff: 1.0,
+}
+_MOODS: Final = (_ALL, _ALL, _LINKS, _LAGS)
+"""Everything; replies that are lost; replies that are lost, and servers that are behind."""
 _TTL: Final = 3600.0
 _LASTING: Final[tuple[dict[str, Any], ...]] = ({"container": True}, {"ttl": _TTL})
 
@@ -162,7 +185,7 @@ class _Writer:
             while not self.stopped:
                 for queue in QUEUES:
                     self._ensure(client, queue)
-                for _ in range(rng.choice([1, 1, 2, 5, 12])):
+                for _ in range(rng.choice([1, 2, 5, 12, 20])):
                     author.write()
                     if rng.random() < 0.2:
                         self._read(client)
@@ -226,6 +249,7 @@ def outcomes(world: World) -> None:
     log = WriteLog()
     setup = world.random("outcomes")
     stage = Stage.of(world, log, version=setup.choice(["3.9", "3.9", "3.8", "3.5"]))
+    mood = setup.choice(_MOODS)
     is_robbed = setup.random() < 0.25
     lives: list[_Writer] = []
     living: dict[int, _Writer] = {}
@@ -261,7 +285,7 @@ def outcomes(world: World) -> None:
         move_in(1, exactly_once=False)
         move_in(2, exactly_once=True)
         task = meddler.create_task(interfere())
-        await stage.faults(8.0, 16.0, _KINDS)
+        await stage.faults(8.0, 16.0, mood)
         world.heal()
         await asyncio.sleep(1.0)
         over = True

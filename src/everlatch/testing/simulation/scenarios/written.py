@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from everlatch.devserver.ensemble import Member
 from everlatch.devserver.entries import Origin
 from everlatch.devserver.tree import Create, Delete, Kind, SetData
-from everlatch.errors import EverlatchError, OutcomeUnknownError, ResultLostError
+from everlatch.errors import EverlatchError, OutcomeUnknownError, ResultLostError, WriteNotAppliedError
 from everlatch.partial_stat import UNKNOWN, PartialStat
 from everlatch.session.requests import Request
 from everlatch.testing.simulation.scenarios.stage import CommitLog, expect
@@ -232,11 +232,13 @@ class Writes:
             expect(not entries, f"{write} ended with {error!r} and was applied: {entries}")
 
     def _judge_exactly_once(self, write: Write) -> None:
+        """With receipts that nobody else touches."""
         error = write.error
-        sessions = {number.session_id for number in write.sent}
-        lives = sessions <= {write.ended_session}
+        lives = {number.session_id for number in write.sent} <= {write.ended_session}
         if write.mode == "exactly once" and write.is_patient and lives and isinstance(error, OutcomeUnknownError):
             expect(False, f"{write} is unknown ({error!r}), though its session lives, and nobody touched its receipt")
+        is_blamed = isinstance(error, WriteNotAppliedError) and "receipt" in error.why
+        expect(not is_blamed, f"{write} blames a receipt that nobody touched: {error!r}")
 
     def _judge_lost(self, write: Write, error: ResultLostError, entries: list[Entry]) -> None:
         if write.is_repeatable:
@@ -260,6 +262,9 @@ class Writes:
             self._judge_found(write)
             return
         broken = [what for entry in entries if (what := self._differences(write, entry))]
+        if len(broken) == len(entries) and write.mode == "idempotent" and isinstance(write.call.result(), Created):
+            self._judge_found(write)  # a repetition has found a node, be it that of the first time or another one
+            return
         expect(len(broken) < len(entries), f"{write} was told {_told(write)}, of {entries}: {broken}")
 
     def _judge_found(self, write: Write) -> None:
