@@ -7,6 +7,7 @@ from everlatch.errors import BadVersionError, ResultLostError
 from everlatch.session.requests import Operation
 from everlatch.types import OPEN_ACL_UNSAFE, Created, Stat
 from everlatch.wire.codes import CreateMode, Op
+from everlatch.wire.multi import CreatePart, encode_multi_request
 from everlatch.wire.records import (
     decode_create2_reply,
     decode_exists_reply,
@@ -119,3 +120,25 @@ def test_a_repetition_that_was_refused_is_not_sent_again_behind_later_writes(dri
     settle(driver, {"/n/a": unchanged})
     assert isinstance(first.error, BadVersionError)
     assert not driver.unanswered
+
+
+# -- names
+
+
+def test_of_a_transaction_no_name_is_certain_when_its_ephemeral_node_alone_is_recognised(driver):
+    told = []
+    operation = Operation("transaction", Op.MULTI, lambda *_: None, is_write=True, restore=told.extend)
+    modes = [CreateMode.PERSISTENT_SEQUENTIAL, CreateMode.EPHEMERAL_SEQUENTIAL]
+    parts = [CreatePart(Op.CREATE, "/q/n-", b"", tuple(OPEN_ACL_UNSAFE), mode) for mode in modes]
+    call = driver.call(operation, "/q/n-", encode_multi_request(parts))
+    zxid = driver.zxid + 1
+    settle(
+        driver,
+        {
+            "/q": stat(1, pzxid=zxid)._replace(cversion=2, num_children=2),
+            "/q/n-0000000000": stat(zxid),
+            "/q/n-0000000001": stat(zxid, owner=driver.session_id),
+        },
+    )
+    assert (call.ends, call.error) == (1, None)
+    assert told == [None, None]

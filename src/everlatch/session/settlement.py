@@ -419,7 +419,8 @@ def _recognise(case: _Case, nodes: list[Found] | None) -> None:
 
 
 def _recognise_all(prefix: str, cases: list[_Case], nodes: list[Found] | None) -> None:
-    """By their owner; one missing, it can't be told whose is whose."""
+    """By their owner; one missing, it can't be told whose is whose. Of a transaction that has made others with the same
+    prefix, which nobody owns, no name is certain."""
     if nodes is None or len(nodes) != len(cases):
         return
     unnamed = [case for case in cases if case.verdict is MAYBE]
@@ -427,6 +428,9 @@ def _recognise_all(prefix: str, cases: list[_Case], nodes: list[Found] | None) -
         if case in unnamed:
             case.verdict = Verdict(Fate.HAPPENED, node.stat.czxid, node.stat.ctime)
             case.names.setdefault(prefix, []).append(node.path)
+    for case in unnamed:
+        if len(case.names.get(prefix, [])) != case.count_of(prefix):
+            case.names.pop(prefix, None)
 
 
 def _sighting(path: str, stat: Stat | ServerError | None) -> Sighting:
