@@ -134,6 +134,7 @@ class Outcomes(RuleBasedStateMachine):
             server.pause()
         self._pass(seconds)
         server.heal()
+        self._pass(0.001)  # what was held is read before anything else happens to it
 
     @rule(which=st.integers(0, 2), lag=st.sampled_from([0.0, 0.05, 0.5]))
     def lag(self, which, lag):
