@@ -25,7 +25,6 @@ from everlatch.devserver.entries import Origin
 from everlatch.devserver.tree import Create, Delete, Kind, SetData
 from everlatch.errors import EverlatchError, OutcomeUnknownError, ResultLostError, WriteNotAppliedError
 from everlatch.partial_stat import UNKNOWN, PartialStat
-from everlatch.session.requests import Request
 from everlatch.testing.simulation.scenarios.stage import CommitLog, expect
 from everlatch.testing.simulation.servers import EPOCH
 from everlatch.types import Created, Outcome, Stat
@@ -40,19 +39,16 @@ if TYPE_CHECKING:
     from everlatch.devserver.connection import Connection
     from everlatch.devserver.entries import Entry
     from everlatch.devserver.options import Options
-    from everlatch.engine.call import Call
-    from everlatch.transaction import Pending
 
 __all__ = ["RECEIPTS", "Asked", "Number", "Write", "WriteLog", "Writes"]
 
 _OF_THE_NODE: Final = ("cversion", "aversion", "num_children", "pzxid")
 """Fields of a Stat that a write to the data doesn't move: they may be of a later time."""
-_XID: Final[Any] = vars(Request)["xid"]
 RECEIPTS: Final = "/everlatch-receipts"
 """Where they are."""
 
 
-Pendings: TypeAlias = "Sequence[tuple[str, Pending[Any]]]"
+Pendings: TypeAlias = "Sequence[tuple[str, Any]]"
 
 
 class Number(NamedTuple):
@@ -112,7 +108,7 @@ class WriteLog(CommitLog):
 class Write:
     """One call, and what is known of it."""
 
-    def __init__(self, number: int, what: str, mode: str, call: Call[Any], pending: Pendings) -> None:
+    def __init__(self, number: int, what: str, mode: str, call: Any, pending: Pendings) -> None:
         self.number, self.what, self.mode, self.call = number, what, mode, call
         self.pending = pending
         """Of a transaction: of each part that brings about something "create" or "set", and what."""
@@ -164,14 +160,14 @@ class Writes:
     def __init__(self, client: Client, log: WriteLog) -> None:
         self._client, self._log = client, log
         self.made: list[Write] = []
-        self._by_request: dict[Request, Write] = {}
-        self._traced = _traced(self._sent)
+        self._by_request: dict[Any, Write] = {}
+        self._traced: type | None = None
 
     def enter(
         self,
         what: str,
         mode: str,
-        call: Call[Any],
+        call: Any,
         *,
         is_patient: bool = True,
         pending: Pendings = (),
@@ -182,13 +178,15 @@ class Writes:
         self.made.append(write)
         request = call.request
         self._by_request[request] = write
+        if self._traced is None:
+            self._traced = _traced(type(request), self._sent)
         request.__class__ = self._traced
         if request.xid:
             self._sent(request)
         call.add_done_callback(lambda _: self._ended(write))
         return write
 
-    def _sent(self, request: Request) -> None:
+    def _sent(self, request: Any) -> None:
         write = self._by_request[request]
         write.connection = write.connection or self._client.connections
         write.sent.append(Number(self._client.session_id, request.xid))
@@ -344,15 +342,16 @@ def _told(write: Write) -> object:
     return [pending for _, pending in write.pending]
 
 
-def _traced(sent: Callable[[Request], None]) -> type[Request]:
+def _traced(kind: type, sent: Callable[[Any], None]) -> type:
     """Requests of which `sent` is told whenever they are."""
+    number = vars(kind)["xid"]
 
-    def set_xid(request: Request, xid: int) -> None:
-        _XID.__set__(request, xid)
+    def set_xid(request: Any, xid: int) -> None:
+        number.__set__(request, xid)
         if xid:
             sent(request)
 
-    return type("Traced", (Request,), {"__slots__": (), "xid": property(_XID.__get__, set_xid)})
+    return type("Traced", (kind,), {"__slots__": (), "xid": property(number.__get__, set_xid)})
 
 
 def _nothing(_: Entry) -> None:
