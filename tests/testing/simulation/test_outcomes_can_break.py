@@ -26,7 +26,7 @@ NO_COMMIT = Edit(Settlement, "start", 'COMMIT, "/", COMMIT_BODY', 'LOOK, "/", lo
 NOT_COUNTED = Edit(Receipts, "release", "slot.version = version", "pass")
 FROM_THE_MIDDLE = Edit(Settlement, "_end", "if index >= first_again and", "if case.can_be_sent_again and")
 GIVEN_BACK_EARLY = Edit(
-    Requests, "withdraw", "    request.call = None", "    self._give_receipt_back(request)\n        request.call = None"
+    Requests, "withdraw", "if not request.xid:", "self._give_receipt_back(request)\n    if not request.xid:"
 )
 
 
