@@ -4,6 +4,7 @@ import pytest
 
 from everlatch.errors import (
     BadVersionError,
+    InvalidACLError,
     NoAuthError,
     NodeExistsError,
     NoNodeError,
@@ -110,6 +111,18 @@ def test_a_place_that_can_not_be_made_is_not_tried_for_ever():
     assert isinstance(error, ReceiptsError)
     assert isinstance(error.error, NoAuthError), "why the place could not be made, not that there is none"
     assert error.place == PLACE
+
+
+def test_what_is_above_it_may_be_there_and_not_be_ours_to_make():
+    servers = World("/above", receipts=1, connected=False, receipts_place="/above/place")
+    servers.back()
+    servers.answer(1)
+    servers.refuse(-102)
+    servers.answer(1)
+    servers.refuse(-114)
+    error = servers.driver.session.receipts_error
+    assert isinstance(error, ReceiptsError)
+    assert isinstance(error.error, InvalidACLError), "why they can't be made, where they belong"
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -200,7 +200,9 @@ class Receipts:
         self._send()
 
     def _place_made(self, reply: ServerError | None) -> None:
-        if self._place_error is None and reply is not None and reply.code != _NODE_EXISTS:
+        if reply is None or reply.code == _NODE_EXISTS:  # one above may be refused because it may not be made again
+            self._place_error = None
+        elif self._place_error is None:
             self._place_error = reply
 
     def _look_at_them(self) -> None:
