@@ -25,6 +25,9 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_RUNS = 3
 WRITES = ("plain", "exactly_once")
+PYTEST = (sys.executable, "-m", "pytest", "-q")
+TRIAL = {"EVERLATCH_P3_WRITES": "100000"}
+REAL_TRIAL = ("--operations", "100000", "--json", "reports/exactly-once-real.json")
 EVERYDAY = ("reads-and-writes", "watches", "sessions")
 THROUGHPUT = ROOT / "reports" / "throughput.json"
 
@@ -59,6 +62,9 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("leadership", [*sim, "2000", "--name", "leadership", "--json", "reports/leadership.json"]),
         Step("leases", ["scripts/torture", "--leases", "2000", "--seed", str(seed)]),
         Step("real leases", ["scripts/torture", "--leases", "100", "--real", "--seed", str(seed)]),
+        Step("outcomes", [sys.executable, "-m", "torture.outcomes", "--json", "reports/outcomes.json"]),
+        Step("exactly once", [*PYTEST, "tests/promises/test_p3_simulated.py", "-k", "every_50th"], TRIAL),
+        Step("real exactly once", [sys.executable, "-m", "torture.exactly_once", "--real", *REAL_TRIAL]),
         Step("torture", ["scripts/torture", "--seconds", "300", "--seed", str(seed)]),
         Step("real torture", ["scripts/torture", "--real", "--seconds", "300", "--seed", str(seed)]),
         *(Step(f"linearizable, {writes}", [*rivals, "--seeds", "2000", "--writes", writes]) for writes in WRITES),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from everlatch.errors import NoAuthError
+from everlatch.errors import NoAuthError, ResultLostError
 from everlatch.partial_stat import PartialStat
 from everlatch.session.evidence import (
     MAYBE,
@@ -313,6 +313,15 @@ def test_of_data_that_was_set_since_some_is_known(demanded, node, czxid):
     assert (result.mzxid, result.mtime, result.data_length) == (Z0 + 1, 11, 4)
     assert result[0] == (-2 if czxid is None else czxid)
     assert result[4] == (-2 if demanded == -1 else 5)
+
+
+def test_of_data_whose_node_has_had_children_since_these_are_not_known():
+    node = stat(czxid=3, mzxid=Z0 + 1)._replace(pzxid=Z0 + 2, num_children=1, cversion=1)
+    result = result_of(SetDataPart("/a", b"data", -1), HAPPENED, {"/a": node}, None, OURS).stat
+    assert (result.mzxid, result.version, result.aversion) == (Z0 + 1, node.version, node.aversion)
+    for name in ("num_children", "cversion", "pzxid"):
+        with pytest.raises(ResultLostError):
+            getattr(result, name)
 
 
 # -- guards

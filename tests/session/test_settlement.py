@@ -20,9 +20,18 @@ from everlatch.errors import (
 )
 from everlatch.partial_stat import PartialStat
 from everlatch.session.requests import POISON_LOSSES
-from everlatch.types import Outcome, Sighting, State
+from everlatch.types import OPEN_ACL_UNSAFE, Outcome, Sighting, State
 from everlatch.wire.codes import Op
-from everlatch.wire.multi import CheckPart, CheckResult, CreateResult, DeletePart, DeleteResult, SetDataResult
+from everlatch.wire.multi import (
+    CheckPart,
+    CheckResult,
+    CreatePart,
+    CreateResult,
+    DeletePart,
+    DeleteResult,
+    SetDataPart,
+    SetDataResult,
+)
 from everlatch.wire.records import decode_delete_request, decode_set_data_request
 from session.driver import path_in
 from session.modelled import (
@@ -407,6 +416,23 @@ def test_not_if_there_are_others_that_may_have_made_it():
     assert first.is_open
     world.answer()
     assert isinstance(first.error, OutcomeUnknownError)
+
+
+def test_nor_if_the_node_was_there_when_it_was_sent_again():
+    """A write that ended as unknown has made it."""
+    world = World("/b")
+    world.read()
+    first = world.create("/a", b"", EPHEMERAL)
+    both = world.multi(CreatePart(Op.CREATE, "/a", b"", tuple(OPEN_ACL_UNSAFE), EPHEMERAL), SetDataPart("/b", b"", -1))
+    world.lose(applied=1)
+    world.back()
+    world.answer(4)
+    assert isinstance(first.error, OutcomeUnknownError)
+    assert both.is_open
+    world.other(SET, "/b")
+    world.answer()
+    assert isinstance(both.error, TransactionFailedError)
+    assert both.error.outcome is Outcome.NOT_APPLIED
 
 
 def test_a_refusal_that_the_nodes_confirm_is_told():

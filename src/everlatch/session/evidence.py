@@ -237,7 +237,11 @@ def _new_stat(change: CreatePart, verdict: Verdict, session_id: int) -> Stat:
 def _changed_stat(change: SetDataPart, verdict: Verdict, stat: Stat | ServerError | None) -> Stat:
     _, zxid, time_ms = verdict
     if isinstance(stat, Stat) and stat.mzxid == zxid:
-        return stat
+        if stat.pzxid <= zxid:
+            return stat
+        return PartialStat(
+            *stat._replace(cversion=UNKNOWN, num_children=UNKNOWN, pzxid=UNKNOWN)
+        )  # it had children since
     version = change.version + 1 if change.version >= 0 else UNKNOWN
     czxid = ctime = owner = UNKNOWN
     if isinstance(stat, Stat) and stat.czxid < zxid:  # the same node still

@@ -1379,7 +1379,7 @@ class Session:
                 raise ServerLeftError(f"{self.server} has refused a commit (error {err})")
             return
         if request.call is not None:
-            request.call.set_result(None)
+            request.call.set_result(self.last_zxid)
         did_run, lapses = lease.runs(now), lease.lapses
         lease.committed(now)
         if lease.runs(now) and not did_run:

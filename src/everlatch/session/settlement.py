@@ -133,6 +133,8 @@ class Settlement:
         """Whether there are no others that may have: of reconfig it isn't known what it made."""
         self._seen: dict[str, Stat | ServerError | None] = {}
         self._waiting = 0
+        self._committed_at = 0
+        """The zxid behind which nothing of the old connection is applied."""
 
     def _writes(self) -> list[Request]:
         return [request for request in self._requests.unsettled if request.operation.is_write]
@@ -160,7 +162,8 @@ class Settlement:
         if not self._waiting:
             self._judge()
 
-    def _committed(self, _: object) -> None:
+    def _committed(self, zxid: int) -> None:
+        self._committed_at = zxid
         self._has_come()
 
     def _looked(self, path: str, stat: Stat | ServerError | None) -> None:
@@ -291,6 +294,8 @@ class Settlement:
     def _guard(self, case: _Case, touched: set[str]) -> None:
         if case.verdict.fate is Fate.NOT_APPLIED:
             self._requests.settled += 1
+            # Whatever it brings about from now on is later than that: others may have done what came before.
+            case.request.zxid = max(case.request.zxid, self._committed_at)
         else:
             case.request.operation = case.request.operation._replace(may_have_happened=True)
         if case.receipted is None and not case.request.operation.is_idempotent:
