@@ -113,6 +113,17 @@ def test_a_place_that_can_not_be_made_is_not_tried_for_ever():
     assert error.place == PLACE
 
 
+def test_of_all_that_can_not_be_made_the_first_is_told():
+    servers = World(receipts=1, connected=False, receipts_place="/above/place")
+    servers.back()
+    servers.answer(1)
+    servers.refuse(-102)
+    servers.answer()
+    error = servers.driver.session.receipts_error
+    assert isinstance(error, ReceiptsError)
+    assert isinstance(error.error, NoAuthError), "not that what belongs below it has no parent"
+
+
 def test_what_is_above_it_may_be_there_and_not_be_ours_to_make():
     servers = World("/above", receipts=1, connected=False, receipts_place="/above/place")
     servers.back()

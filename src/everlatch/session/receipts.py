@@ -202,8 +202,8 @@ class Receipts:
     def _place_made(self, reply: ServerError | None) -> None:
         if reply is None or reply.code == _NODE_EXISTS:  # one above may be refused because it may not be made again
             self._place_error = None
-        elif self._place_error is None:
-            self._place_error = reply
+        else:
+            self._place_error = self._place_error or reply
 
     def _look_at_them(self) -> None:
         """Made by a request of which the answer was lost: the owner tells."""
