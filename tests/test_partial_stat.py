@@ -29,7 +29,7 @@ def test_what_is_not_known_raises_when_it_is_read(name):
 
 def test_no_call_takes_a_version_that_is_not_known():
     with pytest.raises(InvalidArgumentError):
-        checked_version(PART[5])
+        checked_version(tuple(PART)[5])
 
 
 def test_its_repr_shows_what_is_missing():

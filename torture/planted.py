@@ -94,8 +94,8 @@ BUGS: Final = {
         Edit(
             Requests,
             "withdraw",
-            "if request.xid:",
-            "if request.xid and self.in_flight.remove(request) is None:",
+            "request.call = None",
+            "request.call = None or (request in self.in_flight and self.in_flight.remove(request))",
         ),
         Edit(Session, "_read", "if in_flight and in_flight[0].xid == xid:", "if in_flight and xid > 0:"),
     ),
@@ -148,7 +148,7 @@ BUGS: Final = {
         "links",
         Edit(
             Request,
-            "fail",
+            "end_call",
             "call.set_exception(error)",
             "call.set_exception(error) or getattr(error, 'outcome', None) is not None "
             "and error.outcome.name == 'UNKNOWN' and setattr(error, 'outcome', type(error.outcome).NOT_APPLIED)",

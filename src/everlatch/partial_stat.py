@@ -9,8 +9,8 @@ from everlatch.types import Stat
 
 __all__ = ["UNKNOWN", "PartialStat"]
 
-UNKNOWN: Final = -2
-"""Stands for what isn't known. No version is ever that, and no call takes it for one."""
+UNKNOWN: Final = -(1 << 62)
+"""Stands for what isn't known. No call takes it for a version: those have 32 bits."""
 _FIELDS: Final = frozenset(Stat._fields)
 
 
@@ -19,7 +19,7 @@ class PartialStat(Stat):
 
     `mzxid`, `mtime` and `data_length` are known, `version` if the call demanded one; `czxid`, `ctime` and
     `ephemeral_owner` if the node could be looked at. Any other field raises `ResultLostError` when it is read; as an
-    item of the tuple it is −2, which no call takes for a version.
+    item of the tuple it is a number (`UNKNOWN`) that no call takes for a version.
     """
 
     __slots__ = ()

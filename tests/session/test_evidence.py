@@ -3,7 +3,7 @@
 import pytest
 
 from everlatch.errors import NoAuthError, ResultLostError
-from everlatch.partial_stat import PartialStat
+from everlatch.partial_stat import UNKNOWN, PartialStat
 from everlatch.session.evidence import (
     MAYBE,
     NOT_APPLIED,
@@ -311,8 +311,8 @@ def test_of_data_that_was_set_since_some_is_known(demanded, node, czxid):
     result = result_of(SetDataPart("/a", b"data", demanded), HAPPENED, {"/a": node}, None, OURS).stat
     assert isinstance(result, PartialStat)
     assert (result.mzxid, result.mtime, result.data_length) == (Z0 + 1, 11, 4)
-    assert result[0] == (-2 if czxid is None else czxid)
-    assert result[4] == (-2 if demanded == -1 else 5)
+    assert result[0] == (UNKNOWN if czxid is None else czxid)
+    assert result[4] == (UNKNOWN if demanded == -1 else 5)
 
 
 def test_of_data_whose_node_has_had_children_since_these_are_not_known():
