@@ -66,6 +66,10 @@ class Bug(NamedTuple):
     edits: tuple[Edit, ...]
     work: Work = "everything"
     """What the clients do when it shows."""
+    seconds: float = 30.0
+    """Of faults in a world: some need long ones."""
+    seed: int = 1
+    """The first world, for those that show in few."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -76,8 +80,8 @@ class Bug(NamedTuple):
             yield
 
 
-def _bug(what: str, rules: str, mood: str, *edits: Edit, work: Work = "everything") -> Bug:
-    return Bug(what, frozenset(rules.split()), mood, edits, work)
+def _bug(what: str, rules: str, mood: str, *edits: Edit, **more: Any) -> Bug:
+    return Bug(what, frozenset(rules.split()), mood, edits, **more)
 
 
 BUGS: Final = {
@@ -163,9 +167,11 @@ BUGS: Final = {
     ),
     "not-drained": _bug(
         "a server that may still hold writes is offered the session as if it held none",
-        "late",
+        "late order writes",
         "all",
         Edit(Draining, "begin", "if not self.is_tainted(address):", "if True:"),
+        seconds=60.0,
+        seed=1000,
     ),
 }
 """By name. The first six are those that every torture of this client has to find."""
