@@ -487,6 +487,21 @@ def test_a_write_with_a_reply_over_the_limit_has_an_unknown_outcome():
     assert isinstance(call.error.reason, FrameTooLargeError)
 
 
+def test_a_look_of_our_own_is_not_blamed_for_a_frame_over_the_limit():
+    driver = connected(max_reply_size=1000)
+    call = driver.call(SET)
+    driver.lose()
+    driver.connect()
+    driver.answer()
+    assert driver.unanswered[0].op == Op.EXISTS
+    too_large(driver, driver.unanswered[0])
+    assert call.ends == 0, "the next connection begins anew"
+    driver.connect()
+    while driver.unanswered:
+        driver.answer()
+    assert call.ends == 1
+
+
 def test_a_frame_over_the_limit_that_is_not_the_reply_blames_nobody():
     driver, (first, second) = reading("/a", "/b", max_reply_size=1000)
     too_large(driver, driver.unanswered[1])

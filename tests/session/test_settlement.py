@@ -712,6 +712,26 @@ def test_a_protected_sequential_node_that_can_not_be_looked_for():
     assert isinstance(write.error, OutcomeUnknownError)
 
 
+def test_names_that_are_too_many_to_be_listed_are_not_listed_again():
+    """Each connection would be lost by it."""
+    world = World(max_reply_size=1000)
+    write = world.create("/_c_1-b-", b"", SEQUENTIAL, options=PROTECTED)
+    world.lose()
+    world.other(CREATE, "/stranger")
+    world.back()
+    while world.unanswered[0].op != Op.GET_CHILDREN:
+        world.answer(1)
+    listing = world.unanswered[0]
+    data = (5000).to_bytes(4, "big") + listing.xid.to_bytes(4, "big")
+    world.driver.session.bytes_received(world.driver.session.conn, data, world.driver.now)
+    world.driver.pump()
+    assert write.is_open
+    world.back()
+    world.answer()
+    assert isinstance(write.error, OutcomeUnknownError)
+    assert Op.GET_CHILDREN not in world.ops
+
+
 def test_a_protected_node_for_nobody_is_not_looked_for():
     world = World()
     write = world.create("/_c_1-b-", b"", SEQUENTIAL, options=PROTECTED)

@@ -8,7 +8,8 @@ many since, all names are listed once, and the first that is young enough is fou
 Rules:
 1. Only what `exists` tells counts: a number whose node isn't there says nothing.
 2. The search ends at the first node that is older than what is looked for.
-3. It gives up rather than guess: no permission, a parent that is gone, too many younger siblings.
+3. It gives up rather than guess: no permission, a parent that is gone, too many younger siblings, a list of names that
+   is too large for a reply.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class NameSearch:
         *,
         ask: Callable[[Request], None],
         found: Callable[[list[Found] | None], None],
+        may_list: bool = True,
     ) -> None:
         self._prefix = prefix
         self._oldest = oldest
@@ -66,6 +68,7 @@ class NameSearch:
         self._most = most
         self._ask = ask
         self._found = found
+        self._may_list = may_list
         self._nodes: dict[int, Found] = {}
         self._names: list[tuple[int, str]] = []
         self._tried = 0
@@ -124,6 +127,9 @@ class NameSearch:
     # -- by all names
 
     def _list(self) -> None:
+        if not self._may_list:
+            self._found(None)
+            return
         path = parent(self._prefix)
         self._ask(Request(Own(self._listed), LIST, path, list_body(path)))
 

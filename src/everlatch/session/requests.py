@@ -206,6 +206,8 @@ class Requests:
         self.in_flight: deque[Request] = deque()
         self.unsettled: list[Request] = []
         """Writes of lost connections whose fate is to be found out, and the reads between them."""
+        self.can_list = True
+        """Whether names may be listed to find one; no longer once a list was too large for a reply."""
         self.loss: BaseException | None = None
         """Why the last connection was lost."""
         self.receipts: Receipts | None = None

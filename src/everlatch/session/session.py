@@ -85,7 +85,7 @@ from everlatch.session.endings import (
 )
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
-from everlatch.session.looks import LOOK, look_body
+from everlatch.session.looks import LIST, LOOK, look_body
 from everlatch.session.options import SessionOptions
 from everlatch.session.own import Own
 from everlatch.session.read_only import Aside
@@ -790,7 +790,9 @@ class Session:
         if not in_flight or len(head) < 4 or int.from_bytes(head, "big") != in_flight[0].xid:
             return
         request = in_flight[0]
-        if not request.operation.is_write:
+        if isinstance(request.call, Own):  # whoever asked begins anew on the next connection; without a list like that
+            self.requests.can_list = self.requests.can_list and request.operation is not LIST
+        elif not request.operation.is_write:
             request.fail(ReplyTooLargeError(request.operation.name, request.path, error.size, error.limit))
 
     # -- handshake -------------------------------------------------------------------------------------------------

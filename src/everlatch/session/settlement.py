@@ -258,7 +258,7 @@ class Settlement:
             tell(nodes)
             self._searched()
 
-        search = NameSearch(prefix, oldest, is_ours, most, ask=self._ask, found=found)
+        search = NameSearch(prefix, oldest, is_ours, most, ask=self._ask, found=found, may_list=self._requests.can_list)
         return search.start_with_list if by_name else partial(search.start, self._seen.get(parent(prefix)))
 
     # -- ending
