@@ -13,6 +13,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from everlatch.partial_stat import UNKNOWN as NOT_TOLD
 from everlatch.types import Stat
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ TRANSACTION: Final = "transaction"
 CHECK: Final = "check"
 """Only as a part of a transaction."""
 
-_NOT_TOLD: Final = -2
 READS: Final = frozenset({GET, EXISTS, CHILDREN})
 WRITES: Final = frozenset({SET, CREATE, DELETE, TRANSACTION})
 
@@ -81,7 +81,7 @@ def author(data: bytes | None) -> tuple[int, int] | None:
 def told(stat: Stat, field: str) -> int | None:
     """This field of a `Stat`; `None` if it is one of which only a part is known, and not this one."""
     known: int = stat[Stat._fields.index(field)]
-    return None if known == _NOT_TOLD else known
+    return None if known == NOT_TOLD else known
 
 
 class Ending(enum.Enum):
