@@ -717,5 +717,5 @@ def test_a_write_that_was_answered_before_the_session_ended_frees_nothing():
     receipts = servers.driver.session._receipts
     request = servers.set("/a").request
     receipts._session = 7  # another one has begun
-    receipts.release(request.receipt, 1)
+    receipts.release(request, 1)
     assert list(receipts.free) == []

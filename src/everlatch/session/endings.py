@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from everlatch.errors import ServerError
     from everlatch.session.requests import Request
 
-__all__ = ["auth_refused", "client_closed", "existing", "gave_up", "handshake_refused", "read_only", "settle"]
+__all__ = [
+    "auth_refused",
+    "client_closed",
+    "created",
+    "existing",
+    "gave_up",
+    "handshake_refused",
+    "read_only",
+    "settle",
+]
 
 
 def settle(request: Request, result_of: Callable[[Request], Any]) -> None:
@@ -35,12 +44,17 @@ def settle(request: Request, result_of: Callable[[Request], Any]) -> None:
         request.fail(error)
 
 
+def created(request: Request, path: str, stat: Stat) -> Any:
+    """What a creation returns that has made this node: `path` is the servers'."""
+    reply = encode_create2_reply(path, stat)
+    return request.operation.decode(reply, 0, len(reply))
+
+
 def existing(request: Request, path: str, stat: Stat | ServerError | None) -> Any:
     """What an idempotent creation returns that has found its node there: `path`, the servers', was looked at
     afterwards. Raises `ResultLostError`."""
     if isinstance(stat, Stat):
-        reply = encode_create2_reply(path, stat)
-        return request.operation.decode(reply, 0, len(reply))
+        return created(request, path, stat)
     what = "it was deleted before it could be looked at" if stat is None else f"can't be looked at: {stat}"
     raise ResultLostError(request.operation.name, request.path, 0, f"the node exists, but {what}")
 

@@ -270,19 +270,19 @@ class Receipts:
         receipt = request.receipt
         assert receipt is not None
         if err:
-            self._release(request, receipt.version)
+            self.release(request, receipt.version)
             return Answer(err, (buf, pos, end))
         if end - pos >= _PART.size and _PART.unpack_from(buf, pos)[0] == Op.SET_DATA:
             stat, pos = decode_stat(buf, pos + _PART.size, end)
             reply = (buf, pos, end) if request.operation.op == Op.MULTI else self._single(request, stat, buf, pos, end)
-            self._release(request, stat.version)
+            self.release(request, stat.version)
             return Answer(0, reply)
         codes = [result.code for result in decode_multi_reply(buf, pos, end) if isinstance(result, ErrorResult)]
         if not codes:
             raise ProtocolError("the receipt of a write was answered by something else")
         index, code = _first_refused(codes)
         if index:
-            self._release(request, receipt.version)
+            self.release(request, receipt.version)
         return Answer(code, (buf, pos + _PART.size + _CODE_SIZE, end), not index)
 
     def _single(self, request: Request, stat: Stat, buf: bytes, pos: int, end: int) -> tuple[bytes, int, int]:
@@ -306,24 +306,29 @@ class Receipts:
             return reply, 0, len(reply)
         raise ProtocolError(f"{request.operation.name} was answered by {result!r}")
 
-    def _release(self, request: Request, version: int) -> None:
-        """At once, for whoever still asks about the write must not take another one's receipt for its own."""
-        receipt, request.receipt = request.receipt, None
-        assert receipt is not None
-        self.release(receipt, version)
-
-    def release(self, receipt: Receipt, version: int) -> None:
-        """The fate of its write is known."""
-        slot = receipt.slot
+    def release(self, request: Request, version: int) -> None:
+        """The fate of its write is known. The slot is taken from it at once, for whoever still asks about the write
+        must not take another one's receipt for its own."""
+        slot = self._take_from(request)
         slot.version = version
         if slot.session == self._session:
             self.free.append(slot)
 
-    def abandon(self, receipt: Receipt) -> None:
+    def give_back(self, request: Request) -> None:
+        """Its write won't be sent again, and has not been applied with the slot that it has, if it has one."""
+        if request.receipt is not None:
+            self.release(request, request.receipt.version)
+
+    def abandon(self, request: Request) -> None:
         """Somebody has meddled with the slot."""
-        if receipt.slot.session == self._session:
+        if self._take_from(request).session == self._session:
             self._live -= 1
             self._replace_missing()
+
+    def _take_from(self, request: Request) -> Slot:
+        receipt, request.receipt = request.receipt, None
+        assert receipt is not None
+        return receipt.slot
 
     def _replace_missing(self) -> None:
         if self._live < self._count and not self._making:

@@ -357,9 +357,8 @@ class Requests:
         unsettled, otherwise reads go back to the head of the queue. `blames_first`: the first may be the reason."""
         sent, self.in_flight = self.in_flight, deque()
         self.loss = reason
-        if (
-            sent and blames_first
-        ):  # it may be what ended the connection; those behind it are not to blame, whoever it was for
+        # The first may be what ended the connection; those behind it are not to blame, whoever it was for.
+        if sent and blames_first:
             sent[0].losses += 1
         for request in sent:  # what stands behind an answered write is later than that
             request.zxid = max(request.zxid, self.written)
@@ -502,9 +501,8 @@ class Requests:
 
     def _give_receipt_back(self, request: Request) -> None:
         """A write that was to be sent again has kept its own; it was not applied."""
-        receipt, request.receipt = request.receipt, None
-        if receipt is not None and self.receipts is not None:
-            self.receipts.release(receipt, receipt.version)
+        if self.receipts is not None:
+            self.receipts.give_back(request)
 
     def _sweep(self) -> None:
         if self._withdrawn > _GAPS and self._withdrawn * 2 > len(self._waiting):

@@ -1159,8 +1159,7 @@ class Session:
         if request.repeated:
             self._reconsider(request, not_applied)
             return
-        receipt, request.receipt = request.receipt, None
-        self._receipts.abandon(receipt)
+        self._receipts.abandon(request)
         request.fail(not_applied)
 
     def _end_refused(self, request: Request, error: EverlatchError) -> None:

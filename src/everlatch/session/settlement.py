@@ -33,7 +33,7 @@ from everlatch.errors import (
 )
 from everlatch.paths import parent
 from everlatch.session.commits import COMMIT, COMMIT_BODY
-from everlatch.session.endings import existing, settle
+from everlatch.session.endings import created, existing, settle
 from everlatch.session.evidence import (
     MAYBE,
     NOT_APPLIED,
@@ -53,10 +53,9 @@ from everlatch.session.own import Own
 from everlatch.session.requests import POISON_LOSSES, Request
 from everlatch.types import Sighting
 from everlatch.wire.multi import CreatePart, CreateResult, SetDataResult
-from everlatch.wire.records import encode_create2_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from everlatch.errors import EverlatchError
     from everlatch.session.evidence import Change
@@ -144,8 +143,7 @@ class Settlement:
     def start(self) -> None:
         """Commits, and looks."""
         self._send(Request(Own(self._committed), COMMIT, "/", COMMIT_BODY))
-        changes = (change for case in self._cases for change in case.changes)
-        for path in dict.fromkeys(path for change in changes for path in paths_to_look_at(change)):
+        for path in _paths(change for case in self._cases for change in case.changes):
             self._send(Request(Own(partial(self._looked, path)), LOOK, path, look_body(path)))
         for case in self._cases:
             receipt = case.request.receipt
@@ -306,7 +304,8 @@ class Settlement:
 
     def _end_case(self, case: _Case, why: str) -> None:
         request = case.request
-        self._free_receipt(case)
+        if self._receipts is not None:
+            self._receipts.give_back(request)
         if case.verdict.fate is Fate.NOT_APPLIED:
             if request.call is not None:
                 self._requests.settled += 1
@@ -324,22 +323,13 @@ class Settlement:
         if receipt is None or case.receipted is NOT_APPLIED:
             return
         assert self._receipts is not None
-        case.request.receipt = None
         if case.receipted is None:
-            self._receipts.abandon(receipt)
+            self._receipts.abandon(case.request)
         else:
-            self._receipts.release(receipt, receipt.version + 1)
-
-    def _free_receipt(self, case: _Case) -> None:
-        """Its write won't be sent again, and has not been applied with it."""
-        receipt, case.request.receipt = case.request.receipt, None
-        if receipt is not None:
-            assert self._receipts is not None
-            self._receipts.release(receipt, receipt.version)
+            self._receipts.release(case.request, receipt.version + 1)
 
     def _sightings(self, case: _Case) -> list[Sighting]:
-        paths = dict.fromkeys(path for change in case.changes for path in paths_to_look_at(change))
-        return [_sighting(path, self._seen[path]) for path in paths]
+        return [_sighting(path, self._seen[path]) for path in _paths(case.changes)]
 
     def _result(self, case: _Case, request: Request) -> Any:
         """What its call returns. Raises `ResultLostError`."""
@@ -352,7 +342,7 @@ class Settlement:
         match results[0]:
             case CreateResult(path, stat):
                 assert stat is not None
-                reply = encode_create2_reply(path, stat)
+                return created(request, path, stat)
             case SetDataResult(stat):
                 return stat
             case None:
@@ -360,7 +350,6 @@ class Settlement:
                 raise ResultLostError(name, path, zxid, _NAME_IS_LOST)
             case _:
                 return None
-        return request.operation.decode(reply, 0, len(reply))
 
     def _result_of(self, index: int, case: _Case) -> Result | None:
         change = case.changes[index]
@@ -389,6 +378,11 @@ class Reconsideration(Settlement):
         self._take_leave_of_receipt(case)
         self._end_case(case, _CHANGED_SINCE)
         self._done()
+
+
+def _paths(changes: Iterable[Change]) -> Iterable[str]:
+    """The nodes that can show what became of these, each once."""
+    return dict.fromkeys(path for change in changes for path in paths_to_look_at(change))
 
 
 def _refusal(request: Request) -> EverlatchError | None:
