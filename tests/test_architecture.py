@@ -16,8 +16,8 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 ORDER = (
     *("types", "errors", "partial_stat", "paths", "arguments", "wire", "session", "admin", "engine"),
-    *("transaction", "multi_read", "operations", "server_sources", "client", "ensemble_tracker", "everlatch"),
-    *("recipes", "sync", "cli"),
+    *("transaction", "multi_read", "operations", "subscriptions", "server_sources", "client", "ensemble_tracker"),
+    *("everlatch", "recipes", "sync", "cli"),
 )
 """Each part imports itself and what stands before it. `everlatch` is the root package."""
 VALUES = {"types", "errors", "partial_stat", "paths", "arguments"}
@@ -36,7 +36,7 @@ PURE_MODULES = {
     *("struct", "typing"),
 }
 EXTRAS = {"cli": {"typer", "rich"}, "testing": {"pytest", "hypothesis"}}
-MIRRORED = ("wire", "session", "engine", "recipes")
+MIRRORED = ("wire", "session", "engine", "subscriptions", "recipes")
 
 TEXTS = (
     *("*.md", "*.toml", "src/**/*", "tests/**/*", "scripts/**/*", "docs/**/*"),

@@ -30,6 +30,7 @@ from everlatch.session.retry import (
     RetryPolicy,
     RetryUntilElapsed,
 )
+from everlatch.subscriptions.states import StateSubscription
 from everlatch.transaction import Pending, Transaction
 from everlatch.types import *  # noqa: F403
 from everlatch.types import __all__ as _types
@@ -51,6 +52,7 @@ __all__ = [
     "RetryUntilElapsed",
     "ServerSource",
     "SessionClient",
+    "StateSubscription",
     "Subscription",
     "Transaction",
     "WatchSubscription",

@@ -24,6 +24,10 @@ from everlatch.session.receipts import MOST_RECEIPTS
 from everlatch.session.retry import AttemptPlan, FullJitter
 from everlatch.session.session import SessionOptions
 from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
+from everlatch.subscriptions.feeds import Feeds, StateTopic
+from everlatch.subscriptions.reading import CHILDREN, DATA
+from everlatch.subscriptions.states import StateSubscription
+from everlatch.subscriptions.waits import wait_for
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, UNSET, State, StateChange, Statistics, Timeout
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
     from everlatch.engine.subscription import Subscription
     from everlatch.session.retry import RetryPolicy
-    from everlatch.types import Remove, ServerFinding, Watch
+    from everlatch.types import Children, Node, Remove, ServerFinding, Watch
 
 __all__ = ["Client", "SessionClient"]
 
@@ -212,6 +216,9 @@ class Client(_SessionState):
     made if it is missing; that takes CREATE there, and an `acl` that lets the client READ and WRITE them, otherwise
     `start` raises `ReceiptsError`. `receipts`: how many such writes may be unanswered at a time; more wait.
 
+    `recheck_interval`: seconds after which paths that are subscribed to are looked at though no event has come (a few
+    less or more; `None`: never): servers keep events back from connections that may not read the node just then.
+
     `max_in_flight`: requests sent and unanswered at a time.
     `max_queued_calls`, `max_queued_bytes`: what may wait to be sent; beyond it calls raise `QueueFullError`.
     `max_request_size`, `max_reply_size`: bytes of a frame; the first must not exceed the servers' jute.maxbuffer.
@@ -250,6 +257,7 @@ class Client(_SessionState):
         exactly_once: bool = False,
         receipts_path: str = "/everlatch-receipts",
         receipts: int = 64,
+        recheck_interval: float | None = 60.0,
         max_in_flight: int = 1000,
         max_queued_calls: int = 100_000,
         max_queued_bytes: int = 1 << 26,
@@ -299,6 +307,7 @@ class Client(_SessionState):
             search_interval=_interval("preventive_search_interval", preventive_search_interval),
         )
         super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
+        self._feeds = Feeds(engine, self, _interval("recheck_interval", recheck_interval))
         self._source = source
         self._stop_following: Remove | None = None
         for scheme, credentials in _pairs(auth):
@@ -402,6 +411,61 @@ class Client(_SessionState):
             )
         self._engine.update_servers(connect_string.endpoints)
 
+    # -- watching ------------------------------------------------------------------------------------------------
+
+    def watch_data(self, path: str) -> StateSubscription[Node | None]:
+        """What a node is, and is from then on: a subscription of its states, `None` while there is no such node.
+
+            async with client.watch_data("/config") as states:
+                async for node in states:
+                    ...                 # the present state at once, then the latest after every change
+
+        Changes that follow each other quickly may be seen as one, and a slow reader finds the latest state only; the
+        last one is never missed, whatever becomes of connections, servers and sessions, as long as the node may be
+        read. When it may not, the iteration raises that once (`NoAuthError`, say); iterate again to go on, for it is
+        tried again, and the state is told when it can be had. It ends when the client is closed, and raises
+        `AuthFailedError` or `GaveUpError` when it can't go on. Entering and iterating wait for a connection, without
+        a timeout of their own.
+
+        All subscriptions of one path share one watch and one read for each change: a persistent watch, where the
+        server in use has them (3.6), else one-shot ones. Raises `InvalidPathError`; entering raises
+        `AlreadyStartedError` the second time, `NotStartedError`, `ClientClosedError`.
+        """
+        return StateSubscription(self._feeds, StateTopic(DATA, _checked_path(path)))
+
+    def watch_children(self, path: str) -> StateSubscription[Children | None]:
+        """Which children a node has, and has from then on: like `watch_data`, of `Children` (names, in no order, and
+        the node's own `Stat`). Changes of its data are none."""
+        return StateSubscription(self._feeds, StateTopic(CHILDREN, _checked_path(path)))
+
+    async def wait_exists(self, path: str, *, timeout: Timeout = UNSET) -> Node:
+        """Returns the node as soon as there is one. Raises `CallTimeoutError`; `NoAuthError`; `ClientClosedError` and
+        the like at the client's end."""
+        node = await self._wait_for(path, lambda node: node is not None, "wait_exists", timeout)
+        assert node is not None
+        return node
+
+    async def wait_deleted(self, path: str, *, timeout: Timeout = UNSET) -> None:
+        """Returns as soon as there is no such node; one that is made again at once may be passed over. Raises what
+        `wait_exists` raises."""
+        await self._wait_for(path, lambda node: node is None, "wait_deleted", timeout)
+
+    async def wait_for(
+        self, path: str, predicate: Callable[[Node | None], bool], *, timeout: Timeout = UNSET
+    ) -> Node | None:
+        """Returns the first state of a node that `predicate` is true for; `None`: there is no node. States that don't
+        last may be passed over. Raises what `wait_exists` raises, and what `predicate` does."""
+        if not callable(predicate):
+            raise InvalidTypeError(f"a predicate is called with the node, or None; {predicate!r} can't be called")
+        return await self._wait_for(path, predicate, "wait_for", timeout)
+
+    async def _wait_for(
+        self, path: str, is_met: Callable[[Node | None], bool], operation: str, timeout: Timeout
+    ) -> Node | None:
+        return await wait_for(self.watch_data(path), is_met, operation, path, self._engine.seconds(timeout))
+
+    # -- servers -------------------------------------------------------------------------------------------------
+
     async def search_servers(self) -> tuple[ServerFinding, ...]:
         """Asks every server, over a connection of its own, whether it serves, and how fast; the client prefers those
         that do from now on. Takes 3 s at most. Raises `NotStartedError`, `ClientClosedError` and such."""
@@ -420,6 +484,11 @@ class Client(_SessionState):
     def statistics(self) -> Statistics:
         """A snapshot of what the client has done and has to do."""
         return self._engine.session.statistics()
+
+
+def _checked_path(path: str) -> str:
+    validate_path(path)
+    return path
 
 
 def _checked_place(path: str) -> str:

@@ -133,6 +133,10 @@ class Operations:
         self._create_container = self._create._replace(op=Op.CREATE_CONTAINER)
         self._create_ttl = self._create._replace(op=Op.CREATE_TTL)
 
+    def server_path(self, path: str) -> str:
+        """For recipes: what the servers call it. Raises `InvalidPathError`."""
+        return server_path(self._chroot, path)
+
     # -- reads -----------------------------------------------------------------------------------------------------
 
     def get(self, path: str, *, watch: Watch | None = None, timeout: Timeout = UNSET) -> Call[Node]:

@@ -70,7 +70,6 @@ if TYPE_CHECKING:
 
     from everlatch.engine.call import Waiter
     from everlatch.engine.subscription import Subscription
-    from everlatch.engine.watch_subscription import WatchSubscription
     from everlatch.types import Remove, Watch, WatchEvent
 
 __all__ = ["MAX_REQUEST_SIZE", "Engine"]
@@ -146,7 +145,7 @@ class Engine:
         """Tells operations that older servers lack whether the server in use has them."""
         self.lease = LeaseKeeper(self)
         self.search = ServerSearch(self, search_interval)
-        self._watch_subscriptions: dict[WatchSubscription, None] = {}
+        self._told_of_end: dict[Callable[[BaseException | None], object], None] = {}
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -382,14 +381,22 @@ class Engine:
         """See `Client.states`."""
         return self._audience.subscribe()
 
-    def watch_wanted(self, subscription: WatchSubscription, kind: int, path: str, callback: Watch) -> None:
-        """A persistent watch is about to be asked for."""
-        self.session.want_watch(kind, path, callback)
-        self._watch_subscriptions[subscription] = None
+    def tell_end(self, callback: Callable[[BaseException | None], object]) -> Remove:
+        """Has a callback told of the client's end, behind all that is still to be told: `None` after `CLOSED`, by the
+        user's own will, else why there will never be a server. Returns what takes it back."""
+        self._told_of_end[callback] = None
+        return lambda: self._told_of_end.pop(callback, None) and None
 
-    def watch_left(self, subscription: WatchSubscription, kind: int, path: str, callback: Watch) -> None:
-        """Its subscription was closed."""
-        self._watch_subscriptions.pop(subscription, None)
+    def jittered(self, seconds: float) -> float:
+        """About so many, so that not all do the same at the same time."""
+        return seconds * self._rng.uniform(0.75, 1.25)
+
+    def watch_wanted(self, kind: int, path: str, callback: Watch) -> None:
+        """A persistent watch is about to be asked for; `watch_left` has to follow."""
+        self.session.want_watch(kind, path, callback)
+
+    def watch_left(self, kind: int, path: str, callback: Watch) -> None:
+        """Nobody listens with this callback any more."""
         self.session.leave_watch(kind, path, callback)
         if self.session.state not in FINAL_STATES:
             self.pump()
@@ -673,18 +680,15 @@ class Engine:
         elif change.state in FINAL_STATES:
             self._wake(change)
             self.lease.ended(self._final_error("waiting for the lease"))
-            self._end_watches(change)
+            self._tell_end(change)
         self._audience.tell(change)
         if change.state is State.RENEWED:
             self._let_listeners_go_first()
 
-    def _end_watches(self, final: StateChange) -> None:
-        """Nothing will be heard any more, behind what is still to be told; after `CLOSED` by the user's own will."""
-        for subscription in list(self._watch_subscriptions):
+    def _tell_end(self, final: StateChange) -> None:
+        for callback in self._told_of_end:
             assert self._dispatcher is not None
-            self._dispatcher.call(
-                subscription.end, None if final.state is State.CLOSED else self._final_error("add_watch")
-            )
+            self._dispatcher.call(callback, None if final.state is State.CLOSED else self._final_error("watching"))
 
     def _let_listeners_go_first(self) -> None:
         """They restore what the old session had (promise P6); the queue moves when they have been told."""

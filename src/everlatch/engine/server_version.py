@@ -9,7 +9,7 @@ Rules:
    another server, or to the same one after its upgrade.
 2. There is one question at a time, shared by all who wait for it. It goes on when they go away; `close` ends it.
 3. Who can't be asked (no such word, a proxy, another protocol on that port) has an unknown version, and every
-   operation is tried there.
+   operation is tried there. One that was refused is not tried again for ten minutes: each attempt costs the connection.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ logger = logging.getLogger("everlatch")
 _PATIENCE: Final = 2.0
 """Seconds to wait for an answer. A server that serves gives it in milliseconds; one that hangs will be left."""
 _CLOSING_PATIENCE: Final = 1.0
+_UNTIL_TRIED_AGAIN: Final = 600.0
 
 
 class ServerVersions:
@@ -54,8 +55,10 @@ class ServerVersions:
         self._conn = 0
         """The connection that `_lookup` belongs to."""
         self._lookup: asyncio.Task[ServerStatus | None] | None = None
+        self._in_vain: dict[int, float] = {}
+        """Until when an operation isn't tried again where the version is unknown: rule 3."""
 
-    async def require(self, operation: str, since: str, *, path: str, timeout: float | None) -> None:
+    async def require(self, operation: str, since: str, *, path: str, timeout: float | None, op: int = 0) -> None:
         """Returns when a server is in use that has `operation`, which came with the version `since`, or of which that
         is unknown. Waits for a connection if there is none.
 
@@ -69,7 +72,10 @@ class ServerVersions:
             if timeout is None or isinstance(error, EverlatchError):
                 raise
             raise CallTimeoutError(operation, path, timeout, sent=False) from None
-        if version is not None and _release(version) < _release(parse_version(since)):
+        if version is None:
+            if self._engine.now() < self._in_vain.get(op, 0.0):
+                raise UnsupportedByServerError(operation, None, since, path)
+        elif _release(version) < _release(parse_version(since)):
             raise UnsupportedByServerError(operation, ".".join(map(str, version.numbers)), since, path)
 
     async def submit(
@@ -86,7 +92,7 @@ class ServerVersions:
         result. `timeout` is for both. Raises what `Client`'s methods say they raise."""
         seconds = self._engine.seconds(timeout)
         started = self._engine.now()
-        await self.require(operation.name, since, path=path, timeout=seconds)
+        await self.require(operation.name, since, path=path, timeout=seconds, op=operation.op)
         left = None if seconds is None else max(0.0, seconds - (self._engine.now() - started))
         try:
             return await self._engine.submit(operation, path, body, watch, left, generation)
@@ -96,6 +102,7 @@ class ServerVersions:
         except UnimplementedError:
             if operation.op == Op.RECONFIG:  # a standalone server says the same
                 raise
+            self._in_vain[operation.op] = self._engine.now() + _UNTIL_TRIED_AGAIN
             raise UnsupportedByServerError(operation.name, None, since, path) from None
 
     async def close(self) -> None:

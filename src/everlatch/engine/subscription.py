@@ -66,13 +66,17 @@ class Subscription(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         while not self._items:
-            if self._ended:
-                error, self._error = self._error, None
-                raise StopAsyncIteration if error is None else error
+            self._check()
             if self._waiter is None or self._waiter.done():
                 self._waiter = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiter)
         return self._items.popleft()
+
+    def _check(self) -> None:
+        """Before a wait for the next item: raises what comes instead of it, if anything does."""
+        if self._ended:
+            error, self._error = self._error, None
+            raise StopAsyncIteration if error is None else error
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

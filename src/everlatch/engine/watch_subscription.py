@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from everlatch.engine.subscription import Subscription
 from everlatch.errors import AlreadyStartedError, ClientStateError
@@ -22,15 +22,23 @@ from everlatch.wire.watch_records import decode_add_watch_reply, encode_add_watc
 
 if TYPE_CHECKING:
     from everlatch.engine.engine import Engine
-    from everlatch.types import Timeout
+    from everlatch.types import Remove, Timeout
 
-__all__ = ["SINCE", "WatchSubscription"]
+__all__ = ["ADD_WATCH", "SINCE", "WatchSubscription", "add_watch_body"]
 
 SINCE = "3.6.0"
 """The first version of ZooKeeper that has persistent watches."""
 
-_PERSISTENT = Operation("add_watch", Op.ADD_WATCH, decode_add_watch_reply, watch=PERSISTENT)
-_RECURSIVE = Operation("add_watch", Op.ADD_WATCH, decode_add_watch_reply, watch=RECURSIVE)
+ADD_WATCH: Final = {
+    kind: Operation("add_watch", Op.ADD_WATCH, decode_add_watch_reply, watch=kind) for kind in (PERSISTENT, RECURSIVE)
+}
+"""The operation that arms a watch of each kind."""
+
+
+def add_watch_body(server_path: str, kind: int) -> bytes:
+    """What is sent with it."""
+    mode = AddWatchMode.PERSISTENT_RECURSIVE if kind == RECURSIVE else AddWatchMode.PERSISTENT
+    return encode_add_watch_request(server_path, mode)
 
 
 class WatchSubscription(Subscription[WatchEvent]):
@@ -53,25 +61,17 @@ class WatchSubscription(Subscription[WatchEvent]):
         super().__init__()
         self._engine = engine
         self._path = path
-        self._operation = _RECURSIVE if recursive else _PERSISTENT
-        mode = AddWatchMode.PERSISTENT_RECURSIVE if recursive else AddWatchMode.PERSISTENT
-        self._body = encode_add_watch_request(server_path, mode)
+        self._kind = RECURSIVE if recursive else PERSISTENT
+        self._body = add_watch_body(server_path, self._kind)
         self._max_events = max_events
         self._timeout = timeout
         self._generation = generation
         self._entered = self._wants = False
+        self._no_longer_told: Remove | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._ended else "open" if self._wants else "not entered"
-        return f"<WatchSubscription {self._path!r}{' and below' if self._is_recursive else ''}, {state}>"
-
-    @property
-    def _is_recursive(self) -> bool:
-        return self._operation is _RECURSIVE
-
-    @property
-    def _kind(self) -> int:
-        return RECURSIVE if self._is_recursive else PERSISTENT
+        return f"<WatchSubscription {self._path!r}{' and below' if self._kind == RECURSIVE else ''}, {state}>"
 
     # -- entering and leaving
 
@@ -81,11 +81,12 @@ class WatchSubscription(Subscription[WatchEvent]):
         engine = self._engine
         engine.check_usable(f"add_watch {self._path!r}")
         self._entered = True
-        engine.watch_wanted(self, self._kind, self._path, self._tell)
+        engine.watch_wanted(self._kind, self._path, self._tell)
+        self._no_longer_told = engine.tell_end(self.end)
         self._wants = True
         try:
             await engine.versions.submit(
-                SINCE, self._operation, self._path, self._body, self._tell, self._timeout, self._generation
+                SINCE, ADD_WATCH[self._kind], self._path, self._body, self._tell, self._timeout, self._generation
             )
         except BaseException:
             self.close()
@@ -97,7 +98,9 @@ class WatchSubscription(Subscription[WatchEvent]):
         super().close()
         if self._wants:
             self._wants = False
-            self._engine.watch_left(self, self._kind, self._path, self._tell)
+            if self._no_longer_told is not None:
+                self._no_longer_told()
+            self._engine.watch_left(self._kind, self._path, self._tell)
 
     async def __anext__(self) -> WatchEvent:
         if not self._entered:
