@@ -27,6 +27,7 @@ from everlatch import (
     SystemZookeeperError,
 )
 from everlatch.engine.transport import Link, TcpDialer
+from everlatch.session.watches import DATA
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import frame
 from everlatch.wire.headers import encode_reply
@@ -69,6 +70,20 @@ async def test_a_call_that_finds_nothing_in_flight_goes_at_once():
                 call = client.exists("/")
                 assert len(dialer.transports[0].writes) == sent + 1, number
                 await call
+
+
+@on_every_loop
+async def test_a_one_shot_watch_that_is_left_is_removed_at_the_server_while_there_is_one():
+    async with ScriptedServer() as server:
+        client = server.client()
+        async with client:
+            for path in ("/a", "/b"):
+                await client.exists(path, watch=print)
+            client._engine.leave_one_shot(DATA, "/a", print)
+            assert not await client.check_watches("/a")
+            assert server.paths(Op.REMOVE_WATCHES) == ["/a"]
+        client._engine.leave_one_shot(DATA, "/b", print)
+        assert server.paths(Op.REMOVE_WATCHES) == ["/a"]
 
 
 # --- time ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from everlatch import Client, EventType, NoWatcherError, WatchEvent, WatchKind
+from everlatch.session.watches import CHILD, DATA
 from everlatch.testing import Proxy, expire_session
 from everlatch.wire.codes import Op
 
@@ -234,3 +235,40 @@ async def test_a_removal_whose_reply_is_lost_succeeds(client: Client, proxy: Pro
     await client.remove_watches(root)
     assert fault.times == 1
     assert not await client.check_watches(root)
+
+
+async def test_one_shot_watches_that_are_left_leave_nothing_at_the_server(client: Client, root: str) -> None:
+    def callback(_: WatchEvent) -> None:
+        """Nobody hears of anything."""
+
+    missing, engine = f"{root}/missing", client._engine
+    await client.get(root, watch=callback)
+    await client.children(root, watch=callback)
+    await client.exists(missing, watch=callback)
+    engine.leave_one_shot(DATA, root, callback)
+    engine.leave_one_shot(DATA, missing, callback)
+    kinds = (WatchKind.CHILDREN, WatchKind.DATA)
+    assert [await client.check_watches(root, kind) for kind in kinds] == [True, False]
+    assert not await client.check_watches(missing)
+    engine.leave_one_shot(CHILD, root, callback)
+    assert not await client.check_watches(root)
+    reading = client.exists(root, watch=callback)
+    reading.cancel()
+    engine.leave_one_shot(DATA, root, callback)
+    await client.sync()
+    assert not await client.check_watches(root), "it was set by the answer that nobody waited for"
+
+
+async def test_leaving_a_one_shot_watch_spares_persistent_ones(client: Client, other: Client, root: str) -> None:
+    async with client.add_watch(root, recursive=True) as below, client.add_watch(root) as events:
+        await client.get(root, watch=print)
+        client._engine.leave_one_shot(DATA, root, print)
+        await client.sync()
+        await settled(client, other)
+        for subscription in (below, events):
+            await take(subscription, subscription.queued)
+        await other.set(root, b"1")
+        await other.create(f"{root}/a")
+        await settled(client, other)
+        assert (DATA_CHANGED, root) in await take(below, below.queued)
+        assert await take(events, events.queued) == [(DATA_CHANGED, root), (CHILDREN_CHANGED, root)]

@@ -15,7 +15,7 @@ from everlatch.session.rivals import MOST_RIVALS
 from everlatch.session.servers import Address
 from everlatch.session.session import Phase
 from everlatch.session.states import TRANSITIONS
-from everlatch.session.watches import PERSISTENT, RECURSIVE
+from everlatch.session.watches import CHILD, DATA, PERSISTENT, RECURSIVE
 from everlatch.types import EventType, State, WatchKind
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import frame
@@ -358,6 +358,11 @@ class SessionMachine(RuleBasedStateMachine):
         except QueueFullError:
             return
 
+    @rule(kind=st.sampled_from([DATA, CHILD]), place=st.sampled_from(PLACES))
+    def a_one_shot_watch_is_left(self, kind, place):
+        self.driver.session.leave_one_shot(kind, place, print)
+        self.driver.pump()
+
     @rule()
     def a_new_session_may_begin(self):
         self.driver.session.renew(self.driver.now)
@@ -470,6 +475,12 @@ class SessionMachine(RuleBasedStateMachine):
         assert set(heard) <= set(self.listeners)
         wanted = [(*place, callback) for place, callbacks in persistent._wanted.items() for callback in callbacks]
         assert sorted(map(hash, wanted)) == sorted(map(hash, self.listeners))
+
+    @invariant()
+    def a_removal_is_held_back_only_for_an_answer_to_come(self):
+        session = self.driver.session
+        assert session.phase is not Phase.IDLE or not session.watching._left
+        assert all(map(session._is_one_shot_coming, [path for _, path in session.watching._left]))
 
     @invariant()
     def attempts_beside_one_that_serves_are_spares(self):

@@ -65,6 +65,16 @@ def test_a_callback_can_be_taken_out_whatever_it_waits_for():
     assert watches.take(EventType.DELETED, "/b") == [one]
 
 
+def test_a_callback_can_be_taken_out_of_some_kinds():
+    watches = filled((DATA, "/a"), (EXIST, "/a"), (CHILD, "/a"))
+    assert watches.discard("/a", one, (DATA, EXIST))
+    assert not watches.discard("/a", one, (DATA, EXIST))
+    assert not watches.waits((DATA, EXIST), "/a")
+    assert watches.waits((CHILD,), "/a")
+    assert not watches.discard("/a", two, (CHILD,))
+    assert watches.take(EventType.DELETED, "/a") == [one]
+
+
 def test_kinds_are_taken_out_by_name():
     watches = filled((DATA, "/a"), (EXIST, "/a"), (CHILD, "/a"), (CHILD, "/b"))
     assert watches.take_kinds((DATA, EXIST), "/a") == [one]

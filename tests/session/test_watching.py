@@ -4,7 +4,7 @@ import pytest
 
 from everlatch.errors import NoWatcherError, OutcomeUnknownError
 from everlatch.session.requests import Operation
-from everlatch.session.watches import PERSISTENT, RECURSIVE
+from everlatch.session.watches import CHILD, DATA, PERSISTENT, RECURSIVE
 from everlatch.types import EventType, State, WatchEvent, WatchKind
 from everlatch.wire.codes import XID_AUTH, Op
 from everlatch.wire.records import encode_exists_reply
@@ -411,6 +411,130 @@ def test_the_root_is_nobodys_child():
     told = heard(driver)
     assert told.count((one, EventType.CHILDREN_CHANGED, "/")) <= 2
     assert (one, EventType.CREATED, "/b") in told
+
+
+# -- leaving one-shot watches
+
+
+def stop_waiting(driver, kind=DATA, path="/a", callback=two):
+    driver.session.leave_one_shot(kind, path, callback)
+    driver.pump()
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind", "watcher_type"), [(GET, DATA, 2), (EXISTS, DATA, 2), (CHILDREN, CHILD, 1)]
+)
+@pytest.mark.parametrize("err", [0, -121])
+def test_the_last_to_leave_a_one_shot_watch_removes_it(operation, kind, watcher_type, err):
+    driver = connected(chroot="/app")
+    set_one_shot(driver, operation)
+    stop_waiting(driver, DATA + CHILD - kind)
+    assert asked(driver) == [], "it waits for something else"
+    stop_waiting(driver, kind)
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/app/a", watcher_type)]
+    driver.feed(driver.reply_to(driver.unanswered[0], err))
+    assert heard(driver) == []
+    assert driver.changes[-1].state is State.CONNECTED
+    again(driver)
+    assert list(driver.unanswered) == []
+
+
+def test_one_shot_watch_on_a_missing_node_is_left():
+    driver = connected()
+    driver.call(EXISTS, "/a", watch=two)
+    driver.feed(driver.reply_to(driver.unanswered[0], -101))
+    stop_waiting(driver)
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 2)]
+
+
+def test_who_else_waits_keeps_the_one_shot_watch():
+    driver = connected()
+    set_one_shot(driver)
+    driver.call(EXISTS, "/a", watch=one)
+    driver.feed(driver.reply_to(driver.unanswered[0], -101))
+    stop_waiting(driver)
+    assert asked(driver) == []
+    driver.event(EventType.CREATED, "/a")
+    assert heard(driver) == [(one, EventType.CREATED, "/a")]
+    stop_waiting(driver, callback=one)
+    assert asked(driver) == [], "the event has ended it"
+
+
+@pytest.mark.parametrize("err", [0, -101])
+def test_a_request_in_flight_may_set_the_watch_for_somebody_else(err):
+    driver = connected()
+    set_one_shot(driver)
+    driver.call(GET, "/a", watch=one)
+    stop_waiting(driver)
+    assert driver.unanswered[-1].op == Op.GET_DATA, "a removal would come behind it"
+    driver.feed(driver.reply_to(driver.unanswered[0], err))
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 2)] * bool(err)
+
+
+def test_of_several_in_flight_the_last_decides():
+    driver = connected()
+    gone = driver.submit(GET, "/a", watch=two)
+    driver.submit(CHILDREN, "/a", watch=one)
+    driver.submit(GET, "/b", watch=one)
+    driver.cancel(*gone)
+    stop_waiting(driver)
+    driver.answer()
+    assert len(driver.unanswered) == 2, "the children's may be answered for anything"
+    driver.answer(2)
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 2)]
+    driver.answer()
+    stop_waiting(driver, CHILD, callback=one)
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 1)]
+
+
+@pytest.mark.parametrize(("operation", "err"), [(GET, 0), (EXISTS, -101), (GET, -102)])
+def test_a_watch_that_may_be_set_after_its_caller_has_gone_is_removed(operation, err):
+    driver = connected()
+    driver.cancel(*driver.submit(operation, "/a", watch=two))
+    stop_waiting(driver)
+    assert [sent.op for sent in driver.unanswered] == [operation.op]
+    driver.feed(driver.reply_to(driver.unanswered[0], err))
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 2)]
+
+
+def test_who_asks_behind_the_removal_has_his_watch():
+    driver = connected(max_in_flight=1)
+    set_one_shot(driver)
+    blocking = driver.call(SET, "/b")
+    waiting = driver.call(GET, "/a", watch=one)
+    stop_waiting(driver)
+    driver.answer()
+    assert [sent.op for sent in driver.unanswered] == [Op.REMOVE_WATCHES]
+    driver.answer(2)
+    assert (blocking.ends, waiting.ends) == (1, 1)
+    driver.event(EventType.DATA_CHANGED, "/a")
+    assert heard(driver) == [(one, EventType.DATA_CHANGED, "/a")]
+
+
+def test_a_one_shot_watch_that_is_left_while_disconnected_is_not_armed_again():
+    driver = connected()
+    set_one_shot(driver)
+    driver.cancel(*driver.submit(GET, "/b", watch=two))
+    stop_waiting(driver, path="/b")
+    driver.lose()
+    stop_waiting(driver)
+    driver.connect()
+    assert list(driver.unanswered) == []
+    driver.call(GET, "/b", watch=two)
+    driver.answer()
+    assert asked(driver) == [], "that was another connection"
+
+
+@pytest.mark.parametrize(("zxid", "err", "hit"), [(OLD, 0, True), (OLD, -121, False), (NEW, 0, False)])
+def test_before_3_9_a_one_shot_watch_that_is_left_takes_persistent_ones_with_it(zxid, err, hit):
+    driver = watching(PERSISTENT)
+    driver.event(EventType.CHILDREN_CHANGED, "/a", zxid=zxid)
+    set_one_shot(driver)
+    heard(driver)
+    stop_waiting(driver)
+    driver.feed(driver.reply_to(driver.unanswered[0], err))
+    assert asked(driver) == [(Op.ADD_WATCH, "/a", 0)] * hit
+    assert heard(driver) == [(one, EventType.MISSED, "/a")] * hit
 
 
 # -- removing and checking one-shot watches

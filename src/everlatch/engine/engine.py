@@ -401,6 +401,14 @@ class Engine:
         if self.session.state not in FINAL_STATES:
             self.pump()
 
+    def leave_one_shot(self, kind: int, path: str, callback: Watch) -> None:
+        """A one-shot callback waits no longer for one kind, `DATA` (which has what `exists` waits for) or `CHILD` of
+        `everlatch.session.watches`; if nobody else does, the server is told. First cancel the call that is to set it,
+        if it isn't answered."""
+        self.session.leave_one_shot(kind, path, callback)
+        if self.session.state not in FINAL_STATES:
+            self.pump()
+
     async def wait_connected(self, timeout: Timeout) -> None:
         """See `Client.wait_connected`."""
         loop = self._checked_loop()

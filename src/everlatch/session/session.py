@@ -1123,6 +1123,8 @@ class Session:
             # The caller has gone; the server may have armed its watch all the same.
             if request.watch is not None and (not err or (err == _NO_NODE and operation.missing_is_none)):
                 self.watching.armed(operation.watch, self._watched_path(request), None, self.last_zxid)
+            else:
+                self.watching.refused(self._watched_path(request))
         elif operation.no_watcher is not None:
             # A removal took effect all the same: it may have hit more than its caller had in mind.
             if not err or err == _NO_WATCHER:
@@ -1208,7 +1210,10 @@ class Session:
             if request.watch is not None:
                 self._register(request, EXIST)
             request.complete(None)
-        elif err == _NO_WATCHER and operation.no_watcher is not None:
+            return
+        if request.watch is not None:
+            self.watching.refused(self._watched_path(request))
+        if err == _NO_WATCHER and operation.no_watcher is not None:
             settle(request, operation.no_watcher)
         elif not (operation.is_idempotent and self._is_brought_about(request, err)):
             self._end_refused(request, server_error(err, operation.name, request.path))
@@ -1406,6 +1411,11 @@ class Session:
     def forget_watch(self, path: str, callback: Watch) -> None:
         """Takes a callback out, however often it is registered under the path; the server's event finds nobody."""
         self.watching.discard(self._server_path(path), callback)
+
+    def leave_one_shot(self, kind: int, path: str, callback: Watch) -> None:
+        """A callback waits no longer for one kind, `DATA` or `CHILD` of `everlatch.session.watches`; the last one takes
+        the watch away from the server. Cancel the call first that is to set it."""
+        self.watching.leave_one_shot(kind, self._server_path(path), callback)
 
     def want_watch(self, kind: int, path: str, callback: Watch) -> None:
         """A persistent watch is about to be asked for; `leave_watch` has to follow, whatever becomes of it."""

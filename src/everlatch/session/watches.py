@@ -49,14 +49,24 @@ class OneShotWatches:
         if callback not in present:
             self._watches[kind][path] = (*present, callback)
 
-    def discard(self, path: str, callback: Watch) -> None:
-        """Takes a callback out, whatever it waits for under the path."""
-        for watches in self._watches:
-            left = tuple(found for found in watches.get(path, ()) if found != callback)
+    def waits(self, kinds: Iterable[int], path: str) -> bool:
+        """Whether somebody waits for one of these kinds under the path."""
+        return any(path in self._watches[kind] for kind in kinds)
+
+    def discard(self, path: str, callback: Watch, kinds: Iterable[int] = (DATA, EXIST, CHILD)) -> bool:
+        """Takes a callback out that waits for one of these kinds under the path. Whether it did."""
+        found = False
+        for kind in kinds:
+            present = self._watches[kind].get(path, ())
+            if callback not in present:
+                continue
+            found = True
+            left = tuple(other for other in present if other != callback)
             if left:
-                watches[path] = left
+                self._watches[kind][path] = left
             else:
-                watches.pop(path, None)
+                del self._watches[kind][path]
+        return found
 
     def take(self, event: EventType, path: str) -> list[Watch]:
         """Takes out the callbacks that an event calls, each once."""

@@ -12,6 +12,9 @@ Rules:
 4. Before 3.9 a one-shot watch takes its path over at once: a recursive one there would hear of nothing below. So it is
    armed anew when the one-shot watch was set, and hears for both. It may have missed something unless the server has
    been at the same zxid all the time. (Until a connection has brought an event, any server may be such a one.)
+5. A one-shot watch that is left is removed at the server, too, if nobody else waits for what it tells. A request in
+   flight may be about to set it for somebody: its answer is waited for. (One that is sent later comes behind the
+   removal.) Before 3.9 the removal hits persistent watches on the path; they are armed anew.
 """
 
 from __future__ import annotations
@@ -44,11 +47,14 @@ _SET_WATCHES2 = Operation("setWatches2", Op.SET_WATCHES2, no_result)
 _ARM_AGAIN = Operation("addWatch", Op.ADD_WATCH, no_result)
 _TAKE_BACK = Operation("addWatch", Op.ADD_WATCH, no_result)
 _REMOVE = Operation("removeWatches", Op.REMOVE_WATCHES, no_result)
+_REMOVE_ONE_SHOT = Operation("removeWatches", Op.REMOVE_WATCHES, no_result)
 _REMOVE_ALL = Operation("removeWatches", Op.REMOVE_WATCHES, no_result)
 
 _MODES = {PERSISTENT: AddWatchMode.PERSISTENT, RECURSIVE: AddWatchMode.PERSISTENT_RECURSIVE}
 _TYPES = {PERSISTENT: WatcherType.PERSISTENT, RECURSIVE: WatcherType.PERSISTENT_RECURSIVE}
 _KINDS = {WatchKind.CHILDREN: (CHILD,), WatchKind.DATA: (DATA, EXIST), WatchKind.ANY: (DATA, EXIST, CHILD)}
+_LEFT = {DATA: WatchKind.DATA, CHILD: WatchKind.CHILDREN}
+"""What is removed when a one-shot watch is left: servers keep those of `exists` with those of data."""
 
 
 class Watching:
@@ -73,6 +79,8 @@ class Watching:
         """Whether this connection has had an event with a zxid: it leads to a server from 3.9 on."""
         self._taking_back: dict[str, int] = {}
         """Paths of recursive watches that one-shot ones may have taken over, and the zxid since when: rule 4."""
+        self._left: set[tuple[int, str]] = set()
+        """One-shot watches that were left while a request was in flight that may set them: rule 5."""
 
     def __len__(self) -> int:
         return len(self._one_shot) + len(self._persistent)
@@ -84,6 +92,7 @@ class Watching:
         self._rearming.freeze(last_zxid)
         self._persistent.disconnected()
         self._taking_back.clear()
+        self._left.clear()
         self._keeps_modes_apart = False
 
     def history_reset(self) -> None:
@@ -106,6 +115,8 @@ class Watching:
             self._taken_back(request.path, zxid)
         if operation is _REMOVE and err == _MARSHALLING:
             self._remove_on_old_server(request.path)
+        if operation is _REMOVE_ONE_SHOT and not err and not self._keeps_modes_apart:
+            self._arm_again(request.path)
         if operation is not _SET_WATCHES and operation is not _SET_WATCHES2:
             return False
         if err == _UNIMPLEMENTED:
@@ -127,6 +138,33 @@ class Watching:
             self._take_back(path, zxid)
         if callback is not None:
             self._one_shot.add(kind, path, callback)
+        self._remove_what_was_left(path)
+
+    def refused(self, path: str) -> None:
+        """A request that might have set a watch was refused."""
+        self._remove_what_was_left(path)
+
+    def leave_one_shot(self, kind: int, path: str, callback: Watch) -> None:
+        """Somebody waits no longer: rule 5. `kind` is `CHILD`, or `DATA`, which has what waits as `EXIST` as well."""
+        was_waiting = self._one_shot.discard(path, callback, _KINDS[_LEFT[kind]])
+        if self._is_one_shot_coming(path):
+            self._left.add((kind, path))
+        elif was_waiting:
+            self._remove_unless_wanted(kind, path)
+
+    def _remove_what_was_left(self, path: str) -> None:
+        if not self._left:
+            return
+        for kind in _LEFT:
+            if (kind, path) in self._left and not self._is_one_shot_coming(path):
+                self._left.discard((kind, path))
+                self._remove_unless_wanted(kind, path)
+
+    def _remove_unless_wanted(self, kind: int, path: str) -> None:
+        which = _LEFT[kind]
+        if not self._one_shot.waits(_KINDS[which], path):
+            body = encode_remove_watches_request(path, which.value)
+            self._ask(Request(None, _REMOVE_ONE_SHOT, path, body))
 
     def discard(self, path: str, callback: Watch) -> None:
         """Takes a one-shot callback out; the server's event finds nobody."""
