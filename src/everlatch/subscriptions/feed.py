@@ -140,16 +140,24 @@ class Feed(Generic[T]):
         except EverlatchError as error:
             return self._refused(error)
         self._refusal = None
-        self._tell(state, read_only=was_read_only or self._is_read_only)
-        return FIRST_PAUSE if self._is_from_read_only else None
+        if was_read_only or self._is_read_only:
+            self._tell_old(state)
+            return FIRST_PAUSE
+        self._tell(state, read_only=False)
+        return None
 
     @property
     def _is_read_only(self) -> bool:
         return self._engine.session.state is State.CONNECTED_READ_ONLY
 
+    def _tell_old(self, state: T | None) -> None:
+        """What a server without a quorum shows: rule 5."""
+        if self._is_known and not self._is_from_read_only:
+            self._tell(self._state, read_only=False)
+        else:
+            self._tell(state, read_only=True)
+
     def _tell(self, state: T | None, *, read_only: bool) -> None:
-        if read_only and self._is_known and not self._is_from_read_only:
-            return
         stamp_of = self._reading.stamp_of
         is_news = not self._is_known or stamp_of(state) != stamp_of(self._state)
         self._state, self._is_known, self._is_from_read_only = state, True, read_only

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from everlatch.errors import CallTimeoutError, ClientClosedError, EverlatchError
+from everlatch.errors import CallTimeoutError, ClientClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +29,14 @@ async def wait_for(
 ) -> Node | None:
     """The first state that `is_met` holds for. Raises `CallTimeoutError`; why the node can't be read; what `is_met`
     raises; `ClientClosedError` and such at the client's end."""
+    within = asyncio.timeout(timeout)
     try:
-        async with asyncio.timeout(timeout), states:
+        async with within, states:
             async for state in states:
                 if is_met(state):
                     return state
-    except TimeoutError as error:
-        if timeout is None or isinstance(error, EverlatchError):
-            raise
+    except TimeoutError:
+        if timeout is None or not within.expired():
+            raise  # by whoever decides
         raise CallTimeoutError(operation, path, timeout, sent=None) from None
     raise ClientClosedError(f"{operation} {path!r}: the client was closed")
