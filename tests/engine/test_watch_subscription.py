@@ -230,6 +230,22 @@ async def test_a_server_that_turns_out_to_be_too_old_refuses_it():
 
 
 @simulated
+async def test_what_was_refused_is_not_tried_again_for_ten_minutes():
+    async with ScriptedServer(version="3.5") as server, server.client() as client:
+        server.word = drop_before  # nobody tells which version it is
+        for _ in range(3):
+            with pytest.raises(UnsupportedByServerError):
+                await client.add_watch("/a").__aenter__()
+            await client.sync()
+        assert count(server, Op.ADD_WATCH) == 1, "each would have cost the connection"
+        assert client.connections == 2
+        await asyncio.sleep(601)
+        with pytest.raises(UnsupportedByServerError):
+            await client.add_watch("/a").__aenter__()
+        assert count(server, Op.ADD_WATCH) == 2
+
+
+@simulated
 async def test_a_timeout_is_for_the_whole_of_entering():
     async with ScriptedServer() as server, server.client() as client:
         loop = asyncio.get_running_loop()
