@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from torture.history import CREATE, DELETE, EXISTS, GET, SET, SYNC, TRANSACTION, Call, Ending, Fault, History
-from torture.linearizable import Kind
+from torture.history import (
+    CREATE,
+    DELETE,
+    EXISTS,
+    GET,
+    SET,
+    SYNC,
+    TRANSACTION,
+    Applied,
+    Call,
+    Change,
+    Ending,
+    Fault,
+    History,
+)
+from torture.linearizable import Kind, UndecidedError, contradiction
+from torture.rules import registers
 from torture.rules.registers import counted, judge, operations
 
 from everlatch.partial_stat import UNKNOWN as NOT_TOLD
@@ -159,3 +174,46 @@ def test_other_histories_have_no_registers(story):
     story.call(CREATE, result=Created(PATH, stat()))
     assert operations(story.history) == {}
     assert story.judged() == []
+
+
+@pytest.fixture
+def gives_up(monkeypatch):
+    """The search gives up as soon as a write's outcome is unknown."""
+
+    def searched(given):
+        given = list(given)
+        if all(operation.must for operation in given):
+            return contradiction(given)
+        raise UndecidedError("given up")
+
+    monkeypatch.setattr(registers, "contradiction", searched)
+
+
+def applied(zxid, kind, value=b"", path=PATH):
+    return Applied(zxid, (Change(kind, path, value),))
+
+
+def story_of_unknown_sets(story):
+    story.call(CREATE, result=Created(PATH, stat()))
+    story.call(SET, ending=Ending.UNKNOWN)
+    story.call(SET, ending=Ending.UNKNOWN)
+    story.call(SYNC, path="/")
+    story.call(GET, result=Node(b"1.3", stat(1, 10, 12)), behind=4)
+
+
+def test_where_the_search_gives_up_the_log_leads_to_an_order(story, gives_up):
+    story_of_unknown_sets(story)
+    assert story.judged() == [f"{PATH}: given up"]
+    elsewhere = applied(11, SET, b"1.2", path="/r/registers/2")
+    story.history.log = [applied(10, CREATE, b"1.1"), elsewhere, applied(12, SET, b"1.3")]
+    assert story.judged() == []
+    story.history.log.append(applied(14, DELETE))
+    assert story.judged() == []
+
+
+def test_a_log_that_leads_nowhere_decides_nothing(story, gives_up):
+    story_of_unknown_sets(story)
+    story.history.log = [applied(10, CREATE, b"1.1"), applied(11, SET, b"1.2"), applied(12, SET, b"1.3")]
+    assert story.judged() == [f"{PATH}: given up"], "the reader saw version 1"
+    story.call(DELETE, ending=Ending.UNKNOWN)
+    assert story.judged() == [f"{PATH}: given up"], "nor is it known of a deletion whether it happened"
