@@ -1,0 +1,45 @@
+"""The how-to on watching: its examples run as they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from everlatch.devserver import DevServer
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "watching.md"
+
+SAYS = {
+    "config_example.py": "{'workers': 4}\n",
+    "wait_example.py": "ready in version 1\nwait_deleted '/database' timed out after 0.1 s\n",
+}
+
+
+def examples() -> dict[str, str]:
+    """Each name in backticks before a block of code, and the block."""
+    return dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```\n", HOW_TO.read_text("utf-8"), re.DOTALL))
+
+
+def test_all_examples_are_run() -> None:
+    assert examples().keys() == SAYS.keys()
+
+
+@pytest.mark.parametrize("name", SAYS)
+async def test_the_example_runs(name: str, tmp_path: Path) -> None:
+    script = tmp_path / name
+    script.write_text(examples()[name])
+    async with DevServer() as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", str(script), server.address),
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        said, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, errors.decode()
+    assert said.decode() == SAYS[name]
