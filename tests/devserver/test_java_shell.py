@@ -17,7 +17,7 @@ from everlatch.devserver import DevServer
 from everlatch.testing import Server, find_build
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 pytestmark = pytest.mark.real
 
@@ -67,15 +67,20 @@ NUMBERS = {
 """What differs from server to server; ephemeral nodes and identities come in the order of Java's hash
 tables."""
 
-TALK = re.compile(r"^(\[\S+\] (INFO|WARN|ERROR|DEBUG) |\tat |\S*Exception: |\d\d:\d\d:\d\d|Caused by)|^$")
+TALK = re.compile(
+    r"\[[^\s\[\]]+\] (?:INFO|WARN|ERROR|DEBUG) .*\n|\d\d:\d\d:\d\d\S* \[.*\n"
+    r"|(?:Caused by: )?(?:(?:java|javax|org)\.[\w.$]+|[A-Z]\w+)(?:Exception|Error)(?::.*)?\n"
+    r"|\tat .*\n|\t\.\.\. \d+ more\n"
+)
 """The log, with its stack traces."""
 
-EVENT = re.compile(r"^(WATCHER::|WatchedEvent )")
+EVENT = re.compile(r"\nWATCHER::\n|\n(?P<event>WatchedEvent .*)\n")
+"""Each is printed at once, with a newline of its own in front."""
 
 
 class Heard(NamedTuple):
-    """What a shell has printed, without what differs from server to server. Apart, for events have a thread of their
-    own, which may print between two lines of an answer."""
+    """What a shell has printed, without what differs from server to server. Apart, for events and the log have threads
+    of their own, which may print anywhere in an answer: a list of children is printed in pieces."""
 
     answers: list[str]
     events: list[str]
@@ -108,12 +113,19 @@ class Shell:
         self.said += rest.decode()
         assert self._process.returncode == 0, self.said
 
-    @property
-    def heard(self) -> Heard:
-        lines = [line for line in self.said.splitlines() if not TALK.match(line)]
-        for pattern, placeholder in NUMBERS.items():
-            lines = [re.sub(pattern, placeholder, line) for line in lines]
-        return Heard([line for line in lines if not EVENT.match(line)], [line for line in lines if EVENT.match(line)])
+
+def told_apart(said: str) -> Heard:
+    """What is in `said`."""
+    without_log = TALK.sub("", said)
+    events = "\n".join(match["event"] for match in EVENT.finditer(without_log) if match["event"])
+    return Heard(_lines(EVENT.sub("", without_log)), _lines(events))
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line for line in text.splitlines() if line]
+    for pattern, placeholder in NUMBERS.items():
+        lines = [re.sub(pattern, placeholder, line) for line in lines]
+    return lines
 
 
 def class_path(version: str) -> str:
@@ -146,14 +158,46 @@ async def heard(version: str, address: str) -> Heard:
         it.tell([command.format(a=node) for command in COMMANDS])
         await it.until("CLI version", rf"NodeDeleted path:{node}\b")
         await it.quit()
-    it.said = it.said.replace(node, "/a")
-    return it.heard
+    return told_apart(it.said.replace(node, "/a"))
 
 
 @pytest.fixture(params=["3.8", "3.9"])
 def version(request: pytest.FixtureRequest) -> str:
     chosen: str = request.param
     return chosen
+
+
+EVENTS_OF_ONE_CHANGE = (
+    "\nWATCHER::\n",
+    "\nWatchedEvent state:SyncConnected type:NodeDeleted path:/a/t zxid: 20\n",
+)
+LOGGED = (
+    "[main-SendThread(127.0.0.1:2181)] WARN org.apache.zookeeper.ClientCnxn - Session 0x1 for server …, closing\n",
+    "EndOfStreamException: Unable to read additional data from server sessionid 0x1\n",
+    "\tat java.base/sun.nio.ch.SocketDispatcher.read0(Native Method)\n",
+    "Caused by: java.io.IOException: Broken pipe\n",
+    "\t... 8 more\n",
+)
+
+
+def shuffled(first: Sequence[str], second: Sequence[str]) -> Iterator[str]:
+    """Every text that two threads can make of what they print, each in its order."""
+    if not first or not second:
+        yield "".join([*first, *second])
+        return
+    yield from (first[0] + rest for rest in shuffled(first[1:], second))
+    yield from (second[0] + rest for rest in shuffled(first, second[1:]))
+
+
+@pytest.mark.parametrize("other", [EVENTS_OF_ONE_CHANGE, LOGGED, (*LOGGED[:1], *EVENTS_OF_ONE_CHANGE)])
+def test_an_answer_is_whole_wherever_other_threads_print(other: Sequence[str]) -> None:
+    answer = ["Created /a\n", "[", "c", ", ", "e-", "]\n", "Node does not exist: /a\n"]
+    apart = Heard(
+        ["Created /a", "[c, e-]", "Node does not exist: /a"],
+        ["WatchedEvent state:SyncConnected type:NodeDeleted path:/a/t zxid: …"] * (EVENTS_OF_ONE_CHANGE[1] in other),
+    )
+    for said in shuffled(answer, other):
+        assert told_apart(said) == apart, said
 
 
 async def test_the_shell_lists_and_creates(version: str) -> None:
