@@ -35,7 +35,7 @@ _END: Final = b"B"
 _CREATES: Final = frozenset({1, 15, 19, 21})
 _DELETES: Final = frozenset({2, 20})
 _SETS: Final = frozenset({5, 16})
-_MULTI, _CLOSE_SESSION = 14, -11
+_MULTI, _CLOSE_SESSION, _ERROR = 14, -11, -1
 
 
 class Logs(NamedTuple):
@@ -118,11 +118,10 @@ def _ephemerals(body: bytes) -> Iterator[Change]:
 def _changes(kind: int, body: bytes, session_id: int) -> Iterator[Change]:
     end = len(body)
     if kind == _MULTI:
-        count, pos = decode_int(body, 0, end)
-        for _ in range(count):
-            part, pos = decode_int(body, pos, end)
-            data, pos = decode_buffer(body, pos, end)
-            yield from _changes(part, data or b"", session_id)
+        parts = list(_parts(body, end))
+        if all(part != _ERROR for part, _ in parts):
+            for part, data in parts:
+                yield from _changes(part, data, session_id)
     elif kind in _CREATES:
         path, pos = decode_string(body, 0, end)
         data, pos = decode_buffer(body, pos, end)
@@ -133,6 +132,17 @@ def _changes(kind: int, body: bytes, session_id: int) -> Iterator[Change]:
     elif kind in _SETS:
         path, pos = decode_string(body, 0, end)
         yield Change(SET, path or "", decode_buffer(body, pos, end)[0] or b"")
+
+
+def _parts(body: bytes, end: int) -> Iterator[tuple[int, bytes]]:
+    """Of a multi: the kind of each, and its record. A refused one is logged as well. What stands in front of the part
+    that was refused has the kind that it was sent with, as if it had been done (or that of an error, if the entry was
+    handed on by a server that had applied it already)."""
+    count, pos = decode_int(body, 0, end)
+    for _ in range(count):
+        part, pos = decode_int(body, pos, end)
+        data, pos = decode_buffer(body, pos, end)
+        yield part, data or b""
 
 
 def _behind_acl(body: bytes, pos: int, end: int) -> int:

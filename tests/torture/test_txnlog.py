@@ -9,7 +9,7 @@ import pytest
 from torture.history import CREATE, DELETE, SET, Change
 from torture.txnlog import Logs, entries
 
-from everlatch import Client
+from everlatch import Client, TransactionFailedError
 from everlatch.testing import Ensemble
 from real_servers import VERSIONS
 
@@ -45,6 +45,11 @@ async def test_everything_that_a_client_does_is_there(version):
                 t.create("/a/m", b"5")
                 t.set("/a", b"6")
                 t.delete("/a/c")
+            refused = client.transaction()
+            refused.delete("/a/m")
+            refused.set("/a", b"7", version=1)
+            with pytest.raises(TransactionFailedError):
+                await refused.commit()
             await client.delete("/a/m")
         found = Logs.read([(server.data_dir, server.log_path) for server in ensemble.servers]).committed
     assert [applied.changes for applied in found if applied.changes] == [
@@ -74,9 +79,33 @@ def test_an_entry_that_was_damaged_is_the_end():
     assert [applied.zxid for applied in entries(bytes(data))] == [1]
 
 
-def test_a_refused_multi_changes_nothing():
-    body = struct.pack(">iii", 1, -1, 4) + struct.pack(">i", -101)
+def part(kind, record):
+    return struct.pack(">ii", kind, len(record)) + record
+
+
+REFUSED = part(-1, struct.pack(">i", -103))
+DELETED = text(b"/a")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([REFUSED], id="one"),
+        pytest.param([part(2, DELETED), REFUSED], id="behind one that could have been done"),
+        pytest.param([part(-1, DELETED), REFUSED], id="as it is handed on by a leader that has applied it"),
+        pytest.param([REFUSED, part(-1, struct.pack(">i", -2))], id="with one behind it"),
+    ],
+)
+def test_a_refused_multi_changes_nothing(parts):
+    body = struct.pack(">i", len(parts)) + b"".join(parts)
     assert [applied.changes for applied in entries(HEADER + entry(1, 14, body))] == [()]
+
+
+def test_a_multi_changes_all_that_is_in_it():
+    parts = [part(2, DELETED), part(13, text(b"/b") + struct.pack(">i", 0)), part(2, text(b"/c"))]
+    body = struct.pack(">i", len(parts)) + b"".join(parts)
+    found = [applied.changes for applied in entries(HEADER + entry(1, 14, body))]
+    assert found == [(Change(DELETE, "/a"), Change(DELETE, "/c"))]
 
 
 def test_an_empty_file_has_no_entries():
