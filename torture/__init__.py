@@ -21,6 +21,7 @@
     real_faults    what real servers, processes and links suffer
     real           a run on real servers
     txnlog         the transaction logs of real servers
+    servers        what real servers do that no client can help: pure
     real_campaign  many such runs
 
     leases           trials of the lease, in the simulation
@@ -63,6 +64,7 @@ __all__ = [
     "recorder",
     "rivals",
     "rules",
+    "servers",
     "sightings",
     "simulated",
     "totals",

@@ -5,12 +5,13 @@ on 127.0.0.1, and only processes and proxies have faults. Some of the processes 
 through proxies in this process.
 
 Rules of this file: rounds follow each other on the same servers, each below a path of its own; what was committed is
-read from the servers' own transaction logs.
+read from the servers' own transaction logs, and what they hold in the end from each of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import pickle
 import random
@@ -28,16 +29,16 @@ from everlatch.testing import Ensemble, Proxy
 from everlatch.testing.network import NetworkEnsemble, NetworkUnavailableError
 from everlatch.testing.process import ClientProcess
 from torture.checker import check
-from torture.history import Ending, Fault, History
+from torture.history import Fault, History
 from torture.reading import read_tree
 from torture.real_faults import Schedule, Theatre
-from torture.rules.writes import zxid_of
+from torture.servers import differences, fault_of
 from torture.txnlog import Logs
 from torture.worker import Task
 from torture.workload import Plan, found
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator
 
     from everlatch.types import Node
     from torture.violations import Violation
@@ -59,6 +60,8 @@ _SETTLING: Final = 20.0
 _CLOSING: Final = 30.0
 _AROUND: Final = _STARTING + max(_TIMEOUTS) + 3 * _TICK
 """What a round takes besides."""
+_READINGS: Final = 10
+"""So often each server is read in the end, at most, a second between, until it answers, and until they agree."""
 _INTERVAL: Final = 1.0
 """Seconds between two faults, on average."""
 _PLAN: Final = Plan()
@@ -77,7 +80,9 @@ class Round(NamedTuple):
     notes: list[str]
     """What the servers did that no client can help."""
     kept: str
-    """Where everything is that is known of it, if promises were broken."""
+    """Where everything is that is known of it, if promises were broken, or servers differ."""
+    judged: bool
+    """Whether it could be. If not, a note says why, and nothing was found."""
 
 
 async def rounds(
@@ -151,25 +156,28 @@ class _Run:
             history.closing_zxid = founder.statistics().last_zxid
             await self._collect(history, processes, directory, plan)
             await asyncio.sleep(max(_TIMEOUTS) + 3 * _TICK)
-            history.final = await self._read()
+            trees = await self._read()
+            history.final = next(iter(trees.values()))
         logs = Logs.read([(server.data_dir, server.log_path) for server in self._ensemble.servers])
         history.log = logs.committed
         history.faults = [
             Fault(type(fault).__name__, fault.target, begin, end, fault.hides) for fault, begin, end in schedule.applied
         ]
         faults = [f"{begin - began:.3f} to {end - began:.3f}  {fault}" for fault, begin, end in schedule.applied]
-        violations, notes = self._judge(history, logs, theatre)
-        kept = self._keep(history) if violations else ""
-        return Round(self._ensemble.version, history, violations, faults, time.monotonic() - began, notes, kept)
+        reason = fault_of(history, logs, trees)
+        violations = [] if reason else check(history)
+        kept = self._keep(history) if violations or differences(trees) else ""
+        notes = [*_spoilt(theatre), *self._notes(trees, reason, kept)]
+        seconds = time.monotonic() - began
+        return Round(self._ensemble.version, history, violations, faults, seconds, notes, kept, judged=not reason)
 
-    def _judge(self, history: History, logs: Logs, theatre: Theatre) -> tuple[list[Violation], list[str]]:
-        """What is the client's fault, and what the servers'."""
-        notes = [f"{name} did not start again from what it had on disk; it got all anew" for name in theatre.spoilt]
-        lost = _lost(history, logs)
-        if lost:
-            # What clients should have seen, nobody can say then.
-            return [], [*notes, f"round {self._number} can't be judged: the servers have lost {lost}"]
-        return check(history), notes
+    def _notes(self, trees: Collection[str], reason: str, kept: str) -> Iterator[str]:
+        """What is to be told of the end of a round; `reason`: why it can't be judged."""
+        for server in self._ensemble.servers:
+            if server.name not in trees:
+                yield f"{server.name} could not be read in the end of round {self._number}"
+        if reason:
+            yield f"round {self._number} can't be judged: {reason}" + (f"; all that is known: {kept}" if kept else "")
 
     def _keep(self, history: History) -> str:
         """The history, and what the servers have on disk and have said."""
@@ -234,28 +242,28 @@ class _Run:
             # Written by our own process, in a directory of our own.
             _merge(history, pickle.loads((directory / f"{number}").read_bytes()))
 
-    async def _read(self) -> dict[str, Node]:
-        for _ in range(10):
-            for server in self._ensemble.servers:
-                try:
-                    return await read_tree(server.host, server.port, self._root)
-                except (OSError, EOFError, LinkError):
-                    await asyncio.sleep(1.0)
-        raise TimeoutError("no server could be read in the end")
+    async def _read(self) -> dict[str, dict[str, Node]]:
+        """What each server holds that answers, by its name. Read again as long as they differ: that has to last."""
+        trees: dict[str, dict[str, Node]] = {}
+        for _ in range(_READINGS):
+            trees = await self._read_once() or trees
+            if len(trees) == self._ensemble.size and not differences(trees):
+                return trees
+            await asyncio.sleep(1.0)
+        if not trees:
+            raise TimeoutError("no server could be read in the end")
+        return trees
+
+    async def _read_once(self) -> dict[str, dict[str, Node]]:
+        trees = {}
+        for server in self._ensemble.servers:
+            with contextlib.suppress(OSError, EOFError, LinkError):
+                trees[server.name] = await read_tree(server.host, server.port, self._root)
+        return trees
 
 
-def _lost(history: History, logs: Logs) -> str:
-    """Writes that were acknowledged, are in some server's log, and are no longer valid. No client can bring that about;
-    3.8.0 can (ZOOKEEPER-4643 and its kin: a follower fails while it takes over a leader's history)."""
-    lost = sorted(
-        (zxid, f"{call}")
-        for calls in history.calls.values()
-        for call in calls
-        if call.ending is Ending.OK
-        and (zxid := zxid_of(call)) in logs.others
-        and any(change.data == call.value for change in logs.others[zxid].changes)
-    )
-    return f"{len(lost)} acknowledged writes, from 0x{lost[0][0]:x} on: {lost[0][1]}" if lost else ""
+def _spoilt(theatre: Theatre) -> list[str]:
+    return [f"{name} did not start again from what it had on disk; it got all anew" for name in theatre.spoilt]
 
 
 def _merge(history: History, part: History) -> None:
