@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import pytest
 
 from everlatch.session.watches import CHILD, DATA, EXIST, OneShotWatches
@@ -10,6 +12,15 @@ def one(event):
 
 def two(event):
     """Another one."""
+
+
+class Tagged(NamedTuple):
+    """A callback that is a tuple as well."""
+
+    tag: str
+
+    def __call__(self, event):
+        """Does nothing."""
 
 
 def filled(*entries):
@@ -73,6 +84,31 @@ def test_a_callback_can_be_taken_out_of_some_kinds():
     assert watches.waits((CHILD,), "/a")
     assert not watches.discard("/a", two, (CHILD,))
     assert watches.take(EventType.DELETED, "/a") == [one]
+
+
+def test_callbacks_that_are_tuples_are_callbacks():
+    watches, callback, other = OneShotWatches(), Tagged("one"), Tagged("two")
+    watches.add(DATA, "/a", callback)
+    assert watches.discard("/a", callback)
+    watches.add(DATA, "/a", callback)
+    watches.add(DATA, "/a", callback)
+    watches.add(DATA, "/a", other)
+    assert len(watches) == 2
+    watches.discard("/a", callback)
+    assert watches.take(EventType.DELETED, "/a") == [other]
+
+
+def test_several_on_one_path_leave_one_by_one():
+    watches, callbacks = OneShotWatches(), [Tagged(str(number)) for number in range(4)]
+    for callback in callbacks:
+        watches.add(CHILD, "/a", callback)
+    assert len(watches) == 4
+    assert watches.discard("/a", callbacks.pop(1))
+    assert len(watches) == 3
+    watches.discard("/a", callbacks.pop())
+    watches.discard("/a", callbacks.pop())
+    assert watches.take(EventType.CHILDREN_CHANGED, "/a") == callbacks
+    assert len(watches) == 0
 
 
 def test_kinds_are_taken_out_by_name():

@@ -51,7 +51,7 @@ class PersistentWatches:
 
     def leave(self, kind: int, path: str, callback: Watch) -> bool:
         """He has gone, whether or not he heard anything. Whether he was the last: remove it at the server then."""
-        self._lengths = None
+        self._lengths_may_change(kind)
         _take_out(self._heard, (kind, path), callback)
         _take_out(self._wanted, (kind, path), callback)
         if not self.is_wanted(path):
@@ -63,7 +63,7 @@ class PersistentWatches:
         self.taken_back(path)
         if callback in self._wanted.get((kind, path), ()):
             self._heard[kind, path] = (*self._heard.get((kind, path), ()), callback)
-        self._lengths = None
+        self._lengths_may_change(kind)
 
     def clear(self) -> list[tuple[str, tuple[Watch, ...]]]:
         """Forgets who hears; who does, by path. They still have to leave."""
@@ -104,6 +104,11 @@ class PersistentWatches:
         for length in self._lengths:
             if length == 1 or length == len(path) or path[length : length + 1] == "/":
                 yield path[:length]
+
+    def _lengths_may_change(self, kind: int) -> None:
+        """Thousands of watches on single nodes come and go without every event after that looking at them all."""
+        if kind == RECURSIVE:
+            self._lengths = None
 
     def listening_at(self, kind: int, path: str) -> list[Watch]:
         """Who has a watch of this kind on exactly this path."""

@@ -5,6 +5,8 @@ Rules:
    exists on a node that is there, and getData, wait as *data*; exists on a missing node as *exist*; getChildren as
    *child* (the bookkeeping of ZooKeeper's own client, on which setWatches rests).
 2. An event takes its watchers out; one callback is called once, though it may be registered under several kinds.
+3. There may be 100 000 of them, mostly one callback to a path and kind: that one is kept as it is, and only several
+   have a tuple around them. Their paths are those of the requests; nothing else is kept of these.
 """
 
 from __future__ import annotations
@@ -15,8 +17,12 @@ from everlatch.types import EventType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TypeAlias
 
     from everlatch.types import Watch
+
+    Watchers: TypeAlias = Watch | tuple[Watch, ...]
+    """One, or several; a tuple is one itself only if it can be called."""
 
 __all__ = ["CHILD", "DATA", "EXIST", "PERSISTENT", "RECURSIVE", "OneShotWatches"]
 
@@ -35,19 +41,22 @@ class OneShotWatches:
     """The registry; paths are the server's, chroot included."""
 
     def __init__(self) -> None:
-        self._watches: tuple[dict[str, tuple[Watch, ...]], ...] = ({}, {}, {})
+        self._watches: tuple[dict[str, Watchers], ...] = ({}, {}, {})
 
     def __len__(self) -> int:
-        return sum(len(callbacks) for kind in self._watches for callbacks in kind.values())
+        return sum(len(_each(watchers)) for kind in self._watches for watchers in kind.values())
 
     def __contains__(self, path: str) -> bool:
         return any(path in kind for kind in self._watches)
 
     def add(self, kind: int, path: str, callback: Watch) -> None:
         """Registers a callback; the same one twice under a path and kind counts once."""
-        present = self._watches[kind].get(path, ())
-        if callback not in present:
-            self._watches[kind][path] = (*present, callback)
+        watches = self._watches[kind]
+        present = watches.get(path)
+        if present is None:
+            watches[path] = callback
+        elif callback not in _each(present):
+            watches[path] = (*_each(present), callback)
 
     def waits(self, kinds: Iterable[int], path: str) -> bool:
         """Whether somebody waits for one of these kinds under the path."""
@@ -57,15 +66,16 @@ class OneShotWatches:
         """Takes a callback out that waits for one of these kinds under the path. Whether it did."""
         found = False
         for kind in kinds:
-            present = self._watches[kind].get(path, ())
+            watches = self._watches[kind]
+            present = _each(watches.get(path, ()))
             if callback not in present:
                 continue
             found = True
             left = tuple(other for other in present if other != callback)
             if left:
-                self._watches[kind][path] = left
+                watches[path] = left if len(left) > 1 else left[0]
             else:
-                del self._watches[kind][path]
+                del watches[path]
         return found
 
     def take(self, event: EventType, path: str) -> list[Watch]:
@@ -76,9 +86,16 @@ class OneShotWatches:
         """Takes out the callbacks of some kinds on a path, each once."""
         callbacks: list[Watch] = []
         for kind in kinds:
-            callbacks += [found for found in self._watches[kind].pop(path, ()) if found not in callbacks]
+            watchers = self._watches[kind].pop(path, None)
+            if watchers is not None:
+                callbacks += [found for found in _each(watchers) if found not in callbacks]
         return callbacks
 
     def paths(self, kind: int) -> Iterable[str]:
         """What setWatches has to list."""
         return self._watches[kind]
+
+
+def _each(watchers: Watchers) -> tuple[Watch, ...]:
+    """All of them, the only one as well."""
+    return watchers if isinstance(watchers, tuple) and not callable(watchers) else (watchers,)
