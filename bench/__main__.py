@@ -1,4 +1,5 @@
-"""The command line of the benchmarks: `python -m bench throughput`, `devserver`, `failover`, `handover`, `table`."""
+"""The command line of the benchmarks: `python -m bench throughput`, `devserver`, `failover`, `handover`, `rearming`,
+`table`."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import delays, devserver, failover, handover, markdown
+from bench import delays, devserver, failover, handover, markdown, rearming
 from bench.contestants import CONTESTANTS
 from bench.plain import PlainError
 from bench.process import MeasurementError
@@ -34,6 +35,8 @@ _QUICK_ROUNDS = 3
 _DEVSERVER_ROUNDS = 5
 _DEVSERVER_COUNT = 50_000
 _FAULT_ROUNDS = 10
+_REARMING_ROUNDS = 5
+_WATCHES = 100_000
 _STDOUT = Path("-")
 # No fsync and no snapshot: the disk and a background thread would be measured by whoever happens to meet them.
 _SETTINGS = {"forceSync": "no", "snapCount": "100000000"}
@@ -80,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         ("handover", handover.CONTESTANTS, "how long until the next of six members leads"),
     ):
         _add_fault_benchmark(commands.add_parser(name, help=text), contestants)
+    watches = commands.add_parser("rearming", help="how long a client with many one-shot watches takes to reconnect")
+    watches.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file, too")
+    watches.add_argument("--rounds", type=_positive, metavar="N", default=_REARMING_ROUNDS, help="default %(default)s")
+    watches.add_argument("--watches", type=_positive, metavar="N", default=_WATCHES, help="default %(default)s")
+    watches.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed")
+    versions = rearming.VERSIONS
+    watches.add_argument("--versions", type=_some_of(versions), default=versions, help=f"some of {','.join(versions)}")
     table = commands.add_parser("table", help="the table of the README, from a report")
     table.add_argument("report", type=Path, metavar="FILE", help="what `throughput --json FILE` has written")
     return parser
@@ -151,6 +161,15 @@ async def _handover(chosen: argparse.Namespace) -> int:
     return _tell(chosen, rows, known, handover.BARS, handover.CASE, handover.CONSTANT)
 
 
+async def _rearming(chosen: argparse.Namespace) -> int:
+    results = await rearming.run(chosen.versions, chosen.rounds, chosen.watches, _say)
+    print(rearming.render(results))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(rearming.to_json(results), indent=2) + "\n")
+    passed = all(all(rearming.judge(each).values()) for each in results)
+    return 1 if chosen.check and not passed else 0
+
+
 def _tell(
     chosen: argparse.Namespace,
     rows: Sequence[Row],
@@ -192,7 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command == "table":
         print(markdown.table(json.loads(chosen.report.read_text())))
         return 0
-    benchmark = {"throughput": _throughput, "devserver": _devserver, "failover": _failover, "handover": _handover}
+    benchmark = {
+        "throughput": _throughput,
+        "devserver": _devserver,
+        "failover": _failover,
+        "handover": _handover,
+        "rearming": _rearming,
+    }
     try:
         return asyncio.run(_ended_by_sigterm(benchmark[chosen.command](chosen)))
     except (MeasurementError, PlainError, EverlatchError, OSError) as error:
