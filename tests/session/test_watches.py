@@ -1,3 +1,4 @@
+import tracemalloc
 from typing import NamedTuple
 
 import pytest
@@ -119,3 +120,13 @@ def test_kinds_are_taken_out_by_name():
     assert watches.take_kinds((CHILD,), "/a") == [one]
     assert "/a" not in watches
     assert watches.take_kinds((DATA,), "/nowhere") == []
+
+
+def test_a_watch_takes_little_beside_its_path():
+    paths, watches = [f"/{number:029}" for number in range(10_000)], OneShotWatches()
+    tracemalloc.start()
+    for path in paths:
+        watches.add(DATA, path, one)
+    allocated, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert allocated / len(paths) < 64
