@@ -26,9 +26,9 @@ deadline. It imports `wire/` and what lies below, nothing else.
     retry        how long to wait after a whole round has failed, and when to give up
     rivals       the attempts beside the present one
     draining     which servers may hold old writes, and how they let go of them
-    draining     servers that may still hold writes of ours
     read_only    what is kept aside while a read-only server serves
     options      what a session is made of
+    answers      what becomes of a request that was answered
     endings      the errors of what no server's answer ends
     actions      what the session asks its engine to do
     session      the session itself, composed of the above

@@ -46,11 +46,8 @@ from everlatch.errors import (
     ServerLeftError,
     SessionExpiredError,
     SilentLinkError,
-    StaleLeaderError,
-    TransactionFailedError,
     TruncatedError,
     UnexpectedReplyError,
-    WriteNotAppliedError,
     describe,
     hex_id,
     server_error,
@@ -69,6 +66,7 @@ from everlatch.session.actions import (
     Resolve,
     RoundFailed,
 )
+from everlatch.session.answers import Answers
 from everlatch.session.commits import COMMIT, COMMIT_BODY, Commits, was_decided
 from everlatch.session.credentials import Credentials
 from everlatch.session.doubt import Doubt, Step
@@ -77,15 +75,13 @@ from everlatch.session.draining import Step as DrainStep
 from everlatch.session.endings import (
     auth_refused,
     client_closed,
-    existing,
     gave_up,
     handshake_refused,
     read_only,
-    settle,
 )
 from everlatch.session.lease import Lease
 from everlatch.session.liveness import Liveness
-from everlatch.session.looks import LIST, LOOK, look_body
+from everlatch.session.looks import LIST
 from everlatch.session.options import SessionOptions
 from everlatch.session.own import Own
 from everlatch.session.read_only import Aside
@@ -94,11 +90,11 @@ from everlatch.session.requests import Operation, Request, Requests, needs_read_
 from everlatch.session.rivals import MOST_RIVALS, STAGGER, Attempt, Rivals
 from everlatch.session.rounds import SHORTEST_BUDGET, Rounds
 from everlatch.session.servers import Address
-from everlatch.session.settlement import Reconsideration, Settlement
+from everlatch.session.settlement import Settlement
 from everlatch.session.states import CONNECTED_STATES, checked
-from everlatch.session.watches import EXIST, PERSISTENT, RECURSIVE
+from everlatch.session.watches import PERSISTENT, RECURSIVE
 from everlatch.session.watching import Watching
-from everlatch.types import EventType, Stat, State, StateChange, Statistics, WatchEvent
+from everlatch.types import EventType, State, StateChange, Statistics, WatchEvent
 from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
@@ -109,7 +105,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
-    from everlatch.session.requests import Completion
     from everlatch.types import Watch, WatchKind
 
 __all__ = ["Phase", "Session", "SessionOptions"]
@@ -134,12 +129,6 @@ _DECIDED = frozenset({COMMIT.op, _CLOSE_SESSION.op, Op.SYNC})
 """Beside the writes of users, what the servers answer when their leader has decided it."""
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
-_NO_NODE = -101
-_NODE_EXISTS = -110
-_ABOUT_STATE = frozenset({_NO_NODE, -103, _NODE_EXISTS, -111})
-"""Refusals that a write may get because it has been applied already: no node, bad version, node exists, not empty."""
-_CREATES = frozenset({Op.CREATE2, Op.CREATE_CONTAINER, Op.CREATE_TTL})
-_NO_WATCHER = -121
 _AUTHENTICATE_FIRST = -124
 _OVERTAKING_ERRORS = frozenset({-6, _AUTHENTICATE_FIRST})
 
@@ -173,6 +162,7 @@ class Session:
             max_queued_bytes=options.max_queued_bytes,
         )
         self.watching = Watching(self._fire, self._ask, self._is_one_shot_coming)
+        self._answers = Answers(self.requests, self.watching, self._server_path, self._ask, lambda: self.session_id)
         self.credentials = Credentials()
         self.liveness = Liveness(options.session_timeout, options.silence_budget)
         self.lease = Lease(drift=options.lease_drift, strict=options.lease_strict)
@@ -1054,13 +1044,15 @@ class Session:
                         if answered.operation is COMMIT:
                             self._commit_answered(answered, err, buf, start + _REPLY_HEADER_SIZE, end, now)
                         elif answered.receipt is not None:
-                            self._answer_receipted(answered, err, buf, start + _REPLY_HEADER_SIZE, end)
+                            self._answers.receipted(answered, err, buf, start + _REPLY_HEADER_SIZE, end, self.last_zxid)
+                            if err == _AUTHENTICATE_FIRST:
+                                self._leave_who_demands_authentication(answered)
                         elif err or call is None:
                             self._answer_otherwise(answered, err, now)
                             if err == _AUTHENTICATE_FIRST:
                                 self._leave_who_demands_authentication(answered)
                         else:
-                            self._answer(answered, call, buf, start + _REPLY_HEADER_SIZE, end)
+                            self._answers.well(answered, call, buf, start + _REPLY_HEADER_SIZE, end, self.last_zxid)
                     else:
                         self._handle_special(xid, zxid, err, buf, start + _REPLY_HEADER_SIZE, end, now)
                 if conn != self._conn:  # that frame has ended the connection
@@ -1079,153 +1071,17 @@ class Session:
         if self.phase is Phase.LEAVING:
             self._leave_when_answered(now)
 
-    def _answer(self, request: Request, call: Completion, buf: bytes, pos: int, end: int) -> None:
-        operation = request.operation
-        try:
-            result = operation.decode(buf, pos, end)
-        except ProtocolError:
-            # The reply is there but can't be read: back in front, so that the loss judges it like the others.
-            self.requests.in_flight.appendleft(request)
-            raise
-        except EverlatchError as error:
-            self._end_refused(request, error)
-            return
-        if request.watch is not None:
-            self._register(request, operation.watch)
-        if operation.is_write:
-            self.requests.written = self.last_zxid
-        request.call = None
-        request.body = b""
-        if not call.done():
-            call.set_result(result)
-
     def _answer_otherwise(self, request: Request, err: int, now: float) -> None:
-        if request.call is None:
-            self._answer_without_call(request, err, now)
+        if request.operation is _CLOSE_SESSION:
+            self.abort(now)
         else:
-            self._refuse(request, err)
+            self._answers.otherwise(request, err, self.last_zxid)
 
     def _leave_who_demands_authentication(self, request: Request) -> None:
         """The server closes the connection behind that answer: a write put onto it now would be in doubt for nothing.
         (One that has overtaken others is waited for: they may still be answered.)"""
         if self.phase is Phase.SERVING:
             raise server_error(_AUTHENTICATE_FIRST, request.operation.name, request.path)
-
-    def _answer_without_call(self, request: Request, err: int, now: float) -> None:
-        """Our own requests, and those whose caller has gone."""
-        operation = request.operation
-        request.body = b""
-        if operation.is_write:
-            self.requests.written = self.last_zxid
-        elif operation is _CLOSE_SESSION:
-            self.abort(now)
-        elif operation.watch is not None:
-            # The caller has gone; the server may have armed its watch all the same.
-            if request.watch is not None and (not err or (err == _NO_NODE and operation.missing_is_none)):
-                self.watching.armed(operation.watch, self._watched_path(request), None, self.last_zxid)
-            else:
-                self.watching.refused(self._watched_path(request))
-        elif operation.no_watcher is not None:
-            # A removal took effect all the same: it may have hit more than its caller had in mind.
-            if not err or err == _NO_WATCHER:
-                operation.decode(b"", 0, 0)
-        elif self.watching.is_fatal_answer(request, err, self.last_zxid):
-            raise server_error(err, operation.name)
-
-    def _answer_receipted(self, request: Request, err: int, buf: bytes, pos: int, end: int) -> None:
-        """A write that has travelled with a receipt."""
-        assert self._receipts is not None
-        assert request.receipt is not None
-        try:
-            answer = self._receipts.answered(request, err, buf, pos, end)
-        except ProtocolError:
-            self.requests.in_flight.appendleft(request)
-            raise
-        if answer.is_receipts:
-            self._receipt_refused(request, server_error(answer.code, "set", request.receipt.slot.path))
-        elif request.call is None:
-            self._answer_without_call(request, err, 0.0)
-        elif answer.code and (err or request.operation.op != Op.MULTI):
-            self._refuse(request, answer.code)
-            if err == _AUTHENTICATE_FIRST:
-                self._leave_who_demands_authentication(request)
-        else:
-            self._answer(request, request.call, *answer.reply)
-
-    def _receipt_refused(self, request: Request, error: ServerError) -> None:
-        """The slot is not as we left it: a write that was sent again may have been applied before."""
-        assert self._receipts is not None
-        assert request.receipt is not None
-        why = f"the node of its receipt was changed or deleted by somebody else ({error})"
-        not_applied = WriteNotAppliedError(request.operation.name, request.path, why)
-        if request.repeated:
-            self._reconsider(request, not_applied)
-            return
-        self._receipts.abandon(request)
-        request.fail(not_applied)
-
-    def _end_refused(self, request: Request, error: EverlatchError) -> None:
-        """Unless the refusal may come of the write itself, applied before."""
-        cause = error.error if isinstance(error, TransactionFailedError | StaleLeaderError) else error
-        is_about_state = isinstance(cause, ServerError) and cause.code in _ABOUT_STATE
-        is_in_doubt = is_about_state and request.operation.is_write and not request.operation.is_receipted
-        if request.repeated and is_in_doubt:
-            self._reconsider(request, error)
-        elif request.operation.may_have_happened and request.call is not None:
-            self.requests.end_unknown(request, error)
-        else:
-            request.fail(error)
-
-    def _reconsider(self, request: Request, error: EverlatchError) -> None:
-        request.refusal = error
-        self.requests.unsettled.append(request)
-        Reconsideration(request, self.requests, self._receipts, self.session_id, ask=self._ask, done=_nothing).start()
-
-    def _is_brought_about(self, request: Request, err: int) -> bool:
-        """Whether a refusal says that what an idempotent write wants is there already."""
-        operation = request.operation
-        if operation.op == Op.DELETE and err == _NO_NODE:
-            request.complete(None)
-            return True
-        if operation.op in _CREATES and err == _NODE_EXISTS:
-            self._find_existing(request)
-            return True
-        return False
-
-    def _find_existing(self, request: Request) -> None:
-        """The node that an idempotent create has found, for what it returns."""
-        path = self._server_path(request.path)
-        request.refusal = server_error(_NODE_EXISTS, request.operation.name, request.path)
-        self.requests.unsettled.append(request)
-
-        def found(stat: Stat | ServerError | None) -> None:
-            self.requests.unsettled.remove(request)
-            settle(request, lambda _: existing(request, path, stat))
-
-        self._ask(Request(Own(found), LOOK, path, look_body(path)))
-
-    def _refuse(self, request: Request, err: int) -> None:
-        operation = request.operation
-        if err == _NO_NODE and operation.missing_is_none:
-            if request.watch is not None:
-                self._register(request, EXIST)
-            request.complete(None)
-            return
-        if request.watch is not None:
-            self.watching.refused(self._watched_path(request))
-        if err == _NO_WATCHER and operation.no_watcher is not None:
-            settle(request, operation.no_watcher)
-        elif not (operation.is_idempotent and self._is_brought_about(request, err)):
-            self._end_refused(request, server_error(err, operation.name, request.path))
-
-    def _register(self, request: Request, kind: int | None) -> None:
-        if kind is not None and request.call is not None:
-            # A cancelled caller has no use for the watch; the server's event will find nobody.
-            callback = None if request.call.done() else request.watch
-            self.watching.armed(kind, self._watched_path(request), callback, self.last_zxid)
-
-    def _watched_path(self, request: Request) -> str:
-        return request.path if request.operation.unrooted else self._server_path(request.path)
 
     def _handle_special(self, xid: int, zxid: int, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
         if xid == XID_NOTIFICATION:
@@ -1442,7 +1298,7 @@ class Session:
         return any(
             request.watch is not None
             and request.operation.watch not in (None, PERSISTENT, RECURSIVE)
-            and self._watched_path(request) == path
+            and self._answers.watched_path(request) == path
             for request in self.requests.in_flight
         )
 
@@ -1450,10 +1306,6 @@ class Session:
         if not self._chroot:
             return path
         return self._chroot if path == "/" else self._chroot + path
-
-
-def _nothing() -> None:
-    """Nobody waits for its end but its caller."""
 
 
 def _needs_commit(request: Request) -> bool:
