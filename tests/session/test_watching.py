@@ -157,6 +157,26 @@ def test_after_a_reconnect_it_is_armed_again_first_and_told_that_it_missed(sessi
     assert heard(driver) == [(one, EventType.DATA_CHANGED, "/a")] * 2
 
 
+@pytest.mark.parametrize("answered", [0, 1])
+def test_another_loss_while_it_is_armed_again_is_told_as_well(answered):
+    driver = watching(PERSISTENT, RECURSIVE)
+    for number in range(200):
+        driver.session.watching.armed(DATA, f"/{'x' * 1000}{number}", two, driver.zxid)
+    frozen = driver.session.last_zxid
+    for _ in range(2):
+        heard(driver)
+        again(driver)
+        assert heard(driver) == [(one, EventType.MISSED, "/a")] * 2
+        assert [sent.op for sent in driver.unanswered] == [Op.SET_WATCHES, Op.SET_WATCHES2]
+        last = driver.unanswered[-1].body
+        assert decode_set_watches2_request(last, 0, len(last)).relative_zxid == frozen
+        driver.zxid += 1
+        driver.answer(answered)
+    driver.answer(2 - answered)
+    driver.event(EventType.DATA_CHANGED, "/a", zxid=NEW)
+    assert heard(driver) == [(one, EventType.DATA_CHANGED, "/a")] * 2
+
+
 def test_a_request_on_its_way_is_repeated_and_its_watch_heard_once():
     driver = connected()
     call, _ = ask(driver, PERSISTENT)
