@@ -30,12 +30,15 @@ from everlatch.session.retry import (
     RetryPolicy,
     RetryUntilElapsed,
 )
+from everlatch.subscriptions.keeper import Keeper
+from everlatch.subscriptions.presence import Absence, Presence
 from everlatch.subscriptions.states import StateSubscription
 from everlatch.transaction import Pending, Transaction
 from everlatch.types import *  # noqa: F403
 from everlatch.types import __all__ as _types
 
 __all__ = [
+    "Absence",
     "AttemptPlan",
     "BoundedExponentialBackoffRetry",
     "Call",
@@ -43,9 +46,11 @@ __all__ = [
     "DnsServers",
     "EnsembleTracker",
     "ExponentialBackoffRetry",
+    "Keeper",
     "MultiRead",
     "PartialStat",
     "Pending",
+    "Presence",
     "RetryForever",
     "RetryNTimes",
     "RetryPolicy",

@@ -25,6 +25,7 @@ from everlatch.session.retry import AttemptPlan, FullJitter
 from everlatch.session.session import SessionOptions
 from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
 from everlatch.subscriptions.feeds import Feeds, StateTopic
+from everlatch.subscriptions.keeper import Keeper
 from everlatch.subscriptions.reading import CHILDREN, DATA
 from everlatch.subscriptions.states import StateSubscription
 from everlatch.subscriptions.waits import wait_for
@@ -391,6 +392,44 @@ class Client(_SessionState):
         if session.session_id == 0:
             raise SessionExpiredError("in_session", "/")
         return SessionClient(self._engine, self._chroot, self._default_acl, session.generation)
+
+    def keep(
+        self,
+        path: str,
+        data: bytes = b"",
+        *,
+        sequential: bool = False,
+        acl: Sequence[ACL] | None = None,
+        make_parents: bool = False,
+        replace: bool = False,
+    ) -> Keeper:
+        """Keeps an ephemeral node: there from when the block is entered until it is left, across outages, deletions
+        and sessions, always with the data of the last `update`.
+
+            async with client.keep("/services/web-1", b"10.0.0.7:80", make_parents=True) as kept:
+                await kept.wait()           # entering doesn't wait, and works without a connection as well
+                await kept.update(b"10.0.0.8:80")
+
+        In a new session it is made ahead of all calls that wait (promise P6). What a former session of this keeper has
+        left is replaced. Anybody else's node is waited for, and never touched, unless `replace` says so (not more often
+        than every ten seconds). `sequential`: `path` gets `_c_<GUID>-` before its name, as Curator's protected nodes
+        have it, and a number behind it, another one each time that it has to be made; `kept.path` has it.
+        `make_parents`: the nodes above are made where they are missing. `acl`: the client's default if left out.
+
+        `Keeper` says what can be asked. Raises `InvalidArgumentError` and its subclasses; entering raises
+        `AlreadyStartedError` the second time, `NotStartedError`, `ClientClosedError`.
+        """
+        return Keeper(
+            self._engine,
+            self._chroot,
+            self._default_acl,
+            path,
+            data,
+            sequential=sequential,
+            acl=acl,
+            make_parents=make_parents,
+            replace=replace,
+        )
 
     def renew(self) -> None:
         """For a client with `renew_session=False`: lets it begin a new session, once; now, if the present one has

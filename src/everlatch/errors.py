@@ -20,6 +20,7 @@
     ├── OutcomeUnknownError                 a write's reply was lost, and nothing shows whether it was applied
     ├── WriteNotAppliedError                … and it certainly was not applied
     ├── ResultLostError                     … and it was applied; what it would have returned is lost
+    ├── NodeOccupiedError                   somebody else's node has the path of a kept one
     ├── ReceiptsError                       exactly-once writes lack the permissions for their receipts
     ├── RequestKillsConnectionError (ConnectionError)
     ├── ReplyTooLargeError (ConnectionError)
@@ -105,6 +106,7 @@ __all__ = [
     "NoSuchMemberError",
     "NoWatcherError",
     "NodeExistsError",
+    "NodeOccupiedError",
     "NotEmptyError",
     "NotLeaderError",
     "NotReadOnlyError",
@@ -320,6 +322,19 @@ class WriteTimeoutError(OutcomeUnknownError, CallTimeoutError):
     def __init__(self, operation: str, path: str, timeout: float) -> None:
         CallTimeoutError.__init__(self, operation, path, timeout, sent=True)
         self.reason, self.seen = None, ()
+
+
+class NodeOccupiedError(EverlatchError):
+    """Somebody else's node has the path of one that is to be kept (`Client.keep`); it is waited for.
+
+    `path`; `owner`: the id of the session that it belongs to, 0 for a node that is not ephemeral. Choose another path,
+    delete the node, or keep with `replace=True`.
+    """
+
+    def __init__(self, path: str, owner: int) -> None:
+        self.path, self.owner = path, owner
+        whose = f"session {hex_id(owner)}" if owner else "a node that is not ephemeral"
+        super().__init__(f"{path!r} is occupied by {whose}: it is left alone, and waited for")
 
 
 class WriteNotAppliedError(EverlatchError):

@@ -8,11 +8,14 @@ Rules:
    in the next turn, if others have to be told first of what came before the reply.
 4. With many calls in flight reading pauses for a millisecond after each read: replies then come in batches, and the
    CPU per call halves. With few in flight it never does.
+5. When a session begins its restorers are called, before anybody is told: they make calls, which go ahead of all that
+   waits, and can't wait for anything themselves (promise P6).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
@@ -65,7 +68,7 @@ from everlatch.session.states import CONNECTED_STATES, FINAL_STATES
 from everlatch.types import UNSET, State, StateChange, Timeout, Unset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
     from random import Random
 
     from everlatch.engine.call import Waiter
@@ -141,6 +144,11 @@ class Engine:
         self._closed: asyncio.Future[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
         self._audience = Audience()
+        self._restorers: dict[Callable[[StateChange], None], None] = {}
+        self._restored = 0
+        """The generation that they were called for last."""
+        self._goes_ahead = False
+        """Whether the calls that are being made go ahead of all that waits."""
         self.versions = ServerVersions(self)
         """Tells operations that older servers lack whether the server in use has them."""
         self.lease = LeaseKeeper(self)
@@ -185,7 +193,8 @@ class Engine:
             call.request = request = Request(call, operation, path, body, watch, generation, seconds)
             self._arm(now + seconds, now)
         link = self._link
-        if link is None or requests.in_flight or not link.writable:
+        if link is None or requests.in_flight or not link.writable or self._goes_ahead:
+            request.ahead = self._goes_ahead
             self.session.submit(request, now)
         else:
             if now is None:
@@ -272,6 +281,11 @@ class Engine:
         self._checked_loop()
         if self.session.state in FINAL_STATES or self.session.is_closing:
             raise self._final_error(what)
+
+    def check_size(self, operation: str, path: str, body: bytes) -> None:
+        """Raises `RequestTooLargeError` for what no call could send."""
+        if len(body) > self._max_body:
+            raise self._too_large(operation, path, body)
 
     def seconds(self, timeout: Timeout) -> float | None:
         """A call's timeout, with the default in place of `UNSET`."""
@@ -370,6 +384,22 @@ class Engine:
         """See `Client.add_listener`."""
         _check_callable("a listener", listener)
         return self._audience.add_listener(listener)
+
+    def add_restorer(self, restorer: Callable[[StateChange], None]) -> Remove:
+        """Calls `restorer` when a session begins, the first one included, before listeners are told of it: whatever
+        calls it makes go ahead of all that waits. It must not wait. Returns what takes it back."""
+        self._restorers[restorer] = None
+        return lambda: self._restorers.pop(restorer, None)
+
+    @contextlib.contextmanager
+    def ahead(self) -> Iterator[None]:
+        """The calls that are made within, without an `await`, go ahead of all that waits: for what a session that has
+        just begun still lacks."""
+        before, self._goes_ahead = self._goes_ahead, True
+        try:
+            yield
+        finally:
+            self._goes_ahead = before
 
     def isolated(self, callback: Callable[[T], object]) -> Callable[[T], None]:
         """See `Client.isolated`. Raises `NotStartedError`."""
@@ -689,6 +719,8 @@ class Engine:
             self._wake(change)
             self.lease.ended(self._final_error("waiting for the lease"))
             self._tell_end(change)
+        if change.state in (State.RENEWED, State.CONNECTED) and change.generation != self._restored:
+            self._restore(change)
         self._audience.tell(change)
         if change.state is State.RENEWED:
             self._let_listeners_go_first()
@@ -697,6 +729,15 @@ class Engine:
         for callback in self._told_of_end:
             assert self._dispatcher is not None
             self._dispatcher.call(callback, None if final.state is State.CLOSED else self._final_error("watching"))
+
+    def _restore(self, change: StateChange) -> None:
+        self._restored = change.generation
+        for restorer in list(self._restorers):
+            try:
+                with self.ahead():
+                    restorer(change)
+            except Exception:  # it must not keep the others from it, nor the client from going on
+                logger.exception("restoring what session %s had: %r failed", hex_id(change.session_id), restorer)
 
     def _let_listeners_go_first(self) -> None:
         """They restore what the old session had (promise P6); the queue moves when they have been told."""
@@ -788,8 +829,7 @@ class Engine:
 
     def _check_credentials(self, scheme: str, body: bytes) -> None:
         """They are sent first on every connection: none would live if they were too large."""
-        if len(body) > self._max_body:
-            raise self._too_large("add_auth", scheme, body)
+        self.check_size("add_auth", scheme, body)
 
     def _too_large(self, operation: str, path: str, body: bytes) -> RequestTooLargeError:
         return RequestTooLargeError(

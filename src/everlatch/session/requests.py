@@ -11,6 +11,8 @@ Rules:
 5. A request ends once, by `complete` or `fail`; it lets go of its call then, so that the two make no cycle, and of
    its body: its deadline may be kept for long, and a thousand of them with a megabyte each. A write that has been
    sent keeps its body until it is answered or settled, though its caller may have gone: it tells what it may do.
+6. What restores a session's nodes goes *ahead* of all that waits, in its own order, and is not refused for a full
+   queue (promise P6). Sent and lost, it has its place among what was sent, like everything else.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class Request:
     """One call on its way."""
 
     __slots__ = (
+        "ahead",
         "body",
         "call",
         "generation",
@@ -144,6 +147,8 @@ class Request:
         self.generation = generation
         """The session that it is bound to; 0: none."""
         self.timeout = timeout
+        self.ahead = False
+        """Whether it goes before all that waits: rule 6."""
         self.xid = 0
         """0 while it is not sent."""
         self.sent_at = 0.0
@@ -199,6 +204,8 @@ class Requests:
         self._max_calls = max_queued_calls
         self._max_bytes = max_queued_bytes
         self._waiting: deque[Request] = deque()
+        self._ahead: deque[Request] = deque()
+        """What goes before all of that, with what is put back into it. Counted with it."""
         self._withdrawn = 0
         """Requests in `_waiting` that have ended."""
         self.queued_calls = 0
@@ -230,9 +237,11 @@ class Requests:
     # -- in
 
     def submit(self, request: Request, now: float | None = None) -> None:
-        """Queues a request; with a `timeout` its time runs from `now`. Raises `QueueFullError`."""
+        """Queues a request; with a `timeout` its time runs from `now`. Raises `QueueFullError`, but not for one that
+        goes ahead."""
         size = len(request.body) + HEADER_BYTES
-        if self.queued_calls >= self._max_calls or self.queued_bytes + size > self._max_bytes:
+        is_full = self.queued_calls >= self._max_calls or self.queued_bytes + size > self._max_bytes
+        if is_full and not request.ahead:
             raise QueueFullError(
                 f"{request.operation.name} {request.path!r}: {self.queued_calls} calls with {self.queued_bytes} bytes "
                 f"are waiting to be sent, the limits are {self._max_calls} and {self._max_bytes}; "
@@ -240,7 +249,7 @@ class Requests:
             )
         self.queued_calls += 1
         self.queued_bytes += size
-        self._waiting.append(request)
+        (self._ahead if request.ahead else self._waiting).append(request)
         if request.timeout is not None and now is not None:
             self._set_deadline(request, now)
 
@@ -274,6 +283,7 @@ class Requests:
     def take_batch(self, now: float, generation: int, zxid: int = 0) -> list[bytes]:
         """The frames that may be sent now: as many as fit in flight, and up to the first write for which there is no
         receipt left. They count as sent from here on. `zxid`: the latest that was seen."""
+        self._line_up()
         frames: list[bytes] = []
         waiting, in_flight = self._waiting, self.in_flight
         receipts = self.receipts
@@ -320,12 +330,18 @@ class Requests:
     def _takes_slot_of_another(self, receipts: Receipts) -> bool:
         """Writes that are sent again keep their slots; one before them must not wait for those in vain."""
         for other in self._waiting:
-            if not other.repeated:
+            if not (other.repeated or other.ahead):
                 return False
             if receipts.has_one(other):
                 self._give_receipt_back(other)
                 return True
         return False
+
+    def _line_up(self) -> None:
+        """Puts what goes ahead in its place: now, for all that was to be put back before it has been."""
+        if self._ahead:
+            self._waiting.extendleft(reversed(self._ahead))
+            self._ahead.clear()
 
     def _return(self, request: Request) -> None:
         """Back to the head of the queue."""
@@ -335,6 +351,7 @@ class Requests:
 
     def take_reads(self, now: float, zxid: int) -> list[bytes]:
         """`take_batch` on a read-only server: nothing from the first request on that has to wait for another one."""
+        self._line_up()
         waiting = self._waiting
         blocked = next((i for i, request in enumerate(waiting) if request.call and needs_read_write(request)), None)
         if blocked is None:
@@ -346,7 +363,7 @@ class Requests:
 
     def refuse_writes(self, error: Callable[[Request], BaseException]) -> None:
         """Ends what waits and has to wait for another server than a read-only one."""
-        for request in self._waiting:
+        for request in (*self._ahead, *self._waiting):
             if request.call is not None and needs_read_write(request):
                 self._end_unsent(request, error(request))
 
@@ -409,15 +426,16 @@ class Requests:
 
     def fail_bound(self, generation: int) -> None:
         """A session has ended: the waiting calls that are bound to it fail."""
-        for request in self._waiting:
+        for request in (*self._ahead, *self._waiting):
             if request.call is not None and request.generation == generation:
                 self._end_unsent(request, _session_ended(request))
 
     def fail_all(self, error: Callable[[Request], BaseException]) -> None:
         """Ends everything: what waits, and the reads in flight, with `error(request)`; sent writes as unknown."""
-        ended = [*self.unsettled, *self.in_flight, *self._waiting]
+        ended = [*self.unsettled, *self.in_flight, *self._ahead, *self._waiting]
         self.unsettled.clear()
         self.in_flight.clear()
+        self._ahead.clear()
         self._waiting.clear()
         self._deadlines.clear()
         self.queued_calls = self.queued_bytes = self._withdrawn = 0
@@ -506,6 +524,7 @@ class Requests:
 
     def _sweep(self) -> None:
         if self._withdrawn > _GAPS and self._withdrawn * 2 > len(self._waiting):
+            self._line_up()
             self._waiting = deque(waiting for waiting in self._waiting if waiting.call is not None)
             self._withdrawn = 0
 
