@@ -53,13 +53,20 @@ class PathWatch:
         Waits for a connection if there is none. Raises what calls raise at the client's end.
         """
         engine = self._engine
+        operation = ADD_WATCH[self._kind]
         while not self._is_armed and self._too_old_on != engine.session.conn:
+            try:
+                await engine.versions.require(operation.name, SINCE, path=self._path, timeout=None, op=operation.op)
+            except UnsupportedByServerError:
+                # Nothing was wanted yet, so nothing is taken back: a server so old can't be told either.
+                self._too_old_on = engine.session.conn
+                break
             if not self._is_wanted:
                 self._is_wanted = True
                 engine.watch_wanted(self._kind, self._path, self._tell)
             try:
                 self._is_armed = True  # from the reply on; a loss behind it is told as an event
-                await engine.versions.submit(SINCE, ADD_WATCH[self._kind], self._path, self._body, self._tell, None, 0)
+                await engine.versions.submit(SINCE, operation, self._path, self._body, self._tell, None, 0)
             except UnsupportedByServerError:
                 self._stop_wanting()
                 self._too_old_on = engine.session.conn
