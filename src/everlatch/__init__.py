@@ -33,6 +33,8 @@ from everlatch.session.retry import (
 from everlatch.subscriptions.keeper import Keeper
 from everlatch.subscriptions.presence import Absence, Presence
 from everlatch.subscriptions.states import StateSubscription
+from everlatch.subscriptions.tree import TreeSubscription
+from everlatch.subscriptions.tree_changes import TreeChange, TreeChangeKind
 from everlatch.transaction import Pending, Transaction
 from everlatch.types import *  # noqa: F403
 from everlatch.types import __all__ as _types
@@ -60,6 +62,9 @@ __all__ = [
     "StateSubscription",
     "Subscription",
     "Transaction",
+    "TreeChange",
+    "TreeChangeKind",
+    "TreeSubscription",
     "WatchSubscription",
 ]
 __all__ += _errors

@@ -28,6 +28,7 @@ from everlatch.subscriptions.feeds import Feeds, StateTopic
 from everlatch.subscriptions.keeper import Keeper
 from everlatch.subscriptions.reading import CHILDREN, DATA
 from everlatch.subscriptions.states import StateSubscription
+from everlatch.subscriptions.tree import TreeSubscription, tree_topic
 from everlatch.subscriptions.waits import wait_for
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, UNSET, State, StateChange, Statistics, Timeout
 
@@ -476,6 +477,47 @@ class Client(_SessionState):
         """Which children a node has, and has from then on: like `watch_data`, of `Children` (names, in no order, and
         the node's own `Stat`). Changes of its data are none."""
         return StateSubscription(self._feeds, StateTopic(CHILDREN, _checked_path(path)))
+
+    def watch_tree(
+        self,
+        path: str,
+        *,
+        max_depth: int | None = None,
+        filter: Callable[[str], bool] | None = None,  # noqa: A002 - what it is called everywhere
+        max_changes: int = 10_000,
+    ) -> TreeSubscription:
+        """A live copy in memory of a node and all below it, whether or not it exists.
+
+            async with client.watch_tree("/services") as tree:
+                await tree.ready()                      # it is complete from here on, and is kept so
+                for name in tree.children("/services"):
+                    print(name, tree.get(f"/services/{name}").data)
+                async for change in tree:
+                    if change.kind in (TreeChangeKind.READY, TreeChangeKind.RESET):
+                        ...                             # look at the whole copy
+                    else:
+                        print(change.kind, change.path, change.node)
+
+        Entering returns at once; the copy fills, and `tree.ready()` returns when it is complete. From then on it is
+        kept as the servers are, over reconnects, new sessions and restarts as other versions; `tree.is_current` says
+        whether it is in step.
+
+        `max_depth`: 0 is the root alone, 1 with its children, and so on. `filter`: called with the path of each node
+        but the root; where it returns something false, the node and all below it are left out. If it raises, the node
+        counts as one that can't be read. (The server still tells of everything below the root.)
+
+        The changes begin with `READY`, once the copy is complete; what was found until then is told by no changes. They
+        are states: what happens to a path before the reader comes to it is one change, from what he knows to what is
+        there. More than `max_changes` of them are replaced by one `RESET`. A node that was deleted and made again may
+        be told as `CHANGED`, with another `stat.czxid`. What can't be read any more is told as `UNREADABLE`, is left
+        out with all below it, and comes back as `CREATED`.
+
+        All subscriptions of the same path, depth and filter share one copy, one watch and one read for each change: the
+        copy is not to be changed. Ends like `watch_data`. `/zookeeper` is part of the tree of `/`.
+
+        Raises `InvalidPathError`, `InvalidTypeError`, `InvalidArgumentError`.
+        """
+        return TreeSubscription(self._feeds, self._engine, tree_topic(path, max_depth, filter), max_changes)
 
     async def wait_exists(self, path: str, *, timeout: Timeout = UNSET) -> Node:
         """Returns the node as soon as there is one. Raises `CallTimeoutError`; `NoAuthError`; `ClientClosedError` and

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,15 @@ __all__ = ["Subscription"]
 T = TypeVar("T")
 
 
+class _Items(Protocol[T]):
+    """What waits to be read, as a `deque` has it."""
+
+    def __len__(self) -> int: ...
+    def append(self, item: T, /) -> None: ...
+    def popleft(self) -> T: ...
+    def clear(self) -> None: ...
+
+
 class Subscription(AsyncIterator[T]):
     """Yields items in order; ends when its source does, or when it is closed.
 
@@ -22,8 +31,10 @@ class Subscription(AsyncIterator[T]):
     `return` and cancellation. Cancelling a wait loses no item. One consumer at a time.
     """
 
-    def __init__(self, on_close: Callable[[Subscription[T]], None] | None = None) -> None:
-        self._items: deque[T] = deque()
+    def __init__(
+        self, on_close: Callable[[Subscription[T]], None] | None = None, items: _Items[T] | None = None
+    ) -> None:
+        self._items: _Items[T] = deque() if items is None else items
         self._ended = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None

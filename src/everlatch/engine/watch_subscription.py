@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 from everlatch.engine.subscription import Subscription
@@ -58,7 +59,8 @@ class WatchSubscription(Subscription[WatchEvent]):
         timeout: Timeout,
         generation: int,
     ) -> None:
-        super().__init__()
+        self._queue: deque[WatchEvent] = deque()
+        super().__init__(items=self._queue)
         self._engine = engine
         self._path = path
         self._kind = RECURSIVE if recursive else PERSISTENT
@@ -123,5 +125,5 @@ class WatchSubscription(Subscription[WatchEvent]):
 
     def _miss(self, event: WatchEvent) -> None:
         """One at the end of the queue says it all."""
-        if not self._items or self._items[-1].type is not EventType.MISSED:
+        if not self._queue or self._queue[-1].type is not EventType.MISSED:
             self.put(event)

@@ -1,0 +1,392 @@
+"""Keeps the copy of a tree, for all who subscribe to it.
+
+Rules:
+1. However many subscribe, there is one copy, one watch and one read for each change.
+2. No read goes out before the watch is armed, and none carries a one-shot watch where a persistent one is. When the
+   kind of watch changes, or may have missed something, `TreeReader.missed` has all looked at.
+3. Reads are calls with callbacks, `WINDOW` at a time: a task for each node would cost more than the read.
+4. What can't be read is tried again, and everything is looked at now and then, as in `feed`; that is done slowly, so
+   that a large tree is no load.
+5. A server without a quorum (`CONNECTED_READ_ONLY`) is read only as long as no other has been.
+6. Whoever comes is `ready` when the copy is in step: at once, if it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from everlatch.errors import (
+    AuthFailedError,
+    ClientStateError,
+    EverlatchError,
+    NoNodeError,
+    QueueFullError,
+    ThrottledOpError,
+    describe,
+)
+from everlatch.session.states import CONNECTED_STATES
+from everlatch.subscriptions.feed import FIRST_PAUSE, LONGEST_PAUSE
+from everlatch.subscriptions.path_watch import PathWatch
+from everlatch.subscriptions.tree_copy import TreeCopy
+from everlatch.subscriptions.tree_reader import Read, ReadKind, TreeReader
+from everlatch.types import EventType, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.engine.call import Call
+    from everlatch.engine.engine import Engine
+    from everlatch.operations import Operations
+    from everlatch.subscriptions.tree import TreeSubscription
+    from everlatch.subscriptions.tree_changes import TreeChange
+    from everlatch.types import StateChange, WatchEvent
+
+__all__ = ["WINDOW", "TreeFeed", "TreeTopic"]
+
+logger = logging.getLogger("everlatch")
+
+WINDOW: Final = 1000
+"""Reads that are sent and unanswered at a time."""
+_LOOKS: Final = 50
+_LOOKS_EVERY: Final = 0.1
+"""Nodes that are looked at, and seconds, when nothing was missed."""
+_PASSING: Final = (ThrottledOpError, QueueFullError)
+
+
+class TreeTopic(NamedTuple):
+    """A tree; the same for all who share a feed."""
+
+    path: str
+    max_depth: int | None
+    filter: Callable[[str], bool] | None
+
+    @property
+    def name(self) -> str:
+        """Of the method that subscribes to it."""
+        return "watch_tree"
+
+    def open(self, engine: Engine, operations: Operations, recheck: float | None) -> TreeFeed:
+        """Begins its feed."""
+        return TreeFeed(engine, operations, self, recheck)
+
+
+class TreeFeed:
+    """One tree."""
+
+    def __init__(self, engine: Engine, operations: Operations, topic: TreeTopic, recheck: float | None) -> None:
+        path = topic.path
+        self._engine = engine
+        self._operations = operations
+        self._topic = topic
+        self._recheck = recheck
+        self._loop = asyncio.get_running_loop()
+        self._subscribers: dict[TreeSubscription, None] = {}
+        self._newcomers: dict[TreeSubscription, None] = {}
+        """Who waits for the copy to be in step."""
+        self.copy = TreeCopy(path)
+        recursive = topic.max_depth != 0
+        self._watch = PathWatch(engine, path, operations.server_path(path), self._on_event, recursive=recursive)
+        self._reader = TreeReader(self.copy, topic.max_depth, topic.filter, self._watch.leave)
+        self._calls: dict[Call[Any], Read] = {}
+        self._may_read = False
+        """Whether the watch is armed: rule 2."""
+        self._was_armed = False
+        self._is_from_quorum = self._is_from_read_only = False
+        """What has been read, and where: rule 5."""
+        self._is_closed = False
+        self._pause = FIRST_PAUSE
+        self._held_until: float | None = None
+        self._retry_at: float | None = None
+        self._sweep_at: float | None = None
+        self._stirred = asyncio.Event()
+        """Whether there is something to do for the task."""
+        self._forget_states = engine.add_listener(self._on_state)
+        self._task = self._loop.create_task(self._run())
+
+    # -- who subscribes
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def add(self, subscriber: TreeSubscription) -> None:
+        """Somebody comes: rule 6."""
+        self._subscribers[subscriber] = None
+        self._newcomers[subscriber] = None
+        subscriber.join(self)
+        if self._may_read:
+            self._look_whether_settled()
+
+    def discard(self, subscriber: TreeSubscription) -> None:
+        """Somebody goes."""
+        self._subscribers.pop(subscriber, None)
+        self._newcomers.pop(subscriber, None)
+
+    def close(self) -> None:
+        """Nobody is left."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._forget_states()
+        self._task.cancel()
+        calls, self._calls = self._calls, {}
+        for call in calls:
+            call.cancel()
+        self._watch.close()
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing will be told any more; `error` says why."""
+        self.close()
+        for subscriber in list(self._subscribers):
+            subscriber.end(error)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether all that is known of has been read."""
+        state = self._engine.session.state
+        return self._may_read and not self._is_closed and state in CONNECTED_STATES and self._reader.is_settled
+
+    @property
+    def unreadable(self) -> dict[str, BaseException]:
+        """What is left out because it can't be read, and why."""
+        return self._reader.unreadable()
+
+    # -- what is told
+
+    def _tell(self, change: TreeChange) -> None:
+        for subscriber in list(self._subscribers):
+            if subscriber not in self._newcomers:
+                subscriber.put(change)
+
+    def _look_whether_settled(self) -> None:
+        if not self._newcomers or not self.is_current:
+            return
+        refusal = self._reader.refused.get(self._topic.path)
+        newcomers = list(self._newcomers)
+        if refusal is not None and not self.copy.nodes:
+            for subscriber in newcomers:
+                subscriber.refuse(refusal[1])
+            return
+        self._newcomers.clear()
+        self.copy.tell = self._tell
+        for subscriber in newcomers:
+            subscriber.be_ready()
+
+    # -- what happens
+
+    def _on_event(self, event: WatchEvent) -> None:
+        if self._is_closed:
+            return
+        if event.type is EventType.REMOVED:
+            self._arm_anew()
+        elif event.type is EventType.MISSED:
+            self._reader.missed()
+        else:
+            self._reader.changed(event.type, event.path)
+        self._pump()
+
+    def _on_state(self, change: StateChange) -> None:
+        if change.state not in CONNECTED_STATES or self._is_closed:
+            return
+        if not self._watch.is_persistent:
+            self._arm_anew()  # the next server may have persistent watches
+        if change.state is State.CONNECTED and self._is_from_read_only:
+            self._is_from_read_only = False
+            self._reader.missed()
+        self._pump()
+
+    def _arm_anew(self) -> None:
+        self._may_read = False
+        self._stirred.set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._stirred.clear()
+                if not self._may_read:
+                    await self._arm()
+                self._see_what_is_due()
+                self._pump()
+                await self._stirs()
+        except (ClientStateError, AuthFailedError):
+            return  # the client's end, of which all are told
+        except Exception as error:  # a bug of ours: nobody shall wait for ever without a word
+            self._fail(error)
+
+    async def _arm(self) -> None:
+        try:
+            is_persistent = await self._watch.arm()
+        except (ClientStateError, AuthFailedError):
+            raise
+        except EverlatchError as error:
+            logger.warning("watch_tree %r: the watch can't be set, and is tried again: %s", self._topic.path, error)
+            self._held_until = self._loop.time() + self._engine.jittered(LONGEST_PAUSE)
+            return
+        is_new = self._was_armed and (is_persistent or not self._reader.is_one_shot)
+        self._reader.is_one_shot = not is_persistent
+        if is_new:
+            self._reader.missed()
+        self._was_armed = self._may_read = True
+
+    async def _stirs(self) -> None:
+        times = [time for time in (self._held_until, self._retry_at, self._sweep_at) if time is not None]
+        try:
+            async with asyncio.timeout_at(min(times, default=None)):
+                await self._stirred.wait()
+        except TimeoutError:
+            pass
+
+    def _see_what_is_due(self) -> None:
+        now = self._loop.time()
+        if self._held_until is not None and now >= self._held_until:
+            self._held_until = None
+        if self._retry_at is not None and now >= self._retry_at:
+            self._retry_at = None
+            self._reader.retry()
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._see_to_refusals()
+        self._see_to_sweeping(now)
+
+    def _see_to_refusals(self) -> None:
+        if not self._reader.refused:
+            self._pause = FIRST_PAUSE
+        elif self._retry_at is None:
+            self._retry_at = self._loop.time() + self._engine.jittered(self._pause)
+            self._stirred.set()
+
+    def _see_to_sweeping(self, now: float) -> None:
+        if self._recheck is None:
+            return
+        reader = self._reader
+        if self._sweep_at is None:
+            self._sweep_at = now + self._engine.jittered(self._recheck)
+        elif now >= self._sweep_at:
+            if not reader.is_sweeping and reader.is_settled:
+                reader.sweep()
+            reader.may_look = _LOOKS
+            self._sweep_at = now + _LOOKS_EVERY
+        elif reader.may_look and not reader.is_sweeping:
+            reader.may_look = 0
+            self._sweep_at = now + self._engine.jittered(self._recheck)
+
+    # -- reads
+
+    def _pump(self) -> None:
+        if not self._may_read or self._held_until is not None or self._is_closed:
+            return
+        if self._is_from_quorum and self._is_read_only:
+            return
+        calls, reader = self._calls, self._reader
+        while len(calls) < WINDOW:
+            read = reader.next_read()
+            if read is None:
+                break
+            try:
+                call = self._submit(read)
+            except QueueFullError as error:
+                self._hold(read, error)
+                return
+            except (ClientStateError, AuthFailedError):
+                return  # the client's end, of which all are told
+            calls[call] = read
+            call.add_done_callback(self._on_answer)
+        self._look_whether_settled()
+
+    def _submit(self, read: Read) -> Call[Any]:
+        kind, path = read
+        operations = self._operations
+        watch = self._watch.one_shot(path) if self._reader.is_one_shot and kind is not ReadKind.LOOK else None
+        if kind is ReadKind.NODE:
+            return operations.get(path, watch=watch, timeout=None)
+        if kind is ReadKind.LOOK and not self._reader.has_children(path):
+            return operations.exists(path, timeout=None)
+        return operations.children_and_stat(path, watch=watch, timeout=None)
+
+    def _await_root(self, read: Read) -> None:
+        """There is no root: only `exists` leaves a one-shot watch for its creation."""
+        path = read.path
+        call = self._operations.exists(path, watch=self._watch.one_shot(path), timeout=None)
+        self._calls[call] = read
+        call.add_done_callback(self._on_root_awaited)
+
+    @property
+    def _is_read_only(self) -> bool:
+        return self._engine.session.state is State.CONNECTED_READ_ONLY
+
+    def _on_answer(self, call: Call[Any]) -> None:
+        read = self._calls.pop(call, None)
+        if read is None or call.cancelled():
+            return
+        try:
+            self._take(read, call)
+            self._pump()
+        except Exception as error:
+            self._fail(error)
+
+    def _on_root_awaited(self, call: Call[Any]) -> None:
+        read = self._calls.pop(call, None)
+        if read is None or call.cancelled():
+            return
+        try:
+            error = call.exception()
+            if error is not None:
+                self._take_error(read, error)
+            elif call.result() is None:
+                self._reader.missing(read)
+            else:
+                self._reader.not_read(read)  # it has come meanwhile
+            self._pump()
+        except Exception as error:
+            self._fail(error)
+
+    def _take(self, read: Read, call: Call[Any]) -> None:
+        if self._is_read_only:
+            if self._is_from_quorum:
+                self._reader.not_read(read)
+                return
+            self._is_from_read_only = True
+        else:
+            self._is_from_quorum = True
+        error = call.exception()
+        if error is not None:
+            self._take_error(read, error)
+            return
+        kind, path = read
+        if kind is ReadKind.NODE:
+            self._reader.read(path, call.result())
+        elif kind is ReadKind.CHILDREN:
+            self._reader.listed(path, call.result())
+        elif not self._reader.has_children(path):
+            if call.result() is None:
+                self._reader.missing(read)
+            else:
+                self._reader.looked_at(path, None, call.result())
+        else:
+            self._reader.looked_at(path, *call.result())
+
+    def _take_error(self, read: Read, error: BaseException) -> None:
+        if isinstance(error, NoNodeError):
+            if read == (ReadKind.NODE, self._topic.path) and self._reader.is_one_shot:
+                self._await_root(read)
+            else:
+                self._reader.missing(read)
+        elif isinstance(error, _PASSING):
+            self._hold(read, error)
+        elif not isinstance(error, (ClientStateError, AuthFailedError)):  # the client's end, of which all are told
+            if read.path not in self._reader.refused:
+                self._pause = FIRST_PAUSE
+                self._retry_at = None
+            self._reader.refuse(read, error)
+            self._see_to_refusals()
+
+    def _hold(self, read: Read, error: BaseException) -> None:
+        """For a second nothing is read."""
+        logger.debug("watch_tree %r: %s; it is read again", self._topic.path, describe(error))
+        self._reader.not_read(read)
+        self._held_until = self._loop.time() + FIRST_PAUSE
+        self._stirred.set()
+
+    def _fail(self, error: BaseException) -> None:
+        logger.error("watch_tree %r failed", self._topic.path, exc_info=error)
+        self.end(error)
