@@ -7,6 +7,8 @@
     outcomes   P3: a write ends as what it was
     written    … and what it was
     lost_replies  of writes that were done
+    watched    P5: subscriptions end on what is, and tell nothing that never was
+    past       … what was, for its judge
     renewed    P6: what comes in which order when a session was lost
     one_leader P7: one leader, and soon; and the torture of it
     isolated   P9: bad callbacks harm nobody
@@ -29,6 +31,7 @@ from everlatch.testing.simulation.scenarios.outcomes import outcomes
 from everlatch.testing.simulation.scenarios.queued import queued
 from everlatch.testing.simulation.scenarios.renewed import renewed
 from everlatch.testing.simulation.scenarios.stage import PromiseBrokenError
+from everlatch.testing.simulation.scenarios.watched import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +44,7 @@ PROMISES: Final[dict[str, str]] = {
     "P1": "connected",
     "P2": "queued",
     "P3": "outcomes",
+    "P5": "watched",
     "P6": "renewed",
     "P7": "one-leader",
     "P9": "isolated",
@@ -54,6 +58,7 @@ SCENARIOS: Final[dict[str, Callable[[World], None]]] = {
     "connected": connected,
     "queued": queued,
     "outcomes": outcomes,
+    "watched": watched,
     "renewed": renewed,
     "one-leader": one_leader,
     "isolated": isolated,
