@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from everlatch.devserver.identities import may
 from everlatch.devserver.tree import Tree
-from everlatch.testing.simulation.scenarios.stage import expect
+from everlatch.testing.simulation.scenarios.stage import PromiseBrokenError
 from everlatch.types import Children, Node, Permission
 
 if TYPE_CHECKING:
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
     from everlatch.devserver.tree import Znode
     from everlatch.testing.simulation.scenarios.stage import CommitLog
 
-__all__ = ["UNREADABLE", "Past", "Span", "State", "children_of", "data_of", "expect_true", "state_of"]
+__all__ = ["UNREADABLE", "Past", "Span", "Told", "children_of", "data_of", "expect_true", "state_of"]
 
 UNREADABLE: Final = "unreadable"
 """What is told of a node that may not be read."""
-State: TypeAlias = Any
+Told: TypeAlias = Any
 """(czxid, mzxid, data), or (czxid, pzxid, names); `None`: there is no node; `UNREADABLE`."""
 
 
 class Span(NamedTuple):
     """What a path was like from one zxid to (but not with) another."""
 
-    state: State
-    hidden: State
+    state: Told
+    hidden: Told
     """The same, but for what could not be read."""
     since: int
     until: float
 
 
-def data_of(node: Znode) -> State:
+def data_of(node: Znode) -> Told:
     """What `watch_data` tells."""
     return node.czxid, node.mzxid, node.data or b""
 
 
-def children_of(node: Znode) -> State:
+def children_of(node: Znode) -> Told:
     """What `watch_children` tells."""
     return node.czxid, node.pzxid, frozenset(node.children)
 
 
-def state_of(told: Node | Children | None) -> State:
+def state_of(told: Node | Children | None) -> Told:
     """The same, as a subscription tells it."""
     match told:
         case Node(data, stat):
@@ -66,7 +66,7 @@ class Past:
     """All that the paths of a run have been, for whom everybody may be."""
 
     def __init__(self, log: CommitLog, paths: Iterable[str]) -> None:
-        self._spans: dict[tuple[Callable[[Znode], State], str], list[Span]] = {}
+        self._spans: dict[tuple[Callable[[Znode], Told], str], list[Span]] = {}
         tree, places = Tree(), [(look, path) for path in paths for look in (data_of, children_of)]
         for place in places:
             self._note(tree, *place)
@@ -76,15 +76,15 @@ class Past:
                 for place in places:
                     self._note(tree, *place)
 
-    def of(self, look: Callable[[Znode], State], path: str) -> list[Span]:
+    def of(self, look: Callable[[Znode], Told], path: str) -> list[Span]:
         """What it was, oldest first."""
         return self._spans[look, path]
 
-    def end_of(self, look: Callable[[Znode], State], path: str) -> Span:
+    def end_of(self, look: Callable[[Znode], Told], path: str) -> Span:
         """What it is."""
         return self._spans[look, path][-1]
 
-    def _note(self, tree: Tree, look: Callable[[Znode], State], path: str) -> None:
+    def _note(self, tree: Tree, look: Callable[[Znode], Told], path: str) -> None:
         spans, node = self._spans.setdefault((look, path), []), tree.find(path)
         hidden = None if node is None else look(node)
         state = hidden if node is None or may(node.acl, (), Permission.READ) else UNREADABLE
@@ -95,17 +95,19 @@ class Past:
         spans.append(Span(state, hidden, tree.zxid, math.inf))
 
 
-def expect_true(what: str, told: Sequence[State], spans: Sequence[Span]) -> None:
+def expect_true(what: str, told: Sequence[Told], spans: Sequence[Span]) -> None:
     """Raises `PromiseBrokenError` if something was told that never was, or was no more; or twice that it can't be
     read, with nothing in between."""
-    now = 0
-    for number, state in enumerate(told):
+    now, before = 0, None
+    for number, state in enumerate(told, 1):
         span = next((span for span in spans if span.state == state and span.until > now), None)
-        where = f"{what} told {_brief(told[: number + 1])}"
-        expect(span is not None, f"{where}, which was not so at or after 0x{now:x}: {_brief(spans)}")
-        assert span is not None
-        now = max(now, span.since)
-        expect(state != UNREADABLE or told[number - 1 : number] != [UNREADABLE], f"{where}: one loss of READ twice")
+        if span is None:
+            raise PromiseBrokenError(
+                f"{what} told {_brief(told[:number])}, which was not so at or after 0x{now:x}: {_brief(spans)}"
+            )
+        if state == before == UNREADABLE:
+            raise PromiseBrokenError(f"{what} told {_brief(told[:number])}: one loss of READ twice")
+        now, before = max(now, span.since), state
 
 
 def _brief(things: Sequence[object]) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from everlatch.devserver.identities import digest
 from everlatch.devserver.watches import Table
-from everlatch.errors import EverlatchError, NoAuthError, NoNodeError, RequestKillsConnectionError
+from everlatch.errors import EverlatchError, NoAuthError, NodeExistsError, NoNodeError, RequestKillsConnectionError
 from everlatch.testing.simulation.faults import EVERY_KIND, ServerCrashes
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.past import (
@@ -33,14 +33,14 @@ from everlatch.testing.simulation.scenarios.past import (
     state_of,
 )
 from everlatch.testing.simulation.scenarios.stage import Stage, expect
-from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission
+from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission, State
 
 if TYPE_CHECKING:
     from random import Random
 
     from everlatch.client import Client
     from everlatch.testing.simulation.hosts import Host
-    from everlatch.testing.simulation.scenarios.past import State
+    from everlatch.testing.simulation.scenarios.past import Told
     from everlatch.testing.simulation.world import World
 
 __all__ = ["ServerChangesVersion", "watched"]
@@ -56,6 +56,9 @@ _TOLD_AGAIN: Final = 12.5
 _SLOWEST: Final = 1.0
 _AT_ONCE: Final = 1.0
 """Virtual seconds from a change to its being told while nothing is wrong, and beyond what a reader takes."""
+_LASTS: Final = (0.0, 0.001, 0.5, 2.0, 10.0, None, None)
+"""Virtual seconds for which somebody subscribes; `None`: to the end."""
+_ROUNDS: Final = 2
 _WAYS: Final = ("cancel", "close", "break")
 
 
@@ -108,18 +111,22 @@ class _Plan(NamedTuple):
 class _Subscription:
     """One, and all that it has told."""
 
-    def __init__(self, name: str, kind: str, path: str, rng: Random) -> None:
+    def __init__(self, name: str, kind: str, path: str, rng: Random, *, looks: bool) -> None:
+        self._looks = looks
         self.name, self.path = f"{name}: {kind} {path!r}", path
         self.look = data_of if kind == "watch_data" else children_of
         self.kind, self._rng = kind, rng
         self._slow = rng.choice([0.0, 0.0, 0.1, _SLOWEST])
-        self.told: list[State] = []
+        self.told: list[Told] = []
+        self.known: list[Told] = []
+        """What its client had read by itself, right before."""
         self.lost_requests = 0
         self._leaving = ""
         self._open: Any = None
 
     async def read(self, client: Client) -> None:
         """From entering to leaving."""
+        await self._look_before(client)
         async with getattr(client, self.kind)(self.path) as states:
             self._open = states
             while not self._leaving:
@@ -134,6 +141,19 @@ class _Subscription:
                     self.told.append(UNREADABLE)
                 except RequestKillsConnectionError:
                     self.lost_requests += 1
+
+    async def _look_before(self, client: Client) -> None:
+        """Now and then; and not if servers keep events back, for then what others know may be old."""
+        if not self._looks or self._rng.random() < 0.5:
+            return
+        read = client.get if self.look is data_of else client.children_and_stat
+        try:
+            found: Any = await read(self.path)
+        except NoNodeError:
+            found = None
+        except RequestKillsConnectionError:
+            return
+        self.known = [state_of(found)]
 
     async def leave(self, reading: asyncio.Task[None]) -> None:
         """In one of the ways that there are."""
@@ -150,34 +170,40 @@ class _Subscription:
 
     def judge(self, past: Past) -> None:
         """What it told, in order."""
-        expect_true(self.name, self.told, past.of(self.look, self.path))
+        expect_true(self.name, self.known + self.told, past.of(self.look, self.path))
 
-    def judge_end(self, past: Past, when: str) -> None:
-        """What it told last. That a node may not be read is no change, and need not be told."""
+    def lags(self, past: Past) -> str:
+        """What is wrong with what it told last. That a node may not be read is no change, and need not be told."""
         end, last = past.end_of(self.look, self.path), self.told[-1:]
         known = [end.state] if end.state != UNREADABLE else [end.state, end.hidden]
-        expect(last and last[0] in known, f"{self.name} ends with {last} {when}; it is {end}")
+        return "" if last and last[0] in known else f"{self.name} ends with {last}; it is {end}"
 
 
 class _Reader:
     """A host with one client and many subscriptions."""
 
     def __init__(self, stage: Stage, host: Host, plan: _Plan) -> None:
-        self._stage, self._host, self._plan = stage, host, plan
+        self._stage, self.host, self._plan = stage, host, plan
         self.subscriptions: list[_Subscription] = []
         """All that there have been, those of processes that have died among them."""
         self.open: dict[_Subscription, None] = {}
         self.calm, self.over = asyncio.Event(), asyncio.Event()
+        self.is_changing = asyncio.Event()
+        """Whether nodes change in quick succession."""
         self.has_ended = False
+        self._client: Client | None = None
         self._lives = 0
 
     async def live(self) -> None:
         """One process."""
         self.open.clear()
         self._lives += 1
-        rng = self._stage.world.random(f"{self._host.name} {self._lives}")
-        async with self._stage.client(self._host, recheck_interval=self._plan.recheck) as client:
-            tasks = [asyncio.create_task(self._subscribe(client, rng)) for _ in range(rng.choice([3, 6, 9]))]
+        rng = self._stage.world.random(f"{self.host.name} {self._lives}")
+        self._client = None
+        async with self._stage.client(self.host, recheck_interval=self._plan.recheck) as client:
+            self._client = client
+            tasks = [asyncio.create_task(self._subscribe(client, rng)) for _ in range(rng.choice([2, 5, 8]))]
+            tasks.append(asyncio.create_task(self._drop_in(client, rng)))
             if self._plan.with_others:
                 tasks.append(asyncio.create_task(self._watch_otherwise(client, rng)))
             await asyncio.gather(*tasks)
@@ -185,26 +211,48 @@ class _Reader:
                 await self._expect_no_watches(client)
         self.has_ended = True
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether its client is."""
+        return self._client is not None and self._client.state is State.CONNECTED
+
     async def _subscribe(self, client: Client, rng: Random) -> None:
         """One after the other; the last one stays until all is over."""
+        calm = asyncio.create_task(self.calm.wait())
         while not self.over.is_set():
             subscription = self._new(rng)
             self.subscriptions.append(subscription)
             self.open[subscription] = None
             reading = asyncio.create_task(subscription.read(client))
-            lasts = rng.choice([0.0, 0.05, 2.0, 10.0, 10.0]) * rng.random()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(lasts):
-                    await asyncio.shield(asyncio.wait([asyncio.create_task(self.calm.wait())]))
+            await asyncio.wait([calm], timeout=rng.choice(_LASTS))
             if self.calm.is_set():
                 await self.over.wait()
             await subscription.leave(reading)
             self.open.pop(subscription, None)
             await asyncio.sleep(rng.choice([0.0, 0.5]))
 
+    async def _drop_in(self, client: Client, rng: Random) -> None:
+        """While nodes change others come, want to know how it is, and go."""
+        while await self._changes_again():
+            subscription = self._new(rng)
+            self.subscriptions.append(subscription)
+            reading = asyncio.create_task(subscription.read(client))
+            await asyncio.wait([reading], timeout=rng.uniform(0.002, 0.01))
+            await subscription.leave(reading)
+
+    async def _changes_again(self) -> bool:
+        """Waits for it; no longer than till all is over."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.is_changing, self.over)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        return not self.over.is_set()
+
     def _new(self, rng: Random) -> _Subscription:
         kind = rng.choice(["watch_data", "watch_children"])
-        return _Subscription(f"{self._host.name} {self._lives}", kind, rng.choice(_PATHS), rng)
+        return _Subscription(
+            f"{self.host.name} {self._lives}", kind, rng.choice(_PATHS), rng, looks=not self._plan.with_acls
+        )
 
     async def _watch_otherwise(self, client: Client, rng: Random) -> None:
         """Watches of the application's own, of all kinds: servers before 3.9 know one a path."""
@@ -225,11 +273,11 @@ class _Reader:
 
     async def _expect_no_watches(self, client: Client) -> None:
         """Rule 3."""
-        expect(not client.statistics().watches, f"{self._host.name} has watches: {client!r}")
+        expect(not client.statistics().watches, f"{self.host.name} has watches: {client!r}")
         with contextlib.suppress(TimeoutError):
             await self._stage.world.until(lambda: not self._watches_left(client), timeout=_AT_ONCE)
         left = self._watches_left(client)
-        expect(not left, f"servers have watches of {self._host.name}, which has left: {left}")
+        expect(not left, f"servers have watches of {self.host.name}, which has left: {left}")
 
     def _watches_left(self, client: Client) -> list[str]:
         return [
@@ -257,7 +305,7 @@ class _Writers:
             while not self.stopped:
                 with contextlib.suppress(EverlatchError):
                     await self._one(client, rng)
-                await asyncio.sleep(rng.expovariate(rng.choice([2.0, 20.0])))
+                await asyncio.sleep(rng.expovariate(rng.choice([2.0, 10.0])))
 
     def client(self, host: Host) -> Client:
         """One that may do everything."""
@@ -289,29 +337,32 @@ class _Writers:
     def _data(self) -> bytes:
         return b"%d" % next(self._numbers)
 
-    async def open_all(self, client: Client) -> None:
-        """Everything may be read."""
+    async def change_unseen(self, client: Client) -> None:
+        """What servers don't tell: changes while nobody may read, and that they may."""
         for path in _PATHS:
             with contextlib.suppress(NoNodeError):
+                await client.set_acl(path, _CLOSED)
+                await client.set(path, self._data())
                 await client.set_acl(path, _ACLS[0])
 
-    async def change_all(self, client: Client) -> None:
-        """Every path, its data and its children."""
+    async def change_all(self, client: Client, rng: Random) -> None:
+        """Every path, its data and its children, several times in so quick a row that reads cross the events."""
         for path in _PATHS:
-            try:
-                await client.set(path, self._data())
-            except NoNodeError:
+            with contextlib.suppress(NodeExistsError):
                 await client.create(path, self._data())
-        for path in _PATHS:
-            await client.create(f"{path}/{self._data().decode()}")
+        for _ in range(3):
+            for path in _PATHS:
+                await client.set(path, self._data())
+                await client.create(f"{path}/{self._data().decode()}")
+                await asyncio.sleep(rng.uniform(0.0, 0.001))
 
 
 def _heard(_: object) -> None:
     """Somebody else's watch."""
 
 
-async def _expect_end(stage: Stage, readers: list[_Reader], observer: Client, when: str) -> None:
-    """Every open subscription has told what is: what the log says, and a reader who asks."""
+async def _expect_end(stage: Stage, readers: list[_Reader], observer: Client, when: str, within: float) -> None:
+    """Every open subscription soon has told what is: what the log says, and a reader who asks."""
     await observer.sync()
     past = Past(stage.log, _PATHS)
     for path in _PATHS:
@@ -320,10 +371,14 @@ async def _expect_end(stage: Stage, readers: list[_Reader], observer: Client, wh
             with contextlib.suppress(NoNodeError):
                 found = await read(path)
             expect(state_of(found) == past.end_of(look, path).hidden, f"{path} is {found}, not {past.of(look, path)}")
-    for reader in readers:
-        expect(reader.open, f"{reader._host.name} subscribes to nothing")
-        for subscription in reader.open:
-            subscription.judge_end(past, when)
+
+    def lagging() -> list[str]:
+        return [lag for reader in readers for subscription in reader.open if (lag := subscription.lags(past))]
+
+    expect(all(reader.open for reader in readers), "somebody subscribes to nothing")
+    with contextlib.suppress(TimeoutError):
+        await stage.world.until(lambda: not lagging(), timeout=within, every=0.1)
+    expect(not lagging(), f"{when}, and {within:g} s later, {lagging()[:1]}")
 
 
 def watched(world: World) -> None:
@@ -343,27 +398,33 @@ def watched(world: World) -> None:
         async with writers.client(observer) as client:
             for reader in readers:
                 reader.calm.set()
-            await asyncio.sleep(plan.until_told)
-            await _expect_end(stage, readers, client, "after all faults")
-            await writers.open_all(client)
-            await asyncio.sleep(plan.until_told)
-            await _expect_end(stage, readers, client, "when all may be read")
-            await writers.change_all(client)
-            await asyncio.sleep(_SLOWEST + _AT_ONCE)
-            await _expect_end(stage, readers, client, "after one more change")
+            await _expect_end(stage, readers, client, "after all faults", plan.until_told)
+            if plan.with_acls:
+                await writers.change_unseen(client)
+                await _expect_end(stage, readers, client, "when all may be read", plan.until_told)
+            for _ in range(_ROUNDS):
+                for reader in readers:
+                    reader.is_changing.set()
+                await writers.change_all(client, setup)
+                for reader in readers:
+                    reader.is_changing.clear()
+                await _expect_end(stage, readers, client, "after one more change", _SLOWEST + _AT_ONCE)
 
     async def main() -> None:
         writing = [host.create_task(writers.write(host)) for host in hosts]
-        await stage.faults(8.0, 15.0, kinds)
-        world.heal()
-        await asyncio.sleep(setup.uniform(0.0, 2.0))
+        await stage.faults(6.0, 12.0, kinds)
+        if setup.random() < 0.5:
+            world.network.isolate(setup.choice(readers).host)
+            await asyncio.sleep(setup.uniform(0.5, 2.0) * stage.session_timeout)
         writers.stopped = True
+        world.heal()
         async with asyncio.timeout(LAST_HEAL_TO_USABLE):
-            await asyncio.gather(*writing, asyncio.sleep(LAST_HEAL_TO_USABLE - 1.0))
+            await asyncio.gather(*writing)
+            await world.until(lambda: all(reader.is_connected for reader in readers), every=0.1)
         await observer.run(finish())
         for reader in readers:
             reader.over.set()
-        await world.until(lambda: all(reader.has_ended for reader in readers))
+        await world.until(lambda: all(reader.has_ended for reader in readers), every=0.1)
 
     world.run(main())
     past = Past(stage.log, _PATHS)

@@ -1,0 +1,85 @@
+"""Subscriptions with a bug in them: the scenario of P5 finds each, and tells how to repeat it.
+
+(That what is known is told while the client is disconnected is not among them: it is old, but nothing newer was seen.)
+"""
+
+import re
+
+import pytest
+from torture.planted import Edit
+
+from everlatch.subscriptions.feed import Feed
+from everlatch.subscriptions.path_watch import PathWatch
+from everlatch.testing.simulation.campaign import play
+
+# What is left undone when a run fails.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:coroutine:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+EVENTS_DURING_A_READ_ARE_LOST = Edit(
+    Feed,
+    "_run",
+    "self._stirred.clear()\n            pause = await self._read()",
+    "pause = await self._read()\n            self._stirred.clear()",
+)
+MISSED_IS_IGNORED = Edit(Feed, "_on_event", "event.type is not", "event.type.name != 'MISSED' and event.type is not")
+ONE_SHOT_IS_NOT_ARMED_AGAIN = Edit(PathWatch, "one_shot", "return self._tell", "return self._one_shots.pop(path)")
+STAYS_ARMED_AT_AN_OLD_SERVER = Edit(PathWatch, "_tell", "event.type is EventType.REMOVED", "False")
+NEWCOMERS_ARE_TOLD_WHAT_WAS = Edit(Feed, "add", "self._is_idle and self._is_known and", "self._is_known and")
+NOBODY_LOOKS_AGAIN = Edit(Feed, "_stirs_within", "self._recheck if pause is None", "None if pause is None")
+A_LOSS_IS_FOR_EVER = Edit(Feed, "_stirs_within", "else pause", "else None")
+A_LOSS_IS_SAID_WITH_EVERY_ATTEMPT = Edit(
+    Feed, "_refused", "if self._refusal is None or type(self._refusal) is not type(error):", "if True:"
+)
+WATCHES_ARE_LEFT_BEHIND = Edit(Feed, "close", "self._watch.close()", "pass")
+ONE_SHOTS_ARE_LEFT_BEHIND = Edit(PathWatch, "close", "for path in list(self._one_shots):", "for path in ():")
+
+
+def found(what, edit, seeds=40):
+    """In one of the first seeds something fails that is told so."""
+    with edit.made():
+        for seed in range(1, seeds + 1):
+            failure = play("watched", seed).failure
+            if failure:
+                assert re.search(what, failure), failure
+                assert f"replay: scripts/sim --seeds 1 --seed {seed} --name watched" in failure
+                return
+    pytest.fail(f"{seeds} seeds found nothing")
+
+
+def test_events_that_come_during_a_read():
+    found(" ends with .* it is ", EVENTS_DURING_A_READ_ARE_LOST)
+
+
+def test_what_may_have_been_missed():
+    found(" ends with .* it is ", MISSED_IS_IGNORED)
+
+
+def test_one_shot_watches_that_are_not_armed_again():
+    found(" ends with .* it is ", ONE_SHOT_IS_NOT_ARMED_AGAIN)
+
+
+def test_persistent_watches_that_an_old_server_does_not_have():
+    found(" ends with .* it is ", STAYS_ARMED_AT_AN_OLD_SERVER)
+
+
+def test_a_newcomer_who_is_given_an_old_state():
+    found("which was not so at or after", NEWCOMERS_ARE_TOLD_WHAT_WAS)
+
+
+def test_events_that_servers_keep_back():
+    found(" ends with .* it is ", NOBODY_LOOKS_AGAIN)
+
+
+def test_permissions_that_come_back():
+    found(" ends with .*unreadable.* it is ", A_LOSS_IS_FOR_EVER)
+
+
+def test_one_loss_that_is_said_more_than_once():
+    found("one loss of READ twice", A_LOSS_IS_SAID_WITH_EVERY_ATTEMPT)
+
+
+@pytest.mark.parametrize("edit", [WATCHES_ARE_LEFT_BEHIND, ONE_SHOTS_ARE_LEFT_BEHIND])
+def test_watches_that_are_left_behind(edit):
+    found("has watches|servers have watches", edit)
