@@ -5,8 +5,8 @@ Rules:
    something to read; those that come while a read is on its way cause one more, for it may have been too early.
 2. Nothing is told twice: who knows the state hears of the next one. Who comes later is told at once what is known, if
    that is as new as what a read of his own would find; else he waits for a read with the others.
-3. What can't be read is said, and tried again: after a second, and then the seldomer, up to ten. Permissions come back
-   without an event (setACL causes none).
+3. What can't be read is said to each once, and tried again: after a second, and then the seldomer, up to ten, and for
+   everybody who comes. Permissions come back without an event (setACL causes none).
 4. Now and then the path is looked at though no event has come: servers from 3.8.4 and 3.9.2 on don't deliver events of
    nodes that the connection may not read at that moment, and use a one-shot watch up all the same.
 5. A server without a quorum (`CONNECTED_READ_ONLY`) may show what is old, or never comes true. Nothing of it is told
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from everlatch.errors import (
@@ -24,7 +25,6 @@ from everlatch.errors import (
     ClientStateError,
     EverlatchError,
     QueueFullError,
-    ServerError,
     ThrottledOpError,
     describe,
 )
@@ -73,6 +73,8 @@ class Feed(Generic[T]):
         """Whether there may be something to read."""
         self._is_idle = False
         """Whether all that is known of has been read."""
+        self._failure: BaseException | None = None
+        """What has ended this."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     # -- who subscribes
@@ -83,8 +85,8 @@ class Feed(Generic[T]):
     def add(self, subscriber: StateSubscription[T | None]) -> None:
         """Somebody comes: rule 2."""
         self._subscribers[subscriber] = None
-        if self._refusal is not None:
-            subscriber.refuse(self._refusal)
+        if self._failure is not None:
+            subscriber.end(self._failure)
         elif self._is_idle and self._is_known and self._engine.session.state is State.CONNECTED:
             subscriber.offer(self._state)
         else:
@@ -101,6 +103,7 @@ class Feed(Generic[T]):
 
     def end(self, error: BaseException | None) -> None:
         """Nothing will be told any more; `error` says why."""
+        self._failure = error
         self.close()
         for subscriber in list(self._subscribers):
             subscriber.end(error)
@@ -116,8 +119,9 @@ class Feed(Generic[T]):
         try:
             while True:
                 self._stirred.clear()
+                self._is_idle = False
                 pause = await self._read()
-                self._is_idle = not self._stirred.is_set()
+                self._is_idle = pause is None and not self._stirred.is_set()
                 while not await self._stirs_within(pause) and pause is None and not await self._has_changed():
                     pass
         except (ClientStateError, AuthFailedError):
@@ -166,14 +170,13 @@ class Feed(Generic[T]):
                 subscriber.offer(state)
 
     def _refused(self, error: EverlatchError) -> float:
-        """Says so, the first time; how long to wait until the next attempt."""
-        if self._refusal is None or type(self._refusal) is not type(error):
-            self._pause = FIRST_PAUSE
-            for subscriber in list(self._subscribers):
-                subscriber.refuse(error)
-        else:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        """Says so to all who have not been told; how long to wait until the next attempt."""
+        is_news = self._refusal is None or type(self._refusal) is not type(error)
+        self._pause = FIRST_PAUSE if is_news else min(2 * self._pause, LONGEST_PAUSE)
         self._refusal = error
+        for subscriber in list(self._subscribers):
+            if is_news or not subscriber.is_refused:
+                subscriber.refuse(copy(error))
         return self._pause
 
     async def _stirs_within(self, pause: float | None) -> bool:
@@ -192,6 +195,8 @@ class Feed(Generic[T]):
             stat = await self._operations.exists(self._path, timeout=None)
         except _PASSING:
             return False
-        except ServerError:
+        except (ClientStateError, AuthFailedError):
+            raise
+        except EverlatchError:
             return True  # to be found out by a read
         return bool((stat and self._reading.stamp(stat)) != self._reading.stamp_of(self._state))

@@ -35,8 +35,9 @@ class StateSubscription(Subscription[T]):
         self._topic = topic
         self._entered = self._is_attached = False
         self._refusal: BaseException | None = None
-        self.needs_state = True
-        """For the feed: whether it has to be told the state, though it may not be new."""
+        self.needs_state, self.is_refused = True, False
+        """For the feed: whether it has to be told the state, though it may not be new; whether it was told last that it
+        can't be."""
 
     def __repr__(self) -> str:
         state = "closed" if self._ended else "open" if self._entered else "not entered"
@@ -46,7 +47,7 @@ class StateSubscription(Subscription[T]):
 
     def offer(self, state: T) -> None:
         """The state is this now."""
-        self.needs_state = False
+        self.needs_state = self.is_refused = False
         self._refusal = None
         self._items.clear()
         self.put(state)
@@ -54,7 +55,7 @@ class StateSubscription(Subscription[T]):
     def refuse(self, error: BaseException) -> None:
         """The state can't be read now."""
         self._refusal = error
-        self.needs_state = True
+        self.needs_state = self.is_refused = True
         self._wake()
 
     # -- for the user

@@ -375,7 +375,7 @@ async def _expect_end(stage: Stage, readers: list[_Reader], observer: Client, wh
     def lagging() -> list[str]:
         return [lag for reader in readers for subscription in reader.open if (lag := subscription.lags(past))]
 
-    expect(all(reader.open for reader in readers), "somebody subscribes to nothing")
+    await stage.world.until(lambda: all(reader.open for reader in readers))
     with contextlib.suppress(TimeoutError):
         await stage.world.until(lambda: not lagging(), timeout=within, every=0.1)
     expect(not lagging(), f"{when}, and {within:g} s later, {lagging()[:1]}")
