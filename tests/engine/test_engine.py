@@ -73,17 +73,23 @@ async def test_a_call_that_finds_nothing_in_flight_goes_at_once():
 
 
 @on_every_loop
-async def test_a_one_shot_watch_that_is_left_is_removed_at_the_server_while_there_is_one():
+async def test_one_shot_watches_that_are_left_are_removed_in_one_write_while_there_is_a_server():
     async with ScriptedServer() as server:
         client = server.client()
+        dialer = spy_on(client)
         async with client:
-            for path in ("/a", "/b"):
+            for path in ("/a", "/b", "/c"):
                 await client.exists(path, watch=print)
-            client._engine.leave_one_shot(DATA, "/a", print)
-            assert not await client.check_watches("/a")
-            assert server.paths(Op.REMOVE_WATCHES) == ["/a"]
-        client._engine.leave_one_shot(DATA, "/b", print)
-        assert server.paths(Op.REMOVE_WATCHES) == ["/a"]
+            writes = dialer.transports[0].writes
+            writes.clear()
+            for path in ("/a", "/b"):
+                client._engine.leave_one_shot(DATA, path, print)
+            await server.until(lambda: server.paths(Op.REMOVE_WATCHES) == ["/a", "/b"])
+            assert len(writes) == 1
+            assert not await client.check_watches("/b")
+            assert await client.check_watches("/c")
+        client._engine.leave_one_shot(DATA, "/c", print)
+        assert server.paths(Op.REMOVE_WATCHES) == ["/a", "/b"]
 
 
 # --- time ---------------------------------------------------------------------------------------------------------

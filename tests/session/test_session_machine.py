@@ -479,8 +479,8 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def a_removal_is_held_back_only_for_an_answer_to_come(self):
         session = self.driver.session
-        assert session.phase is not Phase.IDLE or not session.watching._left
-        assert all(map(session._is_one_shot_coming, [path for _, path in session.watching._left]))
+        left = {path for _, path in session.watching.left}
+        assert session.phase is not Phase.SERVING or left <= session._coming_one_shots()
 
     @invariant()
     def attempts_beside_one_that_serves_are_spares(self):

@@ -433,11 +433,13 @@ class Engine:
 
     def leave_one_shot(self, kind: int, path: str, callback: Watch) -> None:
         """A one-shot callback waits no longer for one kind, `DATA` (which has what `exists` waits for) or `CHILD` of
-        `everlatch.session.watches`; if nobody else does, the server is told. First cancel the call that is to set it,
-        if it isn't answered."""
+        `everlatch.session.watches`; if nobody else does, the server is told, of all at once that are left in a turn of
+        the loop. First cancel the call that is to set it, if it isn't answered."""
         self.session.leave_one_shot(kind, path, callback)
-        if self.session.state not in FINAL_STATES:
-            self.pump()
+        if self._link is not None and not self._flush_scheduled:
+            assert self._loop is not None
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
 
     async def wait_connected(self, timeout: Timeout) -> None:
         """See `Client.wait_connected`."""

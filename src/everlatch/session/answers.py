@@ -105,8 +105,6 @@ class Answers:
             # The caller has gone; the server may have armed its watch all the same.
             if request.watch is not None and (not err or (err == _NO_NODE and operation.missing_is_none)):
                 self._watching.armed(operation.watch, self.watched_path(request), None, zxid)
-            else:
-                self._watching.refused(self.watched_path(request))
         elif operation.no_watcher is not None:
             # A removal took effect all the same: it may have hit more than its caller had in mind.
             if not err or err == _NO_WATCHER:
@@ -191,10 +189,7 @@ class Answers:
             if request.watch is not None:
                 self._register(request, EXIST, zxid)
             request.complete(None)
-            return
-        if request.watch is not None:
-            self._watching.refused(self.watched_path(request))
-        if err == _NO_WATCHER and operation.no_watcher is not None:
+        elif err == _NO_WATCHER and operation.no_watcher is not None:
             settle(request, operation.no_watcher)
         elif not (operation.is_idempotent and self._is_brought_about(request, err)):
             self._end_refused(request, server_error(err, operation.name, request.path))

@@ -161,7 +161,7 @@ class Session:
             max_queued_calls=options.max_queued_calls,
             max_queued_bytes=options.max_queued_bytes,
         )
-        self.watching = Watching(self._fire, self._ask, self._is_one_shot_coming)
+        self.watching = Watching(self._fire, self._ask, self._coming_one_shots)
         self._answers = Answers(self.requests, self.watching, self._server_path, self._ask, lambda: self.session_id)
         self.credentials = Credentials()
         self.liveness = Liveness(options.session_timeout, options.silence_budget)
@@ -464,6 +464,8 @@ class Session:
 
     def data_to_send(self, now: float) -> bytes:
         """What is to be written to the present connection now; it counts as sent from here on."""
+        if self.watching.left:
+            self.watching.remove_left()
         frames = self._take_urgent(now) if self._urgent else []
         if self.phase is Phase.SERVING:
             frames += self._take_queued(now)
@@ -501,7 +503,7 @@ class Session:
     @property
     def has_output(self) -> bool:
         """Whether `actions` or `data_to_send` may have something."""
-        return bool(self.actions or self._urgent or self.requests.queued_calls or self._closing)
+        return bool(self.actions or self._urgent or self.requests.queued_calls or self.watching.left or self._closing)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is to be called at the latest; `None`: not before the next input."""
@@ -1293,14 +1295,13 @@ class Session:
         if self.phase is Phase.SERVING:
             self._urgent.append(request)
 
-    def _is_one_shot_coming(self, path: str) -> bool:
-        """Whether the server may have armed a one-shot watch on the path of which the reply is still to come."""
-        return any(
-            request.watch is not None
-            and request.operation.watch not in (None, PERSISTENT, RECURSIVE)
-            and self._answers.watched_path(request) == path
+    def _coming_one_shots(self) -> set[str]:
+        """The paths on which the server may have armed one-shot watches of which the replies are still to come."""
+        return {
+            self._answers.watched_path(request)
             for request in self.requests.in_flight
-        )
+            if request.watch is not None and request.operation.watch not in (None, PERSISTENT, RECURSIVE)
+        }
 
     def _server_path(self, path: str) -> str:
         if not self._chroot:

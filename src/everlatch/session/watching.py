@@ -12,9 +12,10 @@ Rules:
 4. Before 3.9 a one-shot watch takes its path over at once: a recursive one there would hear of nothing below. So it is
    armed anew when the one-shot watch was set, and hears for both. It may have missed something unless the server has
    been at the same zxid all the time. (Until a connection has brought an event, any server may be such a one.)
-5. A one-shot watch that is left is removed at the server, too, if nobody else waits for what it tells. A request in
-   flight may be about to set it for somebody: its answer is waited for. (One that is sent later comes behind the
-   removal.) Before 3.9 the removal hits persistent watches on the path; they are armed anew.
+5. A one-shot watch that is left is removed at the server, too, if nobody else waits for what it tells. That is seen to
+   when something can be sent, once for all that were left meanwhile: there may be thousands. A request in flight may
+   be about to set the watch, for somebody or for nobody: its answer is waited for. (One that is sent later comes
+   behind the removal.) Before 3.9 the removal hits persistent watches on the path; they are armed anew.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from everlatch.wire.codes import AddWatchMode, Op, WatcherType
 from everlatch.wire.watch_records import encode_add_watch_request, encode_remove_watches_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from everlatch.types import Watch
 
@@ -64,14 +65,14 @@ class Watching:
         self,
         fire: Callable[[list[Watch], EventType, str, int], None],
         ask: Callable[[Request], None],
-        is_one_shot_coming: Callable[[str], bool],
+        coming_one_shots: Callable[[], Collection[str]],
     ) -> None:
         self._fire = fire
         """(callbacks, event, server path, zxid)"""
         self._ask = ask
         """Sends a request of our own, if a server serves us; before what is called from now on."""
-        self._is_one_shot_coming = is_one_shot_coming
-        """Whether a request in flight may set a one-shot watch on a path."""
+        self._coming_one_shots = coming_one_shots
+        """The paths on which requests in flight may set one-shot watches."""
         self._one_shot = OneShotWatches()
         self._persistent = PersistentWatches()
         self._rearming = Rearming()
@@ -79,8 +80,8 @@ class Watching:
         """Whether this connection has had an event with a zxid: it leads to a server from 3.9 on."""
         self._taking_back: dict[str, int] = {}
         """Paths of recursive watches that one-shot ones may have taken over, and the zxid since when: rule 4."""
-        self._left: set[tuple[int, str]] = set()
-        """One-shot watches that were left while a request was in flight that may set them: rule 5."""
+        self.left: dict[tuple[int, str], bool] = {}
+        """One-shot watches that were left, by kind and path, and whether the server may have them: rule 5."""
 
     def __len__(self) -> int:
         return len(self._one_shot) + len(self._persistent)
@@ -92,7 +93,6 @@ class Watching:
         self._rearming.freeze(last_zxid)
         self._persistent.disconnected()
         self._taking_back.clear()
-        self._left.clear()
         self._keeps_modes_apart = False
 
     def history_reset(self) -> None:
@@ -101,6 +101,7 @@ class Watching:
 
     def rearm(self) -> None:
         """A server serves us again: before anything else, everything is armed."""
+        self.left.clear()
         paths = [self._one_shot.paths(kind) for kind in (DATA, EXIST, CHILD)]
         paths += [self._persistent.paths(kind) for kind in (PERSISTENT, RECURSIVE)]
         for op, body in self._rearming.frames(paths):
@@ -138,33 +139,23 @@ class Watching:
             self._take_back(path, zxid)
         if callback is not None:
             self._one_shot.add(kind, path, callback)
-        self._remove_what_was_left(path)
-
-    def refused(self, path: str) -> None:
-        """A request that might have set a watch was refused."""
-        self._remove_what_was_left(path)
 
     def leave_one_shot(self, kind: int, path: str, callback: Watch) -> None:
         """Somebody waits no longer: rule 5. `kind` is `CHILD`, or `DATA`, which has what waits as `EXIST` as well."""
         was_waiting = self._one_shot.discard(path, callback, _KINDS[_LEFT[kind]])
-        if self._is_one_shot_coming(path):
-            self._left.add((kind, path))
-        elif was_waiting:
-            self._remove_unless_wanted(kind, path)
+        self.left[kind, path] = was_waiting or self.left.get((kind, path), False)
 
-    def _remove_what_was_left(self, path: str) -> None:
-        if not self._left:
-            return
-        for kind in _LEFT:
-            if (kind, path) in self._left and not self._is_one_shot_coming(path):
-                self._left.discard((kind, path))
-                self._remove_unless_wanted(kind, path)
-
-    def _remove_unless_wanted(self, kind: int, path: str) -> None:
-        which = _LEFT[kind]
-        if not self._one_shot.waits(_KINDS[which], path):
-            body = encode_remove_watches_request(path, which.value)
-            self._ask(Request(None, _REMOVE_ONE_SHOT, path, body))
+    def remove_left(self) -> None:
+        """Asks for the removal of what was left, if nobody wants it; what may be coming stays in `left`."""
+        left, self.left = self.left, {}
+        coming = self._coming_one_shots()
+        for (kind, path), may_be_there in left.items():
+            which = _LEFT[kind]
+            if path in coming:
+                self.left[kind, path] = True
+            elif may_be_there and not self._one_shot.waits(_KINDS[which], path):
+                body = encode_remove_watches_request(path, which.value)
+                self._ask(Request(None, _REMOVE_ONE_SHOT, path, body))
 
     def discard(self, path: str, callback: Watch) -> None:
         """Takes a one-shot callback out; the server's event finds nobody."""
@@ -207,7 +198,7 @@ class Watching:
     def _remove_on_old_server(self, path: str) -> None:
         if self._persistent.is_wanted(path):
             self._arm_again(path)  # in the mode that is still wanted
-        elif path in self._one_shot or self._is_one_shot_coming(path):
+        elif path in self._one_shot or path in self._coming_one_shots():
             # They may rest on it by now; in this mode, whatever follows, it hears all that they wait for.
             self._ask(Request(None, _ARM_AGAIN, path, encode_add_watch_request(path, _MODES[PERSISTENT])))
         else:
