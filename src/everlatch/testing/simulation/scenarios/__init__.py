@@ -10,6 +10,7 @@
     watched    P5: subscriptions end on what is, and tell nothing that never was
     past       … what was, for its judge
     renewed    P6: what comes in which order when a session was lost
+    kept       … and kept nodes, which are there before the queue moves
     one_leader P7: one leader, and soon; and the torture of it
     isolated   P9: bad callbacks harm nobody
     bounded    P11: everything ends in time
@@ -26,6 +27,7 @@ from everlatch.testing.simulation.scenarios.bounded import bounded
 from everlatch.testing.simulation.scenarios.connected import connected
 from everlatch.testing.simulation.scenarios.everyday import reads_and_writes, sessions, watches
 from everlatch.testing.simulation.scenarios.isolated import isolated
+from everlatch.testing.simulation.scenarios.kept import kept
 from everlatch.testing.simulation.scenarios.one_leader import leadership, one_leader
 from everlatch.testing.simulation.scenarios.outcomes import outcomes
 from everlatch.testing.simulation.scenarios.queued import queued
@@ -60,6 +62,7 @@ SCENARIOS: Final[dict[str, Callable[[World], None]]] = {
     "outcomes": outcomes,
     "watched": watched,
     "renewed": renewed,
+    "kept": kept,
     "one-leader": one_leader,
     "isolated": isolated,
     "bounded": bounded,
