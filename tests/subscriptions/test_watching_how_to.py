@@ -16,6 +16,7 @@ HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "watching.md"
 
 SAYS = {
     "config_example.py": "{'workers': 4}\n",
+    "tree_example.py": ("['/services', '/services/web', '/services/web/1']\nCREATED /services/web/2 ['1', '2']\n"),
     "wait_example.py": "ready in version 1\nwait_deleted '/database' timed out after 0.1 s\n",
 }
 
