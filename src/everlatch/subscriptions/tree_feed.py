@@ -4,7 +4,10 @@ Rules:
 1. However many subscribe, there is one copy, one watch and one read for each change.
 2. No read goes out before the watch is armed, and none carries a one-shot watch where a persistent one is. When the
    kind of watch changes, or may have missed something, `TreeReader.missed` has all looked at.
-3. Reads are calls with callbacks, `WINDOW` at a time: a task for each node would cost more than the read.
+3. `WINDOW` reads are under way at a time. Their answers come in the order of the reads and are taken in it, many at a
+   time: a task, or only a callback, for each of them would cost as much as half the read. So an event may be heard
+   before answers that came before it, never behind one that came after it: as long as its answer isn't taken, a read
+   counts as being under way.
 4. What can't be read is tried again, and everything is looked at now and then, as in `feed`; that is done slowly, so
    that a large tree is no load.
 5. A server without a quorum (`CONNECTED_READ_ONLY`) is read only as long as no other has been.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from everlatch.errors import (
@@ -30,7 +34,7 @@ from everlatch.session.states import CONNECTED_STATES
 from everlatch.subscriptions.feed import FIRST_PAUSE, LONGEST_PAUSE
 from everlatch.subscriptions.path_watch import PathWatch
 from everlatch.subscriptions.tree_copy import TreeCopy
-from everlatch.subscriptions.tree_reader import Read, ReadKind, TreeReader
+from everlatch.subscriptions.tree_reader import ReadKind, TreeReader
 from everlatch.types import EventType, State
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from everlatch.operations import Operations
     from everlatch.subscriptions.tree import TreeSubscription
     from everlatch.subscriptions.tree_changes import TreeChange
+    from everlatch.subscriptions.tree_reader import Read
     from everlatch.types import StateChange, WatchEvent
 
 __all__ = ["WINDOW", "TreeFeed", "TreeTopic"]
@@ -49,6 +54,8 @@ logger = logging.getLogger("everlatch")
 
 WINDOW: Final = 1000
 """Reads that are sent and unanswered at a time."""
+_BATCH: Final = 100
+"""Answers that are taken at a time, at the most, while there is more to read."""
 _LOOKS: Final = 50
 _LOOKS_EVERY: Final = 0.1
 """Nodes that are looked at, and seconds, when nothing was missed."""
@@ -89,7 +96,10 @@ class TreeFeed:
         recursive = topic.max_depth != 0
         self._watch = PathWatch(engine, path, operations.server_path(path), self._on_event, recursive=recursive)
         self._reader = TreeReader(self.copy, topic.max_depth, topic.filter, self._watch.leave)
-        self._calls: dict[Call[Any], Read] = {}
+        self._calls: deque[tuple[Read, Call[Any]]] = deque()
+        """In their order, which is that of the answers."""
+        self._unmarked = 0
+        """How many were made after the last one that tells when it ends."""
         self._may_read = False
         """Whether the watch is armed: rule 2."""
         self._was_armed = False
@@ -130,9 +140,9 @@ class TreeFeed:
         self._is_closed = True
         self._forget_states()
         self._task.cancel()
-        calls, self._calls = self._calls, {}
-        for call in calls:
+        for _, call in self._calls:
             call.cancel()
+        self._calls.clear()
         self._watch.close()
 
     def end(self, error: BaseException | None) -> None:
@@ -283,59 +293,53 @@ class TreeFeed:
             if read is None:
                 break
             try:
-                call = self._submit(read)
+                call = self._submit(*read)
             except QueueFullError as error:
                 self._hold(read, error)
-                return
+                break
             except (ClientStateError, AuthFailedError):
                 return  # the client's end, of which all are told
-            calls[call] = read
-            call.add_done_callback(self._on_answer)
+            calls.append((read, call))
+            self._unmarked += 1
+            if self._unmarked == _BATCH:
+                self._mark(call)
+        if self._unmarked and calls:
+            self._mark(calls[-1][1])
         self._look_whether_settled()
 
-    def _submit(self, read: Read) -> Call[Any]:
-        kind, path = read
+    def _mark(self, call: Call[Any]) -> None:
+        """Has the answers taken that are there when this call ends."""
+        self._unmarked = 0
+        call.add_done_callback(self._on_answers)
+
+    def _submit(self, kind: ReadKind, path: str) -> Call[Any]:
         operations = self._operations
         watch = self._watch.one_shot(path) if self._reader.is_one_shot and kind is not ReadKind.LOOK else None
         if kind is ReadKind.NODE:
             return operations.get(path, watch=watch, timeout=None)
+        if kind is ReadKind.AWAIT:
+            return operations.exists(path, watch=watch, timeout=None)
         if kind is ReadKind.LOOK and not self._reader.has_children(path):
             return operations.exists(path, timeout=None)
         return operations.children_and_stat(path, watch=watch, timeout=None)
-
-    def _await_root(self, read: Read) -> None:
-        """There is no root: only `exists` leaves a one-shot watch for its creation."""
-        path = read.path
-        call = self._operations.exists(path, watch=self._watch.one_shot(path), timeout=None)
-        self._calls[call] = read
-        call.add_done_callback(self._on_root_awaited)
 
     @property
     def _is_read_only(self) -> bool:
         return self._engine.session.state is State.CONNECTED_READ_ONLY
 
-    def _on_answer(self, call: Call[Any]) -> None:
-        read = self._calls.pop(call, None)
-        if read is None or call.cancelled():
+    def _on_answers(self, marked: Call[Any]) -> None:
+        if self._is_closed:
             return
+        calls, take = self._calls, self._take
         try:
-            self._take(read, call)
-            self._pump()
-        except Exception as error:
-            self._fail(error)
-
-    def _on_root_awaited(self, call: Call[Any]) -> None:
-        read = self._calls.pop(call, None)
-        if read is None or call.cancelled():
-            return
-        try:
-            error = call.exception()
-            if error is not None:
-                self._take_error(read, error)
-            elif call.result() is None:
-                self._reader.missing(read)
+            while calls and calls[0][1].done():
+                read, call = calls.popleft()
+                take(read, call)
+                if call is marked:
+                    break
             else:
-                self._reader.not_read(read)  # it has come meanwhile
+                if calls:
+                    self._mark(calls[0][1])  # an error has overtaken the answers before it
             self._pump()
         except Exception as error:
             self._fail(error)
@@ -357,27 +361,26 @@ class TreeFeed:
             self._reader.read(path, call.result())
         elif kind is ReadKind.CHILDREN:
             self._reader.listed(path, call.result())
-        elif not self._reader.has_children(path):
-            if call.result() is None:
-                self._reader.missing(read)
-            else:
-                self._reader.looked_at(path, None, call.result())
-        else:
+        elif kind is ReadKind.LOOK and self._reader.has_children(path):
             self._reader.looked_at(path, *call.result())
+        elif call.result() is None:
+            self._reader.missing(read)
+        elif kind is ReadKind.LOOK:
+            self._reader.looked_at(path, None, call.result())
+        else:
+            self._reader.not_read((ReadKind.NODE, path))  # it has come meanwhile
 
     def _take_error(self, read: Read, error: BaseException) -> None:
+        reader = self._reader
         if isinstance(error, NoNodeError):
-            if read == (ReadKind.NODE, self._topic.path) and self._reader.is_one_shot:
-                self._await_root(read)
-            else:
-                self._reader.missing(read)
+            reader.missing(read)
         elif isinstance(error, _PASSING):
             self._hold(read, error)
         elif not isinstance(error, (ClientStateError, AuthFailedError)):  # the client's end, of which all are told
-            if read.path not in self._reader.refused:
+            if read[1] not in reader.refused:
                 self._pause = FIRST_PAUSE
                 self._retry_at = None
-            self._reader.refuse(read, error)
+            reader.refuse(read, error)
             self._see_to_refusals()
 
     def _hold(self, read: Read, error: BaseException) -> None:

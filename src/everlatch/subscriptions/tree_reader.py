@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from everlatch.errors import NoAuthError
 from everlatch.paths import parent
@@ -44,13 +44,12 @@ class ReadKind(enum.Enum):
     CHILDREN = 2
     LOOK = 3
     """Whether it is still as the copy has it: its children and `Stat`; where children are no matter, its `Stat`."""
+    AWAIT = 4
+    """Whether there is a root, of which there was none: with one-shot watches only this has its creation told."""
 
 
-class Read(NamedTuple):
-    """One request."""
-
-    kind: ReadKind
-    path: str
+Read: TypeAlias = tuple[ReadKind, str]
+"""One request: what, and of which path."""
 
 
 class _Progress(enum.Enum):
@@ -117,6 +116,10 @@ class TreeReader:
         self._lists = _Reads()
         self._listed_anew: set[str] = set()
         """What has to be listed when it could be read."""
+        self._is_root_awaited = False
+        """Whether `AWAIT` is to be read next; until its answer is there the root counts as being read."""
+        self._has_taken_out = False
+        """Whether some of what waits to be read may be below what has been taken out: rule 6."""
         self._unseen: deque[str] = deque()
         """What has yet to be looked at: rule 4, and `sweep`."""
         self._looks = 0
@@ -142,20 +145,25 @@ class TreeReader:
         """What to read next; its answer goes to `read`, `listed`, `looked_at`, `missing`, `refuse` or `not_read`."""
         nodes, lists = self._nodes, self._lists
         while True:
+            if self._is_root_awaited:
+                self._is_root_awaited = False
+                return (ReadKind.AWAIT, self._copy.root)
             if lists.queue and len(nodes.queue) < _FEW:
                 path = lists.queue.popleft()
                 if path in self._copy.nodes:
                     lists[path] = _Progress.SENT
-                    return Read(ReadKind.CHILDREN, path)
+                    return (ReadKind.CHILDREN, path)
                 del lists[path]
                 self._release(path)
             elif nodes.queue:
                 path = nodes.queue.popleft()
-                if self._is_reachable(path):
+                if not self._has_taken_out or self._is_reachable(path):
                     nodes[path] = _Progress.SENT
-                    return Read(ReadKind.NODE, path)
+                    return (ReadKind.NODE, path)
                 del nodes[path]
                 self._release(path)
+            elif self._has_taken_out:
+                self._has_taken_out = False
             elif not self._unseen or not (self._is_catching_up or self.may_look):
                 return None
             else:
@@ -175,7 +183,7 @@ class TreeReader:
             return None
         self.may_look = max(0, self.may_look - 1)
         self._looks += 1
-        return Read(ReadKind.LOOK, path)
+        return (ReadKind.LOOK, path)
 
     def _look_is_over(self) -> None:
         if not self._unseen and not self._looks:
@@ -211,7 +219,7 @@ class TreeReader:
         elif event is EventType.DELETED:
             self.refused.pop(path, None)
             self._take_out(path)
-            self._await_root(path)
+            self._see_to_root(path)
         elif path in copy.nodes or path == copy.root:
             self._nodes.need(path)
         elif self._is_reachable(path) and self.has_children(parent(path)):
@@ -272,7 +280,7 @@ class TreeReader:
             self._looks -= 1
             self._unseen.append(path)
         else:
-            reads = self._nodes if kind is ReadKind.NODE else self._lists
+            reads = self._lists if kind is ReadKind.CHILDREN else self._nodes
             reads.pop(path, None)
             reads.need(path)
 
@@ -339,29 +347,33 @@ class TreeReader:
     def missing(self, read: Read) -> None:
         """There is no such node."""
         kind, path = read
-        if kind is ReadKind.LOOK:
+        is_root = path == self._copy.root
+        if kind is ReadKind.NODE and is_root and self.is_one_shot and self._nodes.get(path) is _Progress.SENT:
+            self._is_root_awaited = True
+            is_of_use = True
+        elif kind is ReadKind.LOOK:
             self._looks -= 1
             is_of_use = True
         else:
-            is_of_use = (self._nodes if kind is ReadKind.NODE else self._lists).answered(path)
+            is_of_use = (self._lists if kind is ReadKind.CHILDREN else self._nodes).answered(path)
         if is_of_use:
             self.refused.pop(path, None)
             self._take_out(path)
-        if kind is not ReadKind.NODE:
-            self._await_root(path)
+        if kind in (ReadKind.LOOK, ReadKind.CHILDREN):
+            self._see_to_root(path)
         if kind is ReadKind.LOOK:
             self._look_is_over()
         self._release(path)
 
-    def _await_root(self, path: str) -> None:
-        """With one-shot watches only a read that finds nothing has the root's creation told."""
+    def _see_to_root(self, path: str) -> None:
+        """The root has gone: with one-shot watches only reads have it told that it comes."""
         if self.is_one_shot and path == self._copy.root:
             self._nodes.need(path)
 
     def refuse(self, read: Read, error: BaseException) -> None:
         """It can't be read: rule 5."""
         kind, path = read
-        if kind is ReadKind.NODE:
+        if kind in (ReadKind.NODE, ReadKind.AWAIT):
             if self._nodes.answered(path) and (path == self._copy.root or parent(path) in self._copy.nodes):
                 self._leave_out(path, error)
             self._release(path)
@@ -402,6 +414,7 @@ class TreeReader:
 
     def _take_out(self, path: str, error: BaseException | None = None) -> None:
         gone = self._copy.take_out(path, error)
+        self._has_taken_out = True
         for each in gone:
             self._listed_anew.discard(each)
             self._release(each)
