@@ -10,7 +10,7 @@ import os
 
 from everlatch.testing.simulation.campaign import play
 
-SEEDS = int(os.environ.get("EVERLATCH_PROMISE_SEEDS", "50"))
+SEEDS = int(os.environ.get("EVERLATCH_PROMISE_SEEDS", "20"))
 
 
 def holds(name: str) -> None:
