@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch import Client
+from everlatch.admin import AdminError, dump
 from everlatch.errors import LinkError
 from everlatch.testing import Ensemble, Proxy
 from everlatch.testing.network import NetworkEnsemble, NetworkUnavailableError
@@ -155,7 +156,7 @@ class _Run:
             await founder.exists("/")
             history.closing_zxid = founder.statistics().last_zxid
             await self._collect(history, processes, directory, plan)
-            await asyncio.sleep(max(_TIMEOUTS) + 3 * _TICK)
+            await self._until_alone(founder)
             trees = await self._read()
             history.final = next(iter(trees.values()))
         logs = Logs.read([(server.data_dir, server.log_path) for server in self._ensemble.servers])
@@ -241,6 +242,23 @@ class _Run:
                 continue
             # Written by our own process, in a directory of our own.
             _merge(history, pickle.loads((directory / f"{number}").read_bytes()))
+
+    async def _until_alone(self, founder: Client) -> None:
+        """Returns when the leader knows of no session but this; all have to end by their timeouts, so nothing is waited
+        for beyond that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(_TIMEOUTS) + 3 * _TICK):
+                while True:
+                    if await self._sessions() == {founder.session_id}:
+                        return
+                    await asyncio.sleep(0.1)
+
+    async def _sessions(self) -> set[int]:
+        leader = await self._ensemble.leader()
+        try:
+            return set((await dump(leader.address)).sessions)
+        except AdminError:  # it is slow, or leads no more
+            return set()
 
     async def _read(self) -> dict[str, dict[str, Node]]:
         """What each server holds that answers, by its name. Read again as long as they differ: that has to last."""
