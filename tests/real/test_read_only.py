@@ -45,6 +45,10 @@ async def lose_quorum(ensemble: Ensemble, kept: Server) -> list[Server]:
     return lost
 
 
+async def start_again(servers: list[Server]) -> None:
+    await asyncio.gather(*(server.start() for server in servers))
+
+
 @pytest.mark.parametrize("version", ["3.8", "3.9"])
 async def test_reads_go_on_without_a_quorum_and_the_session_is_kept_aside(version: str) -> None:
     async with (
@@ -71,8 +75,7 @@ async def test_reads_go_on_without_a_quorum_and_the_session_is_kept_aside(versio
         assert 0 < left < T
         await until(lambda: client.session_time_left < left)  # what is read here proves nothing of that session
         seen.forget()
-        for server in lost:
-            await server.start()
+        await start_again(lost)
         change = await seen.until(State.CONNECTED, timeout=60)
         assert change.session_id == proper
         assert State.LOST not in seen.states
@@ -95,8 +98,7 @@ async def test_writes_wait_if_they_are_to_and_so_does_what_is_behind_them() -> N
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(read), 0.5)
         assert not write.done()
-        for server in lost:
-            await server.start()
+        await start_again(lost)
         async with asyncio.timeout(60):
             assert (await read).data == b"new"
             assert (await write).version == 1
@@ -113,8 +115,7 @@ async def test_a_client_can_begin_on_a_read_only_server_and_gets_its_session_lat
             assert client.state is State.CONNECTED_READ_ONLY
             assert client.session_id == 0
             assert (await client.get("/read")).data == b"old"
-            for server in lost:
-                await server.start()
+            await start_again(lost)
             change = await seen.until(State.CONNECTED, timeout=60)
             assert change.session_id == client.session_id != 0
             assert State.RENEWED not in seen.states
@@ -138,7 +139,6 @@ async def test_without_being_asked_nobody_is_content_with_a_read_only_server() -
         await until(lambda: client.statistics().connection_attempts > attempts + 6)  # more than a round
         assert State.CONNECTED_READ_ONLY not in seen.states
         assert not read.done()
-        for server in lost:
-            await server.start()
+        await start_again(lost)
         async with asyncio.timeout(60):
             await read
