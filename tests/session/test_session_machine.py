@@ -15,7 +15,7 @@ from everlatch.session.rivals import MOST_RIVALS
 from everlatch.session.servers import Address
 from everlatch.session.session import Phase
 from everlatch.session.states import TRANSITIONS
-from everlatch.session.watches import CHILD, DATA, PERSISTENT, RECURSIVE
+from everlatch.session.watches import CHILD, DATA, PERSISTENT, RECURSIVE, _each
 from everlatch.types import EventType, State, WatchKind
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import frame
@@ -475,6 +475,11 @@ class SessionMachine(RuleBasedStateMachine):
         assert set(heard) <= set(self.listeners)
         wanted = [(*place, callback) for place, callbacks in persistent._wanted.items() for callback in callbacks]
         assert sorted(map(hash, wanted)) == sorted(map(hash, self.listeners))
+
+    @invariant()
+    def one_shot_watches_are_counted(self):
+        watches = self.driver.session.watching._one_shot
+        assert len(watches) == sum(len(_each(watchers)) for kind in watches._watches for watchers in kind.values())
 
     @invariant()
     def a_removal_is_held_back_only_for_an_answer_to_come(self):

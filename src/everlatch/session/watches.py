@@ -42,9 +42,11 @@ class OneShotWatches:
 
     def __init__(self) -> None:
         self._watches: tuple[dict[str, Watchers], ...] = ({}, {}, {})
+        self._count = 0
+        """Of the callbacks: whoever asks for it again and again should not have all of them looked at."""
 
     def __len__(self) -> int:
-        return sum(len(_each(watchers)) for kind in self._watches for watchers in kind.values())
+        return self._count
 
     def __contains__(self, path: str) -> bool:
         return any(path in kind for kind in self._watches)
@@ -57,6 +59,9 @@ class OneShotWatches:
             watches[path] = callback
         elif callback not in _each(present):
             watches[path] = (*_each(present), callback)
+        else:
+            return
+        self._count += 1
 
     def waits(self, kinds: Iterable[int], path: str) -> bool:
         """Whether somebody waits for one of these kinds under the path."""
@@ -72,6 +77,7 @@ class OneShotWatches:
                 continue
             found = True
             left = tuple(other for other in present if other != callback)
+            self._count -= len(present) - len(left)
             if left:
                 watches[path] = left if len(left) > 1 else left[0]
             else:
@@ -88,7 +94,9 @@ class OneShotWatches:
         for kind in kinds:
             watchers = self._watches[kind].pop(path, None)
             if watchers is not None:
-                callbacks += [found for found in _each(watchers) if found not in callbacks]
+                taken = _each(watchers)
+                self._count -= len(taken)
+                callbacks += [found for found in taken if found not in callbacks]
         return callbacks
 
     def paths(self, kind: int) -> Iterable[str]:
