@@ -733,3 +733,42 @@ async def test_a_connection_that_has_become_useless_is_closed_as_it_is_made():
         engine.link_made(link)
         assert closed == [True]
         assert engine._rivals == {}
+
+
+# --- restoring ----------------------------------------------------------------------------------------------------
+
+
+@on_every_loop
+async def test_restorers_are_called_when_a_session_begins_and_what_they_call_goes_ahead():
+    async with ScriptedServer() as server:
+        client = server.client()
+        engine = client._engine
+        told: list[str] = []
+
+        def restore(change: StateChange) -> None:
+            told.append(f"restore {change.generation}")
+            client.exists("/restored")
+            client.exists("/restored-too")
+
+        def fails(change: StateChange) -> None:
+            raise ValueError("a bug")
+
+        engine.add_restorer(fails)
+        remove = engine.add_restorer(restore)
+        client.add_listener(lambda change: told.append(change.state.name))
+        async with client:
+            await client.sync()
+            server.handshakes.append(expire)
+            server.connection.reset()
+            await until(lambda: client.state is not State.CONNECTED)
+            calls = [client.exists(f"/waits-{number}") for number in range(3)]
+            await asyncio.gather(*calls)
+            assert told == ["restore 1", "CONNECTED", "SUSPENDED", "LOST", "restore 2", "RENEWED", "CONNECTED"]
+            begun = server.paths(Op.EXISTS)
+            assert begun == ["/restored", "/restored-too"] * 2 + ["/waits-0", "/waits-1", "/waits-2"]
+            remove()
+            remove()
+            server.handshakes.append(expire)
+            server.connection.reset()
+            await until(lambda: client.generation == 3)
+            assert told.count("restore 3") == 0

@@ -598,3 +598,95 @@ def test_the_deadline_of_a_request_outside_of_the_queue():
     assert type(call.error) is CallTimeoutError
     assert call.error.sent
     assert silent.ends == 0
+
+
+# -- what goes ahead
+
+
+def ahead(requests, path, **more):
+    request = Request(Call(), SET, path, body_of(SET, path), **more)
+    request.ahead = True
+    call = request.call
+    requests.submit(request, 0.0)
+    return call, request
+
+
+def test_what_goes_ahead_is_sent_before_all_that_waits_in_its_own_order():
+    requests = make()
+    for path in ("/1", "/2"):
+        submit(requests, path=path)
+    for path in ("/a", "/b"):
+        ahead(requests, path)
+    submit(requests, path="/3")
+    assert counts(requests)[:2] == (5, 5 * size("/1") + 2 * (len(body_of(SET, "/a")) - len(body_of(GET, "/a"))))
+    assert take(requests) == ["/a", "/b", "/1", "/2", "/3"]
+    assert counts(requests) == (0, 0, 5)
+
+
+def test_it_goes_before_what_was_put_back_and_that_keeps_its_order():
+    requests = make()
+    submit(requests, path="/1")
+    submit(requests, path="/2")
+    take(requests)
+    submit(requests, path="/3")
+    ahead(requests, "/a")
+    requests.connection_lost(GONE)
+    assert take(requests) == ["/a", "/1", "/2", "/3"]
+    ahead(requests, "/b")
+    requests.connection_lost(GONE)
+    requests.settle(requests.unsettled)
+    assert take(requests) == ["/b", "/a", "/1", "/2", "/3"], "once sent, it stands where it was sent"
+
+
+def test_a_full_queue_takes_it():
+    requests = make(max_queued_calls=1)
+    submit(requests, path="/1")
+    ahead(requests, "/a")
+    with pytest.raises(QueueFullError):
+        submit(requests, path="/2")
+    assert take(requests) == ["/a", "/1"]
+
+
+def test_withdrawn_timed_out_or_bound_to_a_session_that_has_ended_it_is_not_sent():
+    requests = make()
+    _, withdrawn = ahead(requests, "/a")
+    late, _ = ahead(requests, "/b", timeout=1.0)
+    bound, _ = ahead(requests, "/c", generation=1)
+    ahead(requests, "/d", generation=2)
+    requests.withdraw(withdrawn)
+    requests.expire(1.0)
+    requests.fail_bound(1)
+    assert isinstance(late.error, CallTimeoutError)
+    assert isinstance(bound.error, SessionExpiredError)
+    assert take(requests, generation=2) == ["/d"]
+    assert counts(requests)[:2] == (0, 0)
+
+
+def test_it_ends_with_everything_else():
+    requests = make()
+    call, _ = ahead(requests, "/a")
+    requests.fail_all(lambda request: ClientClosedError("closed"))
+    assert isinstance(call.error, ClientClosedError)
+    assert counts(requests) == (0, 0, 0)
+
+
+def test_a_server_that_is_read_only_gets_nothing_of_it():
+    requests = make()
+    ahead(requests, "/a")
+    submit(requests, path="/1")
+    assert requests.take_reads(0.0, 0) == []
+    call, _ = ahead(requests, "/b")
+    requests.refuse_writes(lambda request: ClientClosedError("read-only"))
+    assert isinstance(call.error, ClientClosedError)
+    assert len(requests.take_reads(0.0, 0)) == 1
+
+
+def test_counts_are_right_after_a_sweep():
+    requests = make()
+    for number in range(3000):
+        _, request = ahead(requests, f"/{number}")
+        if number % 3:
+            requests.withdraw(request)
+    assert take(make()) == []
+    assert len(take(requests)) == 100
+    assert requests.queued_calls == 900

@@ -9,7 +9,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from everlatch import Presence, State, Stat
+from everlatch import Presence, Stat, State
 from everlatch.testing.simulation import simulation
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Scene:
         return names
 
     async def until(self, condition: Callable[[], object], timeout: float = 60.0) -> None:
-        await self.world.until(condition, timeout=timeout, every=0.001)
+        await self.world.until(condition, timeout=timeout)
 
     async def lose_the_link(self) -> Condition:
         """Until it is healed."""
@@ -62,12 +62,6 @@ class Scene:
         cut = self.world.network.isolate("app")
         await self.until(lambda: self.client.state is State.SUSPENDED)
         return cut
-
-    async def until_expired(self, session_id: int) -> None:
-        """By the servers."""
-        path = f"/of-{session_id}"
-        while await self.stat(path) is not None:
-            await asyncio.sleep(0.1)
 
     async def lose_the_session(self) -> None:
         """Returns when there is another one."""
