@@ -12,6 +12,7 @@ from everlatch.errors import (
     LinkError,
     MemberInTheWayError,
     NoAuthError,
+    NodeOccupiedError,
     NoNodeError,
     NotEmptyError,
     OutcomeUnknownError,
@@ -94,6 +95,7 @@ WriteTimeoutError OutcomeUnknownError CallTimeoutError
 OutcomeUnknownError EverlatchError
 WriteNotAppliedError EverlatchError
 ResultLostError EverlatchError
+NodeOccupiedError EverlatchError
 ReceiptsError EverlatchError
 RequestKillsConnectionError EverlatchError ConnectionError
 ReplyTooLargeError EverlatchError ConnectionError
@@ -135,6 +137,7 @@ SAMPLES = [
     WriteTimeoutError("set", "/a", 1.5),
     WriteNotAppliedError("set", "/a", "the servers refused it"),
     ResultLostError("create", "/a-", 0x1F, "its number is not known"),
+    NodeOccupiedError("/a", 5),
     ReceiptsError("/receipts", NoAuthError("create", "/receipts")),
     RequestKillsConnectionError("get", "/a", 3, LinkError("gone")),
     ReplyTooLargeError("get", "/a", 20, 10),
@@ -238,6 +241,7 @@ def test_messages():
         WriteTimeoutError: "set '/a' timed out after 1.5 s (sent, no answer)",
         WriteNotAppliedError: "set '/a' was not applied: the servers refused it; call it again if it is still wanted",
         ResultLostError: "create '/a-' was applied (zxid 0x1f), but its reply was lost, and its number is not known",
+        NodeOccupiedError: "'/a' is occupied by session 0x5: it is left alone, and waited for",
         ReceiptsError: "receipts for exactly-once writes can't be kept below '/receipts': create '/receipts': "
         f"{NoAuthError.meaning} (-102); it takes CREATE there (and on its parent, if it is to be made), and an acl of "
         "the client that lets it READ and WRITE what it creates",

@@ -770,5 +770,7 @@ async def test_restorers_are_called_when_a_session_begins_and_what_they_call_goe
             remove()
             server.handshakes.append(expire)
             server.connection.reset()
-            await until(lambda: client.generation == 3)
-            assert told.count("restore 3") == 0
+            await until(lambda: client.state is not State.CONNECTED)
+            await client.sync()
+            assert client.generation == 3
+            assert "restore 3" not in told

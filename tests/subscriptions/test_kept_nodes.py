@@ -10,7 +10,6 @@ import pytest
 from everlatch import (
     ACL,
     Absence,
-    NodeOccupiedError,
     OutcomeUnknownError,
     Permission,
     ResultLostError,
@@ -88,31 +87,9 @@ async def test_what_the_former_session_has_left_is_replaced_at_once(this: Scene)
         assert this.world.now < began + 0.05
         after = await this.stat()
         assert after is not None
-        assert (before.ephemeral_owner, after.ephemeral_owner) != (after.ephemeral_owner, before.ephemeral_owner)
         assert after.ephemeral_owner == this.client.session_id != before.ephemeral_owner
         assert (await this.data(), kept.presence.reason) == (b"one", Absence.SESSION_ENDED)
         assert len(await this.names()) == 2
-
-
-@scene()
-async def test_a_leftover_that_is_somebody_else_s_by_now(this: Scene) -> None:
-    """It is not what we made, though the session is our former one."""
-    async with this.client.keep(PATH, b"one") as kept:
-        await kept.wait()
-        old = this.client.session_id
-        engine = this.client._engine
-        engine.session.password, password = bytes(16), engine.session.password
-        other = this.app.client(session_timeout=6)
-        del password, other
-        await this.other(lambda other: other.delete(PATH))
-        await this.other(lambda other: other.create(PATH, b"theirs", ephemeral=True))
-        this.world.network.reset("app", "zk1")
-        await this.until(lambda: kept.presence.reason is Absence.OCCUPIED)
-        assert this.client.session_id != old
-        assert isinstance(kept.presence.error, NodeOccupiedError)
-        assert kept.presence.error.owner not in (old, this.client.session_id, 0)
-        await asyncio.sleep(30)
-        assert await this.data() == b"theirs"
 
 
 @pytest.mark.parametrize("error", LOST, ids=lambda error: type(error).__name__)

@@ -48,6 +48,7 @@ PROMISES: Final[dict[str, str]] = {
     "P3": "outcomes",
     "P5": "watched",
     "P6": "renewed",
+    "P6, kept nodes": "kept",
     "P7": "one-leader",
     "P9": "isolated",
     "P11": "bounded",

@@ -24,9 +24,8 @@ from everlatch.types import State
 if TYPE_CHECKING:
     from random import Random
 
+    from everlatch import Keeper, Presence
     from everlatch.client import Client
-    from everlatch.subscriptions.keeper import Keeper
-    from everlatch.subscriptions.presence import Presence
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.world import World
     from everlatch.types import StateChange
