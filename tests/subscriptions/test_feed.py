@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from everlatch import OPEN_ACL_UNSAFE, NoAuthError, ThrottledOpError
-from everlatch.subscriptions.feed import FIRST_PAUSE, LONGEST_PAUSE
 from everlatch.subscriptions.feeds import StateTopic
 from everlatch.subscriptions.reading import DATA
 from everlatch.subscriptions.states import StateSubscription
 from everlatch.wire.codes import Op
-from scripted_server import ScriptedServer, drop_before, fail_with, hold
-from skipping_loop import simulated, this_loop
-from subscriptions.following import CLOSED, READS, VERSIONS, after, count, cut, is_quiet, until, writer_of
+from scripted_server import ScriptedServer, drop_before, fail_with
+from skipping_loop import simulated
+from subscriptions.following import CLOSED, after, count, cut, until, writer_of
 
 NO_AUTH = NoAuthError.code
 THROTTLED = ThrottledOpError.code
@@ -95,3 +92,37 @@ async def test_a_feed_that_has_failed_tells_everybody_so(caplog):
 
 def _fails(*_, **__):
     return 1 / 0
+
+
+@simulated
+async def test_a_watch_that_the_server_has_given_up_unheard_is_armed_again():
+    """Before 3.9 the application's own one-shot watch takes the place of ours; if its event is kept back, nobody tells
+    us that both are gone. What shows it is a change that was not told."""
+    async with (
+        ScriptedServer(version="3.8") as server,
+        server.client(recheck_interval=5.0) as client,
+        writer_of(server) as writer,
+    ):
+        await writer.create("/a", b"1")
+        async with client.watch_data("/a") as states:
+            assert await after(states) == b"1"
+            await client.exists("/a", watch=lambda _: None)
+            await writer.set_acl("/a", CLOSED)
+            await writer.set("/a", b"2")
+            await writer.set_acl("/a", OPEN_ACL_UNSAFE)
+            await until(states, b"2")
+            await writer.set("/a", b"3")
+            assert await after(states, within=0.1) == b"3"
+
+
+@simulated
+async def test_another_history_with_the_same_numbers_is_another_state():
+    """Servers that were emptied and set up anew by the same script may come to the same zxids."""
+    async with ScriptedServer() as server, server.client() as client:
+        await client.create("/a", b"1")
+        node = server.znodes.tree.nodes["/a"]
+        async with client.watch_data("/a") as states:
+            assert await after(states) == b"1"
+            node.data, node.mtime, node.ctime = b"2", node.mtime + 1000, node.ctime + 1000
+            cut(server)
+            assert await after(states) == b"2"

@@ -8,7 +8,8 @@ Rules:
 3. What can't be read is said to each once, and tried again: after a second, and then the seldomer, up to ten, and for
    everybody who comes. Permissions come back without an event (setACL causes none).
 4. Now and then the path is looked at though no event has come: servers from 3.8.4 and 3.9.2 on don't deliver events of
-   nodes that the connection may not read at that moment, and use a one-shot watch up all the same.
+   nodes that the connection may not read at that moment, and use a one-shot watch up all the same; before 3.9 with it
+   the persistent one whose place it took. A change that was not told is a reason to arm ours anew.
 5. A server without a quorum (`CONNECTED_READ_ONLY`) may show what is old, or never comes true. Nothing of it is told
    behind what was read elsewhere, and it is replaced by the first thing that is.
 """
@@ -199,4 +200,7 @@ class Feed(Generic[T]):
             raise
         except EverlatchError:
             return True  # to be found out by a read
-        return bool((stat and self._reading.stamp(stat)) != self._reading.stamp_of(self._state))
+        if (stat and self._reading.stamp(stat)) == self._reading.stamp_of(self._state):
+            return False
+        self._watch.start_over()  # it may be gone as well
+        return True

@@ -86,6 +86,10 @@ class PathWatch:
             for kind in (DATA, CHILD):
                 self._engine.leave_one_shot(kind, path, self._tell)
 
+    def start_over(self) -> None:
+        """The next `arm` arms it anew, though nobody has said that it is gone."""
+        self._stop_wanting()
+
     def close(self) -> None:
         """Nothing is told any more. May be called again."""
         self._stop_wanting()

@@ -3,7 +3,8 @@
 Rules:
 1. A read that finds nothing is no error here: the state is `None`. A one-shot watch for the node's creation is set by
    `exists` then; if that finds the node, it has come meanwhile, and is read.
-2. Two states with the same stamp are the same one. A node that was deleted and made again has another czxid.
+2. Two states with the same stamp are the same one. A node that was deleted and made again has another czxid; times are
+   in it because servers that were emptied and set up anew by the same script may come to the same zxids.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Reading(NamedTuple, Generic[T]):
     name: str
     submit: Callable[..., Call[T]]
     """(operations, path, watch=)"""
-    stamp: Callable[[Stat], tuple[int, int]]
+    stamp: Callable[[Stat], tuple[int, ...]]
     """What is the same as long as nothing has changed."""
     unconcerned: EventType
     """What may happen at the path without changing it."""
@@ -58,7 +59,13 @@ def _children(operations: Operations, path: str, *, watch: Watch | None) -> Call
     return operations.children_and_stat(path, watch=watch, timeout=None)
 
 
-DATA: Reading[Node] = Reading("watch_data", _get, lambda stat: (stat.czxid, stat.mzxid), EventType.CHILDREN_CHANGED)
-CHILDREN: Reading[Children] = Reading(
-    "watch_children", _children, lambda stat: (stat.czxid, stat.pzxid), EventType.DATA_CHANGED
-)
+def _data_stamp(stat: Stat) -> tuple[int, ...]:
+    return stat.czxid, stat.mzxid, stat.ctime, stat.mtime, stat.version
+
+
+def _children_stamp(stat: Stat) -> tuple[int, ...]:
+    return stat.czxid, stat.pzxid, stat.ctime, stat.cversion
+
+
+DATA: Reading[Node] = Reading("watch_data", _get, _data_stamp, EventType.CHILDREN_CHANGED)
+CHILDREN: Reading[Children] = Reading("watch_children", _children, _children_stamp, EventType.DATA_CHANGED)
