@@ -9,6 +9,7 @@
     lost_replies  of writes that were done
     watched    P5: subscriptions end on what is, and tell nothing that never was
     past       … what was, for its judge
+    trees      … copies of trees
     renewed    P6: what comes in which order when a session was lost
     kept       … and kept nodes, which are there before the queue moves
     one_leader P7: one leader, and soon; and the torture of it
@@ -33,6 +34,7 @@ from everlatch.testing.simulation.scenarios.outcomes import outcomes
 from everlatch.testing.simulation.scenarios.queued import queued
 from everlatch.testing.simulation.scenarios.renewed import renewed
 from everlatch.testing.simulation.scenarios.stage import PromiseBrokenError
+from everlatch.testing.simulation.scenarios.trees import trees
 from everlatch.testing.simulation.scenarios.watched import watched
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ SCENARIOS: Final[dict[str, Callable[[World], None]]] = {
     "queued": queued,
     "outcomes": outcomes,
     "watched": watched,
+    "trees": trees,
     "renewed": renewed,
     "kept": kept,
     "one-leader": one_leader,

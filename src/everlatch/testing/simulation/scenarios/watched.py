@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from everlatch.testing.simulation.scenarios.past import Told
     from everlatch.testing.simulation.world import World
 
-__all__ = ["ServerChangesVersion", "watched"]
+__all__ = ["ServerChangesVersion", "become", "watched"]
 
 _PATHS: Final = ("/a", "/a/b", "/a/b/c", "/d", "/d/e")
 _WRITER: Final = b"writer:secret"
@@ -75,11 +75,11 @@ class ServerChangesVersion(ServerCrashes):
 
     def heal(self, world: World) -> None:
         """Back, as another one."""
-        _become(self._server(world), self._version)
+        become(self._server(world), self._version)
         super().heal(world)
 
 
-def _become(server: Any, version: str) -> None:
+def become(server: Any, version: str) -> None:
     """Only while it has no connections."""
     server.core.options = dataclasses.replace(server.core.options, version=version)
     server.note(f"is {version} from now on")
@@ -388,7 +388,7 @@ def watched(world: World) -> None:
     plan = _Plan.drawn(setup)
     stage = Stage.of(world)
     for server in world.servers:
-        _become(server, setup.choice(plan.versions))
+        become(server, setup.choice(plan.versions))
     kinds = EVERY_KIND | ({ServerChangesVersion: 4.0} if len(plan.versions) > 1 else {})
     readers = [stage.inhabited(f"app{number}", lambda s, h: _Reader(s, h, plan)) for number in (1, 2)]
     writers, observer = _Writers(stage, plan), world.host("observer")
