@@ -110,6 +110,7 @@ class TreeFeed:
         self._held_until: float | None = None
         self._retry_at: float | None = None
         self._sweep_at: float | None = None
+        self._is_sweeping = False
         self._stirred = asyncio.Event()
         """Whether there is something to do for the task."""
         self._forget_states = engine.add_listener(self._on_state)
@@ -266,19 +267,16 @@ class TreeFeed:
             self._stirred.set()
 
     def _see_to_sweeping(self, now: float) -> None:
-        if self._recheck is None:
+        if self._recheck is None or (self._sweep_at is not None and now < self._sweep_at):
             return
         reader = self._reader
-        if self._sweep_at is None:
-            self._sweep_at = now + self._engine.jittered(self._recheck)
-        elif now >= self._sweep_at:
-            if not reader.is_sweeping and reader.is_settled:
-                reader.sweep()
-            reader.may_look = _LOOKS
-            self._sweep_at = now + _LOOKS_EVERY
-        elif reader.may_look and not reader.is_sweeping:
-            reader.may_look = 0
-            self._sweep_at = now + self._engine.jittered(self._recheck)
+        if self._sweep_at is not None and not self._is_sweeping and self.is_current:
+            reader.sweep()
+            self._is_sweeping = True
+        elif not reader.is_sweeping:
+            self._is_sweeping = False
+        reader.may_look = _LOOKS if self._is_sweeping else 0
+        self._sweep_at = now + (_LOOKS_EVERY if self._is_sweeping else self._engine.jittered(self._recheck))
 
     # -- reads
 

@@ -2,8 +2,8 @@
 
 Rules:
 1. Events say that there is something to read; what the copy holds comes from reads alone. (All reads go over one
-   connection at a time and are answered in order, each as new as the one before: so the latest answer is right.) But
-   a node that is told to be deleted, and isn't being read, is taken out at once.
+   connection at a time and are answered in order, each as new as the one before: so the latest answer is right.) That
+   holds for deletions as well: a transaction may delete a node and make it again, which then was never away.
 2. A path that an event names while it is being read is read once more.
 3. A node that is new in the copy has its children listed, if it has any; those that come later are told by events. With
    one-shot watches every node is listed, for its list carries the watch.
@@ -216,10 +216,6 @@ class TreeReader:
                 self._need_list(path)
         elif path in self._nodes:
             self._nodes.need(path)
-        elif event is EventType.DELETED:
-            self.refused.pop(path, None)
-            self._take_out(path)
-            self._see_to_root(path)
         elif path in copy.nodes or path == copy.root:
             self._nodes.need(path)
         elif self._is_reachable(path) and self.has_children(parent(path)):
@@ -296,22 +292,18 @@ class TreeReader:
         if self.refused and self.refused.get(path, _NO_REFUSAL)[0] is ReadKind.NODE:
             del self.refused[path]
         previous = copy.nodes.get(path)
-        if previous is not None and previous.stat.czxid != node.stat.czxid:
-            self._end_former(path, node.stat.czxid)
         copy.put(path, above, node)
         if previous is not None and previous.stat.czxid == node.stat.czxid:
             if path in self._listed_anew:
                 self._listed_anew.discard(path)
                 self._need_list(path)
-        elif self.is_one_shot or node.stat.num_children:
+            return
+        if self.is_one_shot or node.stat.num_children:
             self._need_list(path)
-
-    def _end_former(self, path: str, czxid: int) -> None:
-        """Another node is in the place of one that was deleted: so what was below that one was deleted, too."""
-        nodes = self._copy.nodes
-        for child in list(self._copy.children(path)):
-            if nodes[child].stat.czxid < czxid:
-                self._take_out(child)
+        # Another node in the place of one that was deleted: what was below that one was deleted, too.
+        for child in copy.children(path):
+            if copy.nodes[child].stat.czxid < node.stat.czxid:
+                self._nodes.need(child)
 
     def listed(self, path: str, children: Children) -> None:
         """These are its children."""

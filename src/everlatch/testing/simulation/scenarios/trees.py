@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from everlatch.devserver.identities import digest, may
 from everlatch.devserver.tree import Tree
 from everlatch.devserver.watches import Table
-from everlatch.errors import EverlatchError, NoNodeError
+from everlatch.errors import EverlatchError, NoAuthError, NoNodeError
 from everlatch.paths import join, parent
 from everlatch.subscriptions.tree_changes import TreeChangeKind
 from everlatch.testing.simulation.faults import EVERY_KIND
@@ -149,9 +149,9 @@ class _Copy:
         self._leaving = False
 
     def _belongs(self, path: str) -> bool:
-        below = path.removeprefix(self.root)
-        if path != self.root and not below.startswith("/"):
+        if path != self.root and not path.startswith(f"{self.root}/"):
             return False
+        below = path[len(self.root) :]
         if self._depth is not None and below.count("/") > self._depth:
             return False
         ways = itertools.accumulate(below.split("/")[1:], join, initial=self.root)
@@ -166,7 +166,8 @@ class _Copy:
             self.tree = tree
             if self._listens:
                 tree.add_listener(self._listen)
-                await tree.ready()
+                with contextlib.suppress(NoAuthError):
+                    await tree.ready()
                 await asyncio.Event().wait()
             async for change in tree:
                 self._take(tree, change)
@@ -240,20 +241,17 @@ class _Copy:
             for what, node in (("told", self.mirror.get(path)), ("copied", self.tree.get(path))):
                 if _state_of(node) != end:
                     return f"{self.name} ends with {path} {what} as {_state_of(node)}; it is {end}"
-        listed = [path for path in past.tree.nodes if self._belongs(path) and path in _PATHS and past.end(path)]
+        listed = [path for path in self.told if past.end(path) is not None]
+        names = {path: [child for child in listed if parent(child) == path != child] for path in listed}
+        found = {path: [child for child in self._children(path) if child in _PATHS] for path in listed}
         extra = set(self.tree) ^ set(self.mirror)
-        names = all(
-            [child for child in listed if parent(child) == path != child]
-            == [
-                child
-                for child in map(lambda name, path=path: join(path, name), self.tree.children(path))
-                if child in _PATHS
-            ]
-            for path in listed
-        )
-        if extra or not names or not self.tree.is_current:
-            return f"{self.name} ends with {self.tree!r}, {extra}, current {self.tree.is_current}"
+        if extra or names != found or not self.tree.is_current:
+            return f"{self.name} ends with {self.tree!r}, {extra}, {found}, current {self.tree.is_current}"
         return ""
+
+    def _children(self, path: str) -> list[str]:
+        assert self.tree is not None
+        return [join(path, name) for name in self.tree.children(path)]
 
 
 def _fits(span: _Span, state: Any) -> bool:
@@ -282,6 +280,7 @@ class _Reader:
             self._client = client
             await asyncio.gather(*[self._copy(client, rng) for _ in range(rng.choice([2, 4]))])
             await self._expect_no_watches(client)
+            await asyncio.sleep(_SLOWEST)  # a listener that has begun goes on
         self.has_ended = True
 
     @property
