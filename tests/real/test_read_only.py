@@ -45,6 +45,13 @@ async def lose_quorum(ensemble: Ensemble, kept: Server) -> list[Server]:
     return lost
 
 
+async def is_read_only(server: Server) -> None:
+    """Waits until it serves without a quorum. Before, it may not have noticed yet, and grant sessions of its own."""
+    async with asyncio.timeout(60):
+        while await server.mode() != "read-only":
+            await asyncio.sleep(0.05)
+
+
 async def start_again(servers: list[Server]) -> None:
     await asyncio.gather(*(server.start() for server in servers))
 
@@ -109,6 +116,7 @@ async def test_a_client_can_begin_on_a_read_only_server_and_gets_its_session_lat
         async with Client(ensemble.connect_string) as writer:
             await writer.create("/read", b"old")
         lost = await lose_quorum(ensemble, ensemble.servers[0])
+        await is_read_only(ensemble.servers[0])
         async with Client(ensemble.connect_string, session_timeout=T, read_only=True, start_timeout=60) as client:
             seen = States()
             client.add_listener(seen)
@@ -132,9 +140,7 @@ async def test_without_being_asked_nobody_is_content_with_a_read_only_server() -
         await client.create("/read")
         lost = await lose_quorum(ensemble, ensemble.servers[0])
         read = client.get("/read")
-        async with asyncio.timeout(60):
-            while await ensemble.servers[0].mode() != "read-only":
-                await asyncio.sleep(0.05)
+        await is_read_only(ensemble.servers[0])
         attempts = client.statistics().connection_attempts
         await until(lambda: client.statistics().connection_attempts > attempts + 6)  # more than a round
         assert State.CONNECTED_READ_ONLY not in seen.states
