@@ -6,4 +6,4 @@ from promises.in_simulation import holds
 
 
 def test_kept_nodes_are_there_before_what_waits():
-    holds("kept", usually=6)
+    holds("kept", usually=4)

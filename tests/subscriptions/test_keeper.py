@@ -535,6 +535,12 @@ async def test_a_client_that_is_not_started() -> None:
 @scene()
 async def test_nothing_is_left_of_those_that_are_gone(this: Scene) -> None:
     before = this.client.statistics().watches
+    await this.other(lambda other: other.create(PATH))
+    for path in (PATH, "/nowhere/web"):
+        async with this.client.keep(path) as kept:
+            await this.until(lambda: kept.presence.reason in (Absence.OCCUPIED, Absence.NO_PARENT))
+    assert not await this.client.check_watches(PATH)
+    assert not await this.client.check_watches("/nowhere")
     for number in range(50):
         async with this.client.keep(f"/services/{number}") as kept:
             await kept.wait()

@@ -33,12 +33,14 @@ from everlatch.errors import (
     NoNodeError,
     NotReadOnlyError,
     QueueFullError,
+    ServerError,
     SessionExpiredError,
     SessionMovedError,
     ThrottledOpError,
     describe,
 )
 from everlatch.operations import Operations
+from everlatch.session.watches import DATA
 from everlatch.subscriptions.kept_nodes import LOST, Attempt, Held, KeptNode, NamedNode, NumberedNode, Tenure
 from everlatch.subscriptions.presence import Absence, Presence
 from everlatch.types import UNSET, EventType, State, Unset
@@ -64,6 +66,11 @@ _RECHECK: Final = 60.0
 """Seconds between two looks at a node of which nothing is heard."""
 _OCCUPIED_RECHECK: Final = 10.0
 _CLOSE_TIMEOUT: Final = 5.0
+_NO_REFUSALS: Final = (
+    *(SessionExpiredError, SessionMovedError, AuthFailedError),
+    *(NotReadOnlyError, ThrottledOpError),
+)
+"""Answers of servers that say nothing of the node."""
 _HELD_IN: Final = frozenset({State.CONNECTED, State.CONNECTED_READ_ONLY, State.SUSPENDED})
 """States in which the session need not be assumed lost."""
 _FINAL: Final = frozenset({State.CLOSED, State.AUTH_FAILED, State.GAVE_UP})
@@ -176,8 +183,10 @@ class Keeper:
             remove()
         work.cancel()
         self._abandon_begun()
-        for path in self._watched:  # they may live for long, and would keep us in memory
-            self._engine.session.forget_watch(path, self._on_event)
+        if self._held is not None:  # its watch goes with the node
+            self._engine.session.forget_watch(self._held.path, self._on_event)
+            self._watched.discard(self._held.path)
+        self._watch_only("")
         release = asyncio.get_running_loop().create_task(self._release(work))
         _releases.add(release)
         release.add_done_callback(_releases.discard)
@@ -364,8 +373,8 @@ class Keeper:
             return await self._look_for_parent(tenure, error)
         if held is None or held.generation != self._engine.session.generation:
             return 0.0
-        if held.path != self._path:
-            self._watched.add(held.path)
+        self._watched.add(held.path)
+        self._watch_only(held.path)
         self._be_present(held)
         return 0.0
 
@@ -385,9 +394,9 @@ class Keeper:
         """Gives it the data of the last update."""
         try:
             written = await self._node.write(tenure, held, self._data, self._number)
-        except (SessionExpiredError, SessionMovedError):
+        except _NO_REFUSALS:
             raise
-        except EverlatchError as error:
+        except ServerError as error:
             return self._refuse(None, error)
         if written is None or self._held is None:
             self._is_doubted = True
@@ -395,6 +404,12 @@ class Keeper:
         self._held = written
         self._succeeded()
         return 0.0
+
+    def _watch_only(self, path: str) -> None:
+        """What else is watched may live for long."""
+        for watched in sorted(self._watched - {path}):
+            self._engine.leave_one_shot(DATA, watched, self._on_event)
+        self._watched &= {path}
 
     # -- when a session begins -------------------------------------------------------------------------------------
 

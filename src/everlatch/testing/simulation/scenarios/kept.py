@@ -86,7 +86,9 @@ class _Process:
 
     async def live(self) -> None:
         """Until it is stopped, and its keepers have been looked at."""
-        async with self._stage.client(self._host) as client, contextlib.AsyncExitStack() as stack:
+        is_exactly_once = self._stage.world.random(f"receipts {self._name}").random() < 0.3
+        client = self._stage.client(self._host, exactly_once=is_exactly_once)
+        async with client, contextlib.AsyncExitStack() as stack:
             self.client = client
             quiet = await self._keep(stack, client, "quiet", f"{_QUIET}/{self._name}", make_parents=True)
             await self._keep(stack, client, "named", f"{_SERVICES}/{self._host.name}")
