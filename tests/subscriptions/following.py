@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from everlatch import ACL, Client, Node, Permission
@@ -52,6 +53,12 @@ def count(server: ScriptedServer, *ops: int) -> int:
 def cut(server: ScriptedServer) -> None:
     for connection in server.open_connections:
         connection.reset()
+
+
+def become(server: ScriptedServer, version: str) -> None:
+    """The server is replaced by one of another version, and everybody comes back to it."""
+    cut(server)
+    server.znodes.options = dataclasses.replace(server.znodes.options, version=version)
 
 
 @contextlib.asynccontextmanager
