@@ -643,3 +643,43 @@ def test_a_lost_write_is_settled_beside_all_that():
     driver.feed(driver.reply_to(driver.unanswered[0], body=changed))
     assert isinstance(call.error, OutcomeUnknownError)
     assert list(driver.unanswered) == []
+
+
+# -- servers before 3.6
+
+
+def test_nothing_is_armed_where_no_persistent_watch_was():
+    """Somebody wanted one until he heard that the server is too old, and it would end the connection over addWatch."""
+    driver = connected()
+    set_one_shot(driver)
+    driver.session.want_watch(PERSISTENT, "/a", one)
+    leave(driver, PERSISTENT)
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 4)]
+    answer(driver, -5)
+    assert asked(driver) == []
+
+
+def test_one_that_is_only_wanted_is_not_armed_when_a_one_shot_watch_is_left():
+    driver = connected()
+    set_one_shot(driver)
+    driver.session.want_watch(PERSISTENT, "/a", one)
+    driver.session.leave_one_shot(DATA, "/a", two)
+    driver.pump()
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 2)]
+    answer(driver)
+    assert asked(driver) == []
+    assert heard(driver) == []
+
+
+def test_after_a_reconnect_its_answer_tells_that_the_server_has_them():
+    driver = watching(PERSISTENT, RECURSIVE)
+    again(driver)
+    answer(driver)
+    set_one_shot(driver)
+    driver.session.leave_one_shot(DATA, "/a", two)
+    driver.pump()
+    while driver.unanswered and driver.unanswered[0].op == Op.ADD_WATCH:
+        answer(driver)
+    assert (Op.REMOVE_WATCHES, "/a", 2) in asked(driver)
+    answer(driver)
+    assert (Op.ADD_WATCH, "/a", 0) in asked(driver)

@@ -6,7 +6,8 @@ Rules:
    on: a read that follows sees what the watch does not.
 2. A watch that nobody wants any more is removed at the server. Before 3.9 servers know no type for persistent
    watches (−5); there the type *any* is used, if nothing else is wanted on the path. What still is, is armed anew;
-   for one-shot watches alone, as a persistent one that nobody hears.
+   for one-shot watches alone, as a persistent one that nobody hears. Nothing is armed anew at a server that has not
+   yet answered for a persistent watch: one before 3.6 ends the connection over addWatch, and knows no types either.
 3. A server that knows no setWatches2 (before 3.6) ends the connection over it: persistent watches end then, and say
    so, for the client would never be served again.
 4. Before 3.9 a one-shot watch takes its path over at once: a recursive one there would hear of nothing below. So it is
@@ -78,6 +79,8 @@ class Watching:
         self._rearming = Rearming()
         self._keeps_modes_apart = False
         """Whether this connection has had an event with a zxid: it leads to a server from 3.9 on."""
+        self._has_persistent = False
+        """Whether this connection has had the answer of a server that has persistent watches."""
         self._taking_back: dict[str, int] = {}
         """Paths of recursive watches that one-shot ones may have taken over, and the zxid since when: rule 4."""
         self.left: dict[tuple[int, str], bool] = {}
@@ -93,7 +96,7 @@ class Watching:
         self._rearming.freeze(last_zxid)
         self._persistent.disconnected()
         self._taking_back.clear()
-        self._keeps_modes_apart = False
+        self._keeps_modes_apart = self._has_persistent = False
 
     def history_reset(self) -> None:
         """The servers count from the beginning again: everything there is has changed."""
@@ -123,6 +126,7 @@ class Watching:
         if err == _UNIMPLEMENTED:
             self._tell_all(EventType.REMOVED, self._persistent.clear())
         if not err:
+            self._has_persistent = self._has_persistent or operation is _SET_WATCHES2
             self._rearming.answered()
         return bool(err)
 
@@ -196,6 +200,8 @@ class Watching:
             self._ask(Request(None, _REMOVE, path, encode_remove_watches_request(path, _TYPES[kind])))
 
     def _remove_on_old_server(self, path: str) -> None:
+        if not self._has_persistent:
+            return  # nothing is there: it is one before 3.6, which ends the connection over addWatch
         if self._persistent.is_wanted(path):
             self._arm_again(path)  # in the mode that is still wanted
         elif path in self._one_shot or path in self._coming_one_shots():
@@ -205,6 +211,7 @@ class Watching:
             self._ask(Request(None, _REMOVE_ALL, path, encode_remove_watches_request(path, WatcherType.ANY)))
 
     def _armed_persistent(self, kind: int, path: str, callback: Watch | None) -> None:
+        self._has_persistent = True
         if callback is not None:
             self._persistent.armed(kind, path, callback)
         if kind == PERSISTENT and RECURSIVE in self._persistent.kinds_wanted(path):
@@ -227,7 +234,7 @@ class Watching:
 
     def _arm_again(self, path: str, kinds: tuple[int, ...] = (PERSISTENT, RECURSIVE)) -> None:
         self._persistent.taken_back(path)
-        for kind in self._persistent.kinds_wanted(path):
+        for kind in self._persistent.kinds_wanted(path) if self._has_persistent else ():
             if kind in kinds:
                 self._ask(Request(None, _ARM_AGAIN, path, encode_add_watch_request(path, _MODES[kind])))
                 self._fire(self._persistent.listening_at(kind, path), EventType.MISSED, path, _NO_ZXID)
