@@ -214,10 +214,10 @@ class TreeReader:
         if event is EventType.CHILDREN_CHANGED:
             if path in copy.nodes:
                 self._need_list(path)
-        elif path in self._nodes:
+        elif path in self._nodes or path in copy.nodes or path == copy.root:
             self._nodes.need(path)
-        elif path in copy.nodes or path == copy.root:
-            self._nodes.need(path)
+        elif event is EventType.DELETED:
+            self.refused.pop(path, None)
         elif self._is_reachable(path) and self.has_children(parent(path)):
             self._consider(path)
 
