@@ -15,10 +15,12 @@ import enum
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
+from everlatch.subscriptions.reading import DATA
+
 if TYPE_CHECKING:
     from everlatch.types import Node
 
-__all__ = ["PendingChanges", "TreeChange", "TreeChangeKind", "stamp"]
+__all__ = ["PendingChanges", "TreeChange", "TreeChangeKind"]
 
 
 class TreeChangeKind(enum.Enum):
@@ -50,12 +52,6 @@ class TreeChange(NamedTuple):
 
 
 _WHOLE = (TreeChangeKind.READY, TreeChangeKind.RESET)
-
-
-def stamp(node: Node) -> tuple[int, int]:
-    """What two states of a path have in common if they are the same one."""
-    stat = node.stat
-    return (stat.czxid, stat.mzxid)
 
 
 class PendingChanges:
@@ -119,6 +115,6 @@ def _joined(previous: Node | None, change: TreeChange) -> TreeChange | None:
         return None if previous is None else change._replace(previous=previous)
     if previous is None:
         return change._replace(kind=TreeChangeKind.CREATED, previous=None)
-    if stamp(previous) == stamp(node):
+    if DATA.stamp(previous.stat) == DATA.stamp(node.stat):
         return None
     return change._replace(kind=TreeChangeKind.CHANGED, previous=previous)

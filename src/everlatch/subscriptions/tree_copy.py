@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from everlatch.subscriptions.tree_changes import TreeChange, TreeChangeKind, stamp
+from everlatch.subscriptions.reading import DATA
+from everlatch.subscriptions.tree_changes import TreeChange, TreeChangeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -55,7 +56,7 @@ class TreeCopy:
                 siblings[path] = None
             if self.tell is not None:
                 self.tell(TreeChange(TreeChangeKind.CREATED, path, node, None))
-        elif self.tell is not None and stamp(previous) != stamp(node):
+        elif self.tell is not None and DATA.stamp(previous.stat) != DATA.stamp(node.stat):
             self.tell(TreeChange(TreeChangeKind.CHANGED, path, node, previous))
         return previous
 

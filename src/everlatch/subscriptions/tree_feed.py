@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from everlatch.errors import (
@@ -106,6 +107,8 @@ class TreeFeed:
         self._is_from_quorum = self._is_from_read_only = False
         """What has been read, and where: rule 5."""
         self._is_closed = False
+        self._failure: BaseException | None = None
+        """What has ended this."""
         self._pause = FIRST_PAUSE
         self._held_until: float | None = None
         self._retry_at: float | None = None
@@ -126,7 +129,9 @@ class TreeFeed:
         self._subscribers[subscriber] = None
         self._newcomers[subscriber] = None
         subscriber.join(self)
-        if self._may_read:
+        if self._is_closed:  # it has failed
+            subscriber.end(self._failure)
+        elif self._may_read:
             self._look_whether_settled()
 
     def discard(self, subscriber: TreeSubscription) -> None:
@@ -148,6 +153,7 @@ class TreeFeed:
 
     def end(self, error: BaseException | None) -> None:
         """Nothing will be told any more; `error` says why."""
+        self._failure = error
         self.close()
         for subscriber in list(self._subscribers):
             subscriber.end(error)
@@ -177,7 +183,7 @@ class TreeFeed:
         newcomers = list(self._newcomers)
         if refusal is not None and not self.copy.nodes:
             for subscriber in newcomers:
-                subscriber.refuse(refusal[1])
+                subscriber.refuse(copy(refusal[1]))
             return
         self._newcomers.clear()
         self.copy.tell = self._tell
@@ -338,6 +344,10 @@ class TreeFeed:
             else:
                 if calls:
                     self._mark(calls[0][1])  # an error has overtaken the answers before it
+            if self._reader.has_found_untold:
+                self._reader.has_found_untold = False
+                self._watch.start_over()
+                self._arm_anew()
             self._pump()
         except Exception as error:
             self._fail(error)

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from everlatch.errors import NoAuthError
 from everlatch.paths import parent
-from everlatch.subscriptions.tree_changes import TreeChange, TreeChangeKind, stamp
+from everlatch.subscriptions.reading import DATA
+from everlatch.subscriptions.tree_changes import TreeChange, TreeChangeKind
 from everlatch.types import EventType
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class TreeReader:
         self._looks = 0
         """How many are under way."""
         self._is_catching_up = False
+        self.has_found_untold = False
+        """Whether a sweep has found a change that was not told: the watch may be gone."""
         self.may_look = 0
         """How many nodes may be looked at now, if nothing was missed."""
         self._nodes.need(copy.root)
@@ -293,7 +296,7 @@ class TreeReader:
             del self.refused[path]
         previous = copy.nodes.get(path)
         copy.put(path, above, node)
-        if previous is not None and previous.stat.czxid == node.stat.czxid:
+        if previous is not None and _are_one(previous.stat, node.stat):
             if path in self._listed_anew:
                 self._listed_anew.discard(path)
                 self._need_list(path)
@@ -314,27 +317,35 @@ class TreeReader:
     def looked_at(self, path: str, names: list[str] | None, stat: Stat) -> None:
         """This is what it looks like; without names if its children are no matter."""
         self._looks -= 1
-        self._compare(path, names, stat)
+        is_known = path in self._nodes or path in self._lists or self._is_catching_up
+        if self._compare(path, names, stat):
+            self.has_found_untold = self.has_found_untold or not is_known
+            self._need_list(path)  # which carries a one-shot watch again, where there are such
         self._look_is_over()
 
-    def _compare(self, path: str, names: list[str] | None, stat: Stat) -> None:
+    def _compare(self, path: str, names: list[str] | None, stat: Stat) -> bool:
+        """Whether anything is to be read, or gone."""
         copy = self._copy
         node = copy.nodes.get(path)
         if node is None:
-            return
-        if stamp(node) != (stat.czxid, stat.mzxid):
+            return False
+        differs = DATA.stamp(node.stat) != DATA.stamp(stat)
+        if differs:
             self._nodes.need(path)
         if names is None:
-            return
+            return differs
         if self.refused and self.refused.get(path, _NO_REFUSAL)[0] is ReadKind.CHILDREN:
             del self.refused[path]
         start = "/" if path == "/" else path + "/"
         found = dict.fromkeys([start + name for name in sorted(names)])
         for child in [known for known in copy.children(path) if known not in found]:
             self._take_out(child)
+            differs = True
         for child in found:
             if child not in copy.nodes and child not in self._nodes and child not in self.refused:
                 self._consider(child)
+                differs = differs or child in self._nodes
+        return differs
 
     def missing(self, read: Read) -> None:
         """There is no such node."""
@@ -370,19 +381,18 @@ class TreeReader:
                 self._leave_out(path, error)
             self._release(path)
             return
-        is_of_use = True
-        if kind is ReadKind.CHILDREN:
-            is_of_use = self._lists.answered(path)
-        else:
+        if kind is ReadKind.LOOK:
             self._looks -= 1
-        if is_of_use and path in self._copy.nodes:
+            if path in self._copy.nodes:  # reads find out what is refused
+                self._nodes.need(path)
+                self._need_list(path)
+            self._look_is_over()
+        elif self._lists.answered(path) and path in self._copy.nodes:
             if isinstance(error, NoAuthError):  # then the node can't be read either, which is found out by reading it
                 self._listed_anew.add(path)
                 self._nodes.need(path)
             elif self.has_children(path):
                 self._leave_children_out(path, error)
-        if kind is ReadKind.LOOK:
-            self._look_is_over()
 
     def _leave_out(self, path: str, error: BaseException) -> None:
         is_news = type(self.refused.get(path, _NO_REFUSAL)[1]) is not type(error)
@@ -415,6 +425,11 @@ class TreeReader:
         copy = self._copy
         if path not in copy.nodes and path not in self._nodes and path not in self._lists and path != copy.root:
             self._let_go(path)
+
+
+def _are_one(former: Stat, stat: Stat) -> bool:
+    """Whether this is one node, or another one that was made in its place."""
+    return former.czxid == stat.czxid and former.ctime == stat.ctime
 
 
 _NO_REFUSAL: Final[tuple[ReadKind | None, BaseException | None]] = (None, None)

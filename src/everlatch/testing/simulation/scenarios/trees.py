@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from everlatch.devserver.identities import digest, may
 from everlatch.devserver.tree import Tree
 from everlatch.devserver.watches import Table
-from everlatch.errors import EverlatchError, NoAuthError, NoNodeError
+from everlatch.errors import EverlatchError, NoAuthError, NoNodeError, RequestKillsConnectionError
 from everlatch.paths import join, parent
 from everlatch.subscriptions.tree_changes import TreeChangeKind
 from everlatch.testing.simulation.faults import EVERY_KIND
@@ -218,7 +218,8 @@ class _Copy:
             is_child = change.path == self.root or parent(change.path) in self.mirror
             self._expect(is_child, f"{change} before its parent")
             self.mirror[change.path] = change.node
-        self._note(change.path, change.node)
+        if not isinstance(change.error, RequestKillsConnectionError):  # that says nothing of the node
+            self._note(change.path, change.node)
 
     def _note(self, path: str, node: Node | None) -> None:
         told = self.told.get(path)
