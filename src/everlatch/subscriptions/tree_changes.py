@@ -3,8 +3,8 @@
 Rules:
 1. States, not edges, for each path: what happens to a path before it is read becomes one change, from what its reader
    knows to what is there now; if that is the same, there is none.
-2. A node comes behind the one above it, and goes before it. (A change keeps its place when another one joins it, but
-   for what is gone then, which goes to the end.)
+2. A node comes behind the one above it, and goes before it. (A change keeps its place when another one joins it; it
+   goes to the end if the node is gone then, or comes and this reader didn't know it.)
 3. `READY` and `RESET` say "look at the whole copy": as long as one of them isn't read, nothing else needs to wait.
    `RESET` takes the place of all that waits when that gets too much, so memory is bounded.
 """
@@ -97,12 +97,13 @@ class PendingChanges:
 
     def _join(self, change: TreeChange) -> None:
         path = change.path
-        joined = _joined(self._changes[path].previous, change)
+        waiting = self._changes[path]
+        joined = _joined(waiting.previous, change)
         if joined is None:
             del self._changes[path]
             return
         self._changes[path] = joined
-        if joined.node is None:
+        if joined.node is None or (waiting.node is None and joined.previous is None):
             self._changes.move_to_end(path)
 
 

@@ -260,9 +260,8 @@ class _Copy:
             for what, node in (("told", self.mirror.get(path)), ("copied", self.tree.get(path))):
                 if _state_of(node) not in ends:
                     return f"{self.name} ends with {path} {what} as {_state_of(node)}; it is {ends}"
-        listed = [path for path in self.told if past.end(path) is not None]
-        names = {path: [child for child in listed if parent(child) == path != child] for path in listed}
-        found = {path: [child for child in self._children(path) if child in _PATHS] for path in listed}
+        names = {path: sorted(child for child in self.mirror if parent(child) == path != child) for path in self.mirror}
+        found = {path: self._children(path) for path in self.mirror}
         extra = set(self.tree) ^ set(self.mirror)
         if extra or names != found or not self.tree.is_current:
             return f"{self.name} ends with {self.tree!r}, {extra}, {found}, current {self.tree.is_current}"
