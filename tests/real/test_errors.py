@@ -540,7 +540,8 @@ def throttling_server(zookeeper_version: str, loop_thread: LoopThread) -> Iterat
 
 async def test_a_server_that_throttles(throttling_server: Server) -> None:
     """So much work at once that what comes last can't be begun in time; and then it is not executed."""
-    async with Client(throttling_server.address, default_timeout=LONGEST) as client:
+    # So long a session, because the work may keep a busy server from answering at all for ten seconds.
+    async with Client(throttling_server.address, session_timeout=60, default_timeout=LONGEST) as client:
         # Each part takes the server some microseconds, each transaction far more than 10 ms.
         work = [refused_work(client) for _ in range(3)]
         late = client.create("/late")

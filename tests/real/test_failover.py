@@ -69,7 +69,10 @@ async def witness(ensemble: Ensemble) -> AsyncIterator[Client]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def root(witness: Client) -> str:
-    return (await witness.create(f"/failover-{uuid.uuid4()}")).path
+    path = f"/failover-{uuid.uuid4()}"
+    # The servers may be busy with an election again.
+    await insist(lambda: witness.ensure_path(path))
+    return path
 
 
 @pytest.fixture

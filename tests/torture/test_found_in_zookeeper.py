@@ -9,7 +9,7 @@ Ours has such a follower let go of them first (`session/draining.py`).
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,12 +27,14 @@ from real.raw import Raw
 
 if TYPE_CHECKING:
     from everlatch.testing import Server
+    from everlatch.types import Node
 
 pytestmark = pytest.mark.real
 
 COUNT = 50
 LONGEST = 30.0
 TRIES = 10
+ATTEMPTS = 3
 
 
 def setting(data: bytes) -> bytes:
@@ -136,10 +138,9 @@ async def leave_and_write(client: Client, network: NetworkEnsemble, follower: Se
     return await has_heard(follower, client.statistics().last_zxid)
 
 
-@pytest.mark.parametrize("drains", [False, True], ids=["without draining", "as it is"])
-async def test_our_client_comes_back_to_that_follower(drains):
+async def come_back(*, drains: bool) -> tuple[Node, Node]:
+    """The node before our client is back at a follower with old writes, and when that has let go of them."""
     async with NetworkEnsemble(3, version="3.9", tick_time=2.0) as network, AsyncExitStack() as stack:
-        stack.enter_context(nullcontext() if drains else BUGS["not-drained"].planted())
         leader, follower = await network.leader(), (await network.followers())[0]
         proxy = await stack.enter_async_context(Proxy(follower.address))
         watcher = await stack.enter_async_context(Client(leader.address))
@@ -158,6 +159,19 @@ async def test_our_client_comes_back_to_that_follower(drains):
         await mute(network, follower, leader, on=False)
         await client.create("/behind", timeout=LONGEST)
         assert client.statistics().server == proxy.address
-        after = await watcher.get("/a")
-        assert (after == before) is drains
-        assert after.data == (b"new" if drains else b"old")
+        return before, await watcher.get("/a")
+
+
+async def test_our_client_comes_back_to_that_follower():
+    before, after = await come_back(drains=True)
+    assert after == before
+
+
+async def test_without_draining_our_client_would_bring_old_writes_back():
+    with BUGS["not-drained"].planted():
+        # On a busy machine the leader may have given the follower up, and the writes with it.
+        for _ in range(ATTEMPTS):
+            before, after = await come_back(drains=False)
+            if after != before:
+                break
+    assert after.data == b"old"
