@@ -4,10 +4,12 @@
 """
 
 import re
+from contextlib import ExitStack
 
 import pytest
 from torture.planted import Edit
 
+from everlatch.session.watching import Watching
 from everlatch.subscriptions.feed import Feed
 from everlatch.subscriptions.path_watch import PathWatch
 from everlatch.testing.simulation.campaign import play
@@ -18,10 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 EVENTS_DURING_A_READ_ARE_LOST = Edit(
-    Feed,
-    "_run",
-    "self._stirred.clear()\n            pause = await self._read()",
-    "pause = await self._read()\n            self._stirred.clear()",
+    Feed, "_run", "pause = await self._read()", "pause = await self._read()\n            self._stirred.clear()"
 )
 MISSED_IS_IGNORED = Edit(Feed, "_on_event", "event.type is not", "event.type.name != 'MISSED' and event.type is not")
 ONE_SHOT_IS_NOT_ARMED_AGAIN = Edit(PathWatch, "one_shot", "return self._tell", "return self._one_shots.pop(path)")
@@ -29,16 +28,27 @@ STAYS_ARMED_AT_AN_OLD_SERVER = Edit(PathWatch, "_tell", "event.type is EventType
 NEWCOMERS_ARE_TOLD_WHAT_WAS = Edit(Feed, "add", "self._is_idle and self._is_known and", "self._is_known and")
 NOBODY_LOOKS_AGAIN = Edit(Feed, "_stirs_within", "self._recheck if pause is None", "None if pause is None")
 A_LOSS_IS_FOR_EVER = Edit(Feed, "_stirs_within", "else pause", "else None")
-A_LOSS_IS_SAID_WITH_EVERY_ATTEMPT = Edit(
-    Feed, "_refused", "if self._refusal is None or type(self._refusal) is not type(error):", "if True:"
-)
+A_LOSS_IS_SAID_WITH_EVERY_ATTEMPT = Edit(Feed, "_refused", "if is_news or not subscriber.is_refused:", "if True:")
 WATCHES_ARE_LEFT_BEHIND = Edit(Feed, "close", "self._watch.close()", "pass")
 ONE_SHOTS_ARE_LEFT_BEHIND = Edit(PathWatch, "close", "for path in list(self._one_shots):", "for path in ():")
 
 
-def found(what, edit, seeds=40):
+ASKED_FOR_WHAT_IT_DOES_NOT_KNOW = (
+    Edit(
+        PathWatch,
+        "arm",
+        "await engine.versions.require(operation.name, SINCE, path=self._path, timeout=None, op=operation.op)",
+        "pass",
+    ),
+    Edit(Watching, "_remove_on_old_server", "if not self._has_persistent:", "if False:"),
+)
+
+
+def found(what, *edits, seeds=40):
     """In one of the first seeds something fails that is told so."""
-    with edit.made():
+    with ExitStack() as stack:
+        for edit in edits:
+            stack.enter_context(edit.made())
         for seed in range(1, seeds + 1):
             failure = play("watched", seed).failure
             if failure:
@@ -83,3 +93,7 @@ def test_one_loss_that_is_said_more_than_once():
 @pytest.mark.parametrize("edit", [WATCHES_ARE_LEFT_BEHIND, ONE_SHOTS_ARE_LEFT_BEHIND])
 def test_watches_that_are_left_behind(edit):
     found("has watches|servers have watches", edit)
+
+
+def test_an_old_server_that_is_asked_for_what_ends_the_connection():
+    found("connections, though nothing was wrong", *ASKED_FOR_WHAT_IT_DOES_NOT_KNOW)

@@ -8,7 +8,7 @@ Rules:
    told by watches alone. With them, servers keep events back, and the clients look again every few seconds.
 2. In the end all is calm, and the subscriptions that are open have to tell what is; then every path changes once more,
    and has to be told of at once: watches are as alive after all that as before.
-3. Who has left leaves no watch at any server.
+3. Who has left leaves no watch at any server. No connection is lost by what is asked for.
 """
 
 from __future__ import annotations
@@ -192,6 +192,8 @@ class _Reader:
         """Whether nodes change in quick succession."""
         self.has_ended = False
         self._client: Client | None = None
+        self.connections = 0
+        """How many there had been when all was calm."""
         self._lives = 0
 
     async def live(self) -> None:
@@ -207,6 +209,8 @@ class _Reader:
             if self._plan.with_others:
                 tasks.append(asyncio.create_task(self._watch_otherwise(client, rng)))
             await asyncio.gather(*tasks)
+            lost = client.connections - self.connections
+            expect(not lost, f"{self.host.name} has lost {lost} connections, though nothing was wrong any more")
             if not self._plan.with_others:
                 await self._expect_no_watches(client)
         self.has_ended = True
@@ -215,6 +219,11 @@ class _Reader:
     def is_connected(self) -> bool:
         """Whether its client is."""
         return self._client is not None and self._client.state is State.CONNECTED
+
+    def note_connections(self) -> None:
+        """All is calm."""
+        assert self._client is not None
+        self.connections = self._client.connections
 
     async def _subscribe(self, client: Client, rng: Random) -> None:
         """One after the other; the last one stays until all is over."""
@@ -399,6 +408,8 @@ def watched(world: World) -> None:
             for reader in readers:
                 reader.calm.set()
             await _expect_end(stage, readers, client, "after all faults", plan.until_told)
+            for reader in readers:
+                reader.note_connections()
             if plan.with_acls:
                 await writers.change_unseen(client)
                 await _expect_end(stage, readers, client, "when all may be read", plan.until_told)
