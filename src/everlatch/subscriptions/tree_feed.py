@@ -97,6 +97,7 @@ class TreeFeed:
         recursive = topic.max_depth != 0
         self._watch = PathWatch(engine, path, operations.server_path(path), self._on_event, recursive=recursive)
         self._reader = TreeReader(self.copy, topic.max_depth, topic.filter, self._watch.leave)
+        self._window = max(1, min(WINDOW, engine.max_queued_calls // 2))
         self._calls: deque[tuple[Read, Call[Any]]] = deque()
         """In their order, which is that of the answers."""
         self._unmarked = 0
@@ -292,7 +293,7 @@ class TreeFeed:
         if self._is_from_quorum and self._is_read_only:
             return
         calls, reader = self._calls, self._reader
-        while len(calls) < WINDOW:
+        while len(calls) < self._window:
             read = reader.next_read()
             if read is None:
                 break
