@@ -21,12 +21,12 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from everlatch import TreeChangeKind
 from everlatch.devserver.identities import digest, may
 from everlatch.devserver.tree import Tree
 from everlatch.devserver.watches import Table
 from everlatch.errors import EverlatchError, NoAuthError, NoNodeError, RequestKillsConnectionError
 from everlatch.paths import join, parent
-from everlatch.subscriptions.tree_changes import TreeChangeKind
 from everlatch.testing.simulation.faults import EVERY_KIND
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.stage import CommitLog, Stage, expect
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from everlatch import TreeChange, TreeSubscription
     from everlatch.client import Client
-    from everlatch.subscriptions.tree import TreeSubscription
-    from everlatch.subscriptions.tree_changes import TreeChange
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.world import World
     from everlatch.types import Node
