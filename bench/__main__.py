@@ -1,5 +1,5 @@
 """The command line of the benchmarks: `python -m bench throughput`, `devserver`, `failover`, `handover`, `rearming`,
-`table`."""
+`tree`, `table`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import delays, devserver, failover, handover, markdown, rearming
+from bench import delays, devserver, failover, handover, markdown, rearming, tree
 from bench.contestants import CONTESTANTS
 from bench.plain import PlainError
 from bench.process import MeasurementError
@@ -37,6 +37,7 @@ _DEVSERVER_COUNT = 50_000
 _FAULT_ROUNDS = 10
 _REARMING_ROUNDS = 5
 _WATCHES = 100_000
+_PARENTS = 100
 _STDOUT = Path("-")
 # No fsync and no snapshot: the disk and a background thread would be measured by whoever happens to meet them.
 _SETTINGS = {"forceSync": "no", "snapCount": "100000000"}
@@ -90,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     watches.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed")
     versions = rearming.VERSIONS
     watches.add_argument("--versions", type=_some_of(versions), default=versions, help=f"some of {','.join(versions)}")
+    copies = commands.add_parser("tree", help="how long watch_tree takes to read a tree, beside pipelined gets")
+    copies.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file, too")
+    copies.add_argument("--rounds", type=_positive, metavar="N", default=_REARMING_ROUNDS, help="default %(default)s")
+    text = f"nodes with {tree.CHILDREN} children each; default %(default)s"
+    copies.add_argument("--parents", type=_positive, metavar="N", default=_PARENTS, help=text)
+    copies.add_argument("--check", action="store_true", help="exit with 1 if the bar is missed")
     table = commands.add_parser("table", help="the table of the README, from a report")
     table.add_argument("report", type=Path, metavar="FILE", help="what `throughput --json FILE` has written")
     return parser
@@ -148,6 +155,15 @@ async def _devserver(chosen: argparse.Namespace) -> None:
     if chosen.json:
         report = devserver.to_json(rows, chosen.rounds, chosen.count)
         chosen.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+async def _tree(chosen: argparse.Namespace) -> int:
+    async with _server(None) as address:
+        figures = await tree.run(address, chosen.parents, chosen.rounds, _say)
+    print(tree.render(figures))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(tree.to_json(figures), indent=2) + "\n")
+    return 1 if chosen.check and not tree.passes(figures) else 0
 
 
 async def _failover(chosen: argparse.Namespace) -> int:
@@ -217,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "failover": _failover,
         "handover": _handover,
         "rearming": _rearming,
+        "tree": _tree,
     }
     try:
         return asyncio.run(_ended_by_sigterm(benchmark[chosen.command](chosen)))
