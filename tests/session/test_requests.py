@@ -635,7 +635,46 @@ def test_it_goes_before_what_was_put_back_and_that_keeps_its_order():
     ahead(requests, "/b")
     requests.connection_lost(GONE)
     requests.settle(requests.unsettled)
-    assert take(requests) == ["/b", "/a", "/1", "/2", "/3"], "once sent, it stands where it was sent"
+    assert take(requests) == ["/a", "/b", "/1", "/2", "/3"], "once sent, it stands where it was sent"
+
+
+def test_it_goes_behind_writes_that_are_sent_again_for_those_were_called_before():
+    requests = make()
+    for operation, path in ((GET, "/1"), (SET, "/2"), (GET, "/3")):
+        submit(requests, operation, path=path)
+    take(requests)
+    submit(requests, SET, path="/4")
+    requests.connection_lost(GONE)
+    ahead(requests, "/a")
+    requests.settle(requests.unsettled)
+    ahead(requests, "/b")
+    assert take(requests) == ["/1", "/2", "/a", "/b", "/3", "/4"]
+
+
+def test_its_own_order_stands_when_there_was_no_room_for_the_first():
+    requests = make(max_in_flight=1)
+    submit(requests, path="/1")
+    assert take(requests) == ["/1"]
+    submit(requests, path="/2")
+    sent = []
+    for path in ("/a", "/b", "/c"):
+        ahead(requests, path)
+        assert take(requests) == []
+    while requests.queued_calls:
+        requests.in_flight.popleft()
+        sent += take(requests)
+    assert sent == ["/a", "/b", "/c", "/2"]
+
+
+def test_a_sweep_does_not_give_it_its_place_before_time():
+    requests = make()
+    submit(requests, path="/1")
+    take(requests)
+    ahead(requests, "/a")
+    for request in [submit(requests, path=f"/{number}")[1] for number in range(2000)]:
+        requests.withdraw(request)
+    requests.connection_lost(GONE)
+    assert take(requests) == ["/a", "/1"]
 
 
 def test_a_full_queue_takes_it():

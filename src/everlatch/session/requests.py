@@ -12,7 +12,8 @@ Rules:
    its body: its deadline may be kept for long, and a thousand of them with a megabyte each. A write that has been
    sent keeps its body until it is answered or settled, though its caller may have gone: it tells what it may do.
 6. What restores a session's nodes goes *ahead* of all that waits, in its own order, and is not refused for a full
-   queue (promise P6). Sent and lost, it has its place among what was sent, like everything else.
+   queue (promise P6); but behind writes that are sent again, for those were called before (promise P4). Sent and lost,
+   it has its place among what was sent, like everything else.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class Requests:
         self._ahead: deque[Request] = deque()
         """What goes before all of that, with what is put back into it. Counted with it."""
         self._withdrawn = 0
-        """Requests in `_waiting` that have ended."""
+        """Requests in these two that have ended."""
         self.queued_calls = 0
         self.queued_bytes = 0
         self.in_flight: deque[Request] = deque()
@@ -339,9 +340,16 @@ class Requests:
 
     def _line_up(self) -> None:
         """Puts what goes ahead in its place: now, for all that was to be put back before it has been."""
-        if self._ahead:
-            self._waiting.extendleft(reversed(self._ahead))
-            self._ahead.clear()
+        if not self._ahead:
+            return
+        waiting, passed, place = self._waiting, list[Request](), 0
+        while waiting and (waiting[0].repeated or waiting[0].ahead):
+            request = waiting.popleft()
+            passed.append(request)
+            if request.ahead or request.operation.is_write:
+                place = len(passed)
+        waiting.extendleft(reversed([*passed[:place], *self._ahead, *passed[place:]]))
+        self._ahead.clear()
 
     def _return(self, request: Request) -> None:
         """Back to the head of the queue."""
@@ -523,9 +531,9 @@ class Requests:
             self.receipts.give_back(request)
 
     def _sweep(self) -> None:
-        if self._withdrawn > _GAPS and self._withdrawn * 2 > len(self._waiting):
-            self._line_up()
+        if self._withdrawn > _GAPS and self._withdrawn * 2 > len(self._waiting) + len(self._ahead):
             self._waiting = deque(waiting for waiting in self._waiting if waiting.call is not None)
+            self._ahead = deque(waiting for waiting in self._ahead if waiting.call is not None)
             self._withdrawn = 0
 
     def _forget_ended_deadlines(self) -> None:
