@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
+SHORT = 3.0
+"""Seconds of a session whose lease is waited for until it ends."""
+
 
 @pytest.fixture
 async def member(connect: Connect, proxy: Proxy) -> Client:
@@ -279,10 +282,9 @@ async def test_a_quick_blip_is_not_overlooked(member: Client, proxy: Proxy, path
     await latch.close()
 
 
-async def test_ended_session(
-    server: Server, member: Client, proxy: Proxy, client: Client, connect: Connect, path: str
-) -> None:
+async def test_ended_session(server: Server, proxy: Proxy, client: Client, connect: Connect, path: str) -> None:
     """In the new session there is a new node and a larger token; meanwhile the next member leads, never both."""
+    member = await connect(proxy, session_timeout=SHORT)
     overlap: list[bool] = []
     first, second = LeaderLatch(member, path, "1"), LeaderLatch(await connect(), path, "2")
     for latch, other in ((first, second), (second, first)):
@@ -507,9 +509,10 @@ async def test_closing_client_doesnt_believe(member: Client, proxy: Proxy, path:
 
 
 async def test_close_after_the_session_has_ended(
-    server: Server, member: Client, proxy: Proxy, client: Client, path: str, caplog: pytest.LogCaptureFixture
+    server: Server, connect: Connect, proxy: Proxy, client: Client, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The node went with its session: nothing is left to do, and nothing goes on in the background."""
+    member = await connect(proxy, session_timeout=SHORT)
     latch = LeaderLatch(member, path)
     await latch.start()
     await latch.wait(timeout=LIMIT)
