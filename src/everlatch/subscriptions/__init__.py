@@ -5,7 +5,8 @@
 - `reading`: how a node's data and children are read;
 - `states`: the subscriptions of a node's data and children, as their users have them;
 - `tree`: a live copy of a subtree, as its users have it; `tree_copy` is that copy, `tree_reader` decides what has to be
-  read for it, `tree_feed` reads it, `tree_changes` has what is told of it;
+  read for it, `tree_feed` reads it, `tree_changes` has what is told of it,
+  `tree_batch` reads many nodes by one request;
 - `waits`: until a node is there, is gone, or is as somebody wants it.
 """
 

@@ -28,10 +28,12 @@ from everlatch.errors import (
     EverlatchError,
     NoNodeError,
     QueueFullError,
+    ServerError,
     ThrottledOpError,
     describe,
 )
 from everlatch.session.states import CONNECTED_STATES
+from everlatch.subscriptions import tree_batch
 from everlatch.subscriptions.feed import FIRST_PAUSE, LONGEST_PAUSE
 from everlatch.subscriptions.path_watch import PathWatch
 from everlatch.subscriptions.tree_copy import TreeCopy
@@ -98,10 +100,14 @@ class TreeFeed:
         self._watch = PathWatch(engine, path, operations.server_path(path), self._on_event, recursive=recursive)
         self._reader = TreeReader(self.copy, topic.max_depth, topic.filter, self._watch.leave)
         self._window = max(1, min(WINDOW, engine.max_queued_calls // 2))
-        self._calls: deque[tuple[Read, Call[Any]]] = deque()
+        self._calls: deque[tuple[list[Read], Call[Any]]] = deque()
         """In their order, which is that of the answers."""
+        self._under_way = 0
+        """How many nodes they read."""
         self._unmarked = 0
         """How many were made after the last one that tells when it ends."""
+        self._are_batches_fine = True
+        """Whether `tree_batch` reads what there is to read."""
         self._may_read = False
         """Whether the watch is armed: rule 2."""
         self._was_armed = False
@@ -245,7 +251,7 @@ class TreeFeed:
         self._reader.is_one_shot = not is_persistent
         if is_new:
             self._reader.missed()
-        self._was_armed = self._may_read = True
+        self._was_armed = self._may_read = self._are_batches_fine = True
 
     async def _stirs(self) -> None:
         times = [time for time in (self._held_until, self._retry_at, self._sweep_at) if time is not None]
@@ -292,32 +298,58 @@ class TreeFeed:
             return
         if self._is_from_quorum and self._is_read_only:
             return
-        calls, reader = self._calls, self._reader
-        while len(calls) < self._window:
-            read = reader.next_read()
+        while self._under_way < self._window:
+            read = self._reader.next_read()
             if read is None:
                 break
-            try:
-                call = self._submit(*read)
-            except QueueFullError as error:
-                self._hold(read, error)
+            reads = [read]
+            if read[0] is ReadKind.NODE and self._are_batches_fine and not self._reader.is_one_shot:
+                more = min(tree_batch.MOST, self._window - self._under_way) - 1
+                reads += [(ReadKind.NODE, path) for path in self._reader.next_nodes(more)]
+            if not self._send(reads):
                 break
-            except (ClientStateError, AuthFailedError):
-                return  # the client's end, of which all are told
-            calls.append((read, call))
-            self._unmarked += 1
-            if self._unmarked == _BATCH:
-                self._mark(call)
-        if self._unmarked and calls:
-            self._mark(calls[-1][1])
+        if self._unmarked and self._calls:
+            self._mark(self._calls[-1][1])
         self._look_whether_settled()
+
+    def _send(self, reads: list[Read]) -> bool:
+        """Whether more may be sent."""
+        if len(reads) >= tree_batch.FEWEST:
+            return self._submit(reads)
+        for number, read in enumerate(reads):
+            if not self._submit([read]):
+                for left in reads[number + 1 :]:
+                    self._reader.not_read(left)
+                return False
+        return True
+
+    def _submit(self, reads: list[Read]) -> bool:
+        try:
+            call = self._batch_of(reads) if len(reads) > 1 else self._call_of(*reads[0])
+        except (ClientStateError, AuthFailedError):
+            return False  # the client's end, of which all are told
+        except EverlatchError as error:  # a full queue, or a request that is too large
+            if len(reads) > 1 or isinstance(error, _PASSING):
+                self._put_back(reads, error)
+            else:
+                self._take_error(reads[0], error)
+            return not isinstance(error, _PASSING)
+        self._calls.append((reads, call))
+        self._under_way += len(reads)
+        self._unmarked += len(reads)
+        if self._unmarked >= _BATCH:
+            self._mark(call)
+        return True
 
     def _mark(self, call: Call[Any]) -> None:
         """Has the answers taken that are there when this call ends."""
         self._unmarked = 0
         call.add_done_callback(self._on_answers)
 
-    def _submit(self, kind: ReadKind, path: str) -> Call[Any]:
+    def _batch_of(self, reads: list[Read]) -> Call[Any]:
+        return tree_batch.read_nodes(self._engine, self._operations, [path for _, path in reads])
+
+    def _call_of(self, kind: ReadKind, path: str) -> Call[Any]:
         operations = self._operations
         watch = self._watch.one_shot(path) if self._reader.is_one_shot and kind is not ReadKind.LOOK else None
         if kind is ReadKind.NODE:
@@ -335,11 +367,12 @@ class TreeFeed:
     def _on_answers(self, marked: Call[Any]) -> None:
         if self._is_closed:
             return
-        calls, take = self._calls, self._take
+        calls = self._calls
         try:
             while calls and calls[0][1].done():
-                read, call = calls.popleft()
-                take(read, call)
+                reads, call = calls.popleft()
+                self._under_way -= len(reads)
+                self._take(reads, call)
                 if call is marked:
                     break
             else:
@@ -353,29 +386,46 @@ class TreeFeed:
         except Exception as error:
             self._fail(error)
 
-    def _take(self, read: Read, call: Call[Any]) -> None:
+    def _take(self, reads: list[Read], call: Call[Any]) -> None:
         if self._is_read_only:
             if self._is_from_quorum:
-                self._reader.not_read(read)
+                for read in reads:
+                    self._reader.not_read(read)
                 return
             self._is_from_read_only = True
         else:
             self._is_from_quorum = True
         error = call.exception()
+        if len(reads) > 1:
+            self._take_batch(reads, call, error)
+        elif error is not None:
+            self._take_error(reads[0], error)
+        else:
+            self._take_answer(reads[0], call.result())
+
+    def _take_batch(self, reads: list[Read], call: Call[Any], error: BaseException | None) -> None:
         if error is not None:
-            self._take_error(read, error)
+            if not isinstance(error, (ClientStateError, AuthFailedError)):
+                self._put_back(reads, error)
             return
+        for read, node in zip(reads, call.result(), strict=True):
+            if isinstance(node, ServerError):
+                self._take_error(read, node)
+            else:
+                self._reader.read(read[1], node)
+
+    def _take_answer(self, read: Read, answer: Any) -> None:
         kind, path = read
         if kind is ReadKind.NODE:
-            self._reader.read(path, call.result())
+            self._reader.read(path, answer)
         elif kind is ReadKind.CHILDREN:
-            self._reader.listed(path, call.result())
+            self._reader.listed(path, answer)
         elif kind is ReadKind.LOOK and self._reader.has_children(path):
-            self._reader.looked_at(path, *call.result())
-        elif call.result() is None:
+            self._reader.looked_at(path, *answer)
+        elif answer is None:
             self._reader.missing(read)
         elif kind is ReadKind.LOOK:
-            self._reader.looked_at(path, None, call.result())
+            self._reader.looked_at(path, None, answer)
         else:
             self._reader.not_read((ReadKind.NODE, path))  # it has come meanwhile
 
@@ -384,7 +434,7 @@ class TreeFeed:
         if isinstance(error, NoNodeError):
             reader.missing(read)
         elif isinstance(error, _PASSING):
-            self._hold(read, error)
+            self._put_back([read], error)
         elif not isinstance(error, (ClientStateError, AuthFailedError)):  # the client's end, of which all are told
             if read[1] not in reader.refused:
                 self._pause = FIRST_PAUSE
@@ -392,12 +442,16 @@ class TreeFeed:
             reader.refuse(read, error)
             self._see_to_refusals()
 
-    def _hold(self, read: Read, error: BaseException) -> None:
-        """For a second nothing is read."""
+    def _put_back(self, reads: list[Read], error: BaseException) -> None:
+        """They are read again: in a second, if it passes; one by one, if the batch is what is wrong."""
         logger.debug("watch_tree %r: %s; it is read again", self._topic.path, describe(error))
-        self._reader.not_read(read)
-        self._held_until = self._loop.time() + FIRST_PAUSE
-        self._stirred.set()
+        for read in reads:
+            self._reader.not_read(read)
+        if isinstance(error, _PASSING):
+            self._held_until = self._loop.time() + FIRST_PAUSE
+            self._stirred.set()
+        else:
+            self._are_batches_fine = False
 
     def _fail(self, error: BaseException) -> None:
         logger.error("watch_tree %r failed", self._topic.path, exc_info=error)

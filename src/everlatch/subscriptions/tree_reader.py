@@ -174,6 +174,19 @@ class TreeReader:
                 if look is not None:
                     return look
 
+    def next_nodes(self, most: int) -> list[str]:
+        """Nodes to read next, after one that `next_read` has told of, as it would tell of them."""
+        nodes, paths = self._nodes, list[str]()
+        while nodes.queue and len(paths) < most:
+            path = nodes.queue.popleft()
+            if not self._has_taken_out or self._is_reachable(path):
+                nodes[path] = _Progress.SENT
+                paths.append(path)
+            else:
+                del nodes[path]
+                self._release(path)
+        return paths
+
     def _next_look(self) -> Read | None:
         path = self._unseen.popleft()
         if path not in self._copy.nodes:
