@@ -72,7 +72,8 @@ class _Plan(NamedTuple):
 
     @property
     def until_told(self) -> float:
-        return _SLOWEST + _AT_ONCE + (3 * _RECHECK + _TOLD_AGAIN if self.with_acls else 0.0)
+        all_told = _SLOWEST * (len(_PATHS) + 1)  # one change for each path may wait
+        return all_told + _AT_ONCE + (3 * _RECHECK + _TOLD_AGAIN if self.with_acls else 0.0)
 
 
 class _Span(NamedTuple):
