@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from everlatch import OPEN_ACL_UNSAFE, Client, NoAuthError, ThrottledOpError, TreeChangeKind
+from everlatch import OPEN_ACL_UNSAFE, Client, NoAuthError, State, StateChange, ThrottledOpError, TreeChangeKind
 from everlatch.devserver import DevServer
+from everlatch.subscriptions.tree_feed import TreeFeed
 from everlatch.wire.codes import Op
 from scripted_server import ScriptedServer, fail_with
 from skipping_loop import simulated, this_loop
@@ -335,3 +336,44 @@ def test_ten_thousand_nodes_are_read_in_no_time():
                 assert time.process_time() - began < 20
 
     follow()
+
+
+@pytest.mark.parametrize("version", ["3.5", "3.9"])
+@simulated
+async def test_servers_that_have_lost_their_history(version):
+    """The same zxids, other nodes: what was there is gone, whatever its numbers say."""
+    async with DevServer(version=version) as server, Client(server.address, session_timeout=4.0) as client:
+        async with Client(server.address) as writer:
+            await make(writer, "/a", "/a/b", "/a/c")
+            for number in range(20):
+                await writer.set("/a/c", b"%d" % number)
+        async with client.watch_tree("/a") as tree:
+            await tree.ready()
+            await server.stop()
+            async with DevServer(server.port, version=version) as other, Client(other.address) as writer:
+                await make(writer, "/x", "/a", "/a/d")
+                await until(lambda: list(tree) == ["/a", "/a/d"], within=60)
+                await until(lambda: tree.is_current)
+                await writer.create("/a/d/e")
+                await until(lambda: "/a/d/e" in tree, within=1)
+
+
+@pytest.mark.parametrize("begins_there", [False, True])
+@simulated
+async def test_a_server_without_a_quorum_shows_nothing_behind_what_others_have_shown(begins_there, monkeypatch):
+    read_only = [begins_there]
+    monkeypatch.setattr(TreeFeed, "_is_read_only", property(lambda _: read_only[0]))
+    async with ScriptedServer() as server, server.client() as client, writer_of(server) as writer:
+        await make(writer, "/a")
+        async with client.watch_tree("/a") as tree:
+            await tree.ready()
+            read_only[0] = True
+            await writer.set("/a", b"old, or never true")
+            await asyncio.sleep(5)
+            assert tree.get("/a").data == (b"old, or never true" if begins_there else b"/a")
+            before = count(server, *READS)
+            read_only[0] = False
+            tree._feed._on_state(StateChange(State.CONNECTED, State.CONNECTED_READ_ONLY, 1, 1, 1, None, None))
+            await until(lambda: tree.get("/a").data == b"old, or never true")
+            await until(lambda: count(server, *READS) == before + 1)
+            await until(lambda: tree.is_current)
