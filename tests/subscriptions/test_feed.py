@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from everlatch import OPEN_ACL_UNSAFE, NoAuthError, ThrottledOpError
+from everlatch import OPEN_ACL_UNSAFE, NoAuthError, State, ThrottledOpError
 from everlatch.subscriptions.feeds import StateTopic
 from everlatch.subscriptions.reading import DATA
 from everlatch.subscriptions.states import StateSubscription
+from everlatch.testing.simulation import simulation
 from everlatch.wire.codes import Op
 from scripted_server import ScriptedServer, drop_before, fail_with
 from skipping_loop import simulated
@@ -126,3 +129,72 @@ async def test_another_history_with_the_same_numbers_is_another_state():
             node.data, node.mtime, node.ctime = b"2", node.mtime + 1000, node.ctime + 1000
             cut(server)
             assert await after(states) == b"2"
+
+
+# --- servers without a quorum -----------------------------------------------------------------------------------------
+
+
+def in_an_ensemble(scene):
+    """Runs it on a host of a simulated ensemble whose servers go on serving reads when they are alone."""
+
+    def test():
+        with simulation(5) as world:
+            world.ensemble(3, read_only_mode=True, tick=0.5)
+            app = world.host("app")
+
+            def client():
+                return app.client(read_only=True, session_timeout=2.0, start_timeout=60.0)
+
+            world.run(scene(world, client), on=app)
+
+    test.__name__ = scene.__name__
+    return test
+
+
+def leave_alone(world, server):
+    """Only this server lives."""
+    for other in world.servers:
+        if other is server:
+            other.start()
+        else:
+            other.crash()
+
+
+async def together_again(world, client):
+    for server in world.servers:
+        server.start()
+    await world.until(lambda: client.state is State.CONNECTED, timeout=120.0)
+
+
+@in_an_ensemble
+async def test_a_server_without_a_quorum_tells_nothing_new_of_what_is_known(world, new_client):
+    async with new_client() as client:
+        await client.create("/a", b"1")
+        async with client.watch_data("/a") as states:
+            assert await after(states) == b"1"
+            await client.sync()
+            leave_alone(world, world.leader())
+            await world.until(lambda: client.state is State.CONNECTED_READ_ONLY)
+            async with client.watch_data("/a") as late:
+                assert await after(late) == b"1"
+                await asyncio.sleep(5.0)
+                assert (states.queued, late.queued) == (0, 0)
+                await together_again(world, client)
+                await client.set("/a", b"2")
+                assert await after(states) == await after(late) == b"2"
+
+
+@in_an_ensemble
+async def test_what_is_first_known_from_an_old_server_is_replaced_by_what_is(world, new_client):
+    async with new_client() as client:
+        await client.create("/a", b"1")
+        await client.sync()
+        follower = next(server for server in world.servers if not server.is_leading)
+        follower.crash()
+        await client.set("/a", b"2")
+    leave_alone(world, follower)
+    async with new_client() as client, client.watch_data("/a") as states:
+        assert await after(states) == b"1"
+        assert client.state is State.CONNECTED_READ_ONLY
+        await together_again(world, client)
+        assert await after(states) == b"2"
