@@ -3,14 +3,17 @@
 Rules:
 1. It is present when its `ephemeralOwner` is the session that the client has, and not one that must be assumed lost.
 2. When a session begins, the first calls for the node go ahead of all that waits (promise P6): whatever was called
-   before or meanwhile and is sent in that session finds the node, unless there is something in its way.
+   before or meanwhile and is sent in that session finds the node, unless there is something in its way. Only writes
+   that had been sent before and are sent again come first (promise P4), and reads between them.
 3. One task does all the work, in steps: look what there is, do what is missing, wait for news. Users' calls wait for
    what it finds, and can be cancelled at any moment.
 4. Deleted by anybody, it is made again. Its data, changed by somebody else, stays as it is until the next `update`, or
    until the node has to be made again: then it gets the data of the last update. (Curator's PersistentNode does so.)
-5. What the servers refuse is told, and tried again after a second, and then the seldomer, up to ten.
+5. What the servers refuse is told, and tried again after a second, and then the seldomer, up to ten. Steps that come
+   to nothing are repeated at once, but the seldomer, too, when there are many in a row.
 6. Closing deletes the node, however long that takes; the session's end does it else.
 7. Now and then the node is looked at though no event has come, for servers don't tell of nodes that may not be read.
+8. On a read-only server nothing of ours waits in the queue: whatever is called behind it would wait as well.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from copy import copy
 from typing import TYPE_CHECKING, Final, Self
 
 from everlatch.arguments import checked_acl, checked_data, checked_timeout, server_path_of_new
@@ -60,6 +64,10 @@ logger = logging.getLogger("everlatch")
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 10.0
 """Seconds between two attempts at what is refused."""
+_VAIN_STEPS: Final = 10
+"""So many in a row may come to nothing without a pause: who is in our way may be as quick as we are."""
+_VAIN_PAUSE: Final = 0.01
+"""Seconds, after so many, for each of them; a second at most."""
 _MOVED_DELAY: Final = 0.1
 """Seconds until a server that has lost our session to another one will have closed the connection."""
 _RECHECK: Final = 60.0
@@ -119,7 +127,8 @@ class Keeper:
             else NamedNode(path, self._acl, self._on_event, replace=replace)
         )
         self._task: asyncio.Task[None] | None = None
-        self._removes: list[Callable[[], object]] = []
+        self._remove_restorer: Remove = _nothing_to_remove
+        self._remove_listener: Remove = _nothing_to_remove
         self._closed = False
         self._releasing: asyncio.Task[None] | None = None
         self._ended: EverlatchError | None = None
@@ -134,7 +143,12 @@ class Keeper:
         """Whether the node has to be looked at."""
         self._refusal: EverlatchError | None = None
         """What the servers refuse at the moment, and why."""
-        self._refusals = 0
+        self._tried = self._refused = 0
+        """Of the update whose data was asked for last, and of that which was refused last."""
+        self._steps: asyncio.Timeout | None = None
+        """What is being done, to be given up when a read-only server is met."""
+        self._vain = 0
+        """Steps in a row that have come to nothing."""
         self._pause = _FIRST_PAUSE
         self._wake = asyncio.Event()
         self._watched: set[str] = set()
@@ -152,8 +166,9 @@ class Keeper:
             raise AlreadyStartedError(f"the keeper of {self._path!r} was entered before; make a new one")
         self._engine.check_usable(f"keep {self._path!r}")
         self._presence = self._presence._replace(since=self._engine.now())
-        self._removes = [self._engine.add_restorer(self._restore), self._engine.add_listener(self._on_state)]
-        if self._engine.session.session_id:
+        self._remove_restorer = self._engine.add_restorer(self._restore)
+        self._remove_listener = self._engine.add_listener(self._on_state)
+        if self._engine.session.session_id and self._engine.session.state is not State.CONNECTED_READ_ONLY:
             self._begin()
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self
@@ -179,8 +194,7 @@ class Keeper:
             await asyncio.wait({self._releasing}, timeout=seconds)
 
     def _stop(self, work: asyncio.Task[None]) -> asyncio.Task[None]:
-        for remove in self._removes:
-            remove()
+        self._remove_restorer()
         work.cancel()
         self._abandon_begun()
         if self._held is not None:  # its watch goes with the node
@@ -203,6 +217,7 @@ class Keeper:
             and not self._closed
             and held.generation == session.generation
             and session.state in _HELD_IN
+            and (session.state is not State.CONNECTED_READ_ONLY or self._engine.now() < session.lost_at)
         )
 
     @property
@@ -227,7 +242,7 @@ class Keeper:
             while not self.is_present:
                 self._require_running()
                 if self._refusal is not None:
-                    raise self._refusal
+                    raise copy(self._refusal)  # raised again and again, one would hold on to every frame
                 await self._next_change()
         return self.path
 
@@ -243,13 +258,13 @@ class Keeper:
         self._require_running()
         self._data = self._checked(data)
         self._number += 1
-        number, refusals = self._number, self._refusals
+        number = self._number
         self._wake.set()
         async with self._within(timeout, "update"):
             while not (self._held is not None and self._held.number >= number and self.is_present):
                 self._require_running()
-                if self._refusal is not None and self._refusals > refusals:
-                    raise self._refusal
+                if self._refusal is not None and self._refused >= number:
+                    raise copy(self._refusal)
                 await self._next_change()
 
     async def changes(self) -> AsyncIterator[Presence]:
@@ -269,7 +284,7 @@ class Keeper:
             elif isinstance(self._ended, ClientClosedError):
                 return
             elif self._ended is not None:
-                raise self._ended
+                raise copy(self._ended)
             else:
                 await self._next_change()
 
@@ -292,7 +307,8 @@ class Keeper:
             self._wake.clear()
             try:
                 await self._link()
-                pause = await self._step(self._tenure_of_now())
+                async with self._unless_read_only():
+                    pause = await self._step(self._tenure_of_now())
             except (ClientClosedError, AuthFailedError, GaveUpError) as error:
                 self._end(error)
                 return
@@ -316,8 +332,10 @@ class Keeper:
 
     async def _news(self, pause: float) -> None:
         """Waits for something to do, or to look at."""
+        self._vain = 0 if pause else self._vain + 1
         if not pause:
-            await asyncio.sleep(0)
+            is_many = self._vain > _VAIN_STEPS
+            await asyncio.sleep(min(self._vain * _VAIN_PAUSE, _FIRST_PAUSE) if is_many else 0)
             return
         try:
             async with asyncio.timeout(pause):
@@ -328,10 +346,28 @@ class Keeper:
     async def _link(self) -> None:
         """Waits for a server that takes writes."""
         await self._engine.wait_connected(None)
-        while self._engine.session.state is State.CONNECTED_READ_ONLY:
+        session = self._engine.session
+        while session.state is State.CONNECTED_READ_ONLY:
             self._wake.clear()
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(max(0.0, session.lost_at - self._engine.now()) if self._held else None):
+                    await self._wake.wait()
+            except TimeoutError:  # nobody tells of its end as long as we are elsewhere
+                self._lose(Absence.SESSION_ENDED, None)
             await self._engine.wait_connected(None)
+
+    @contextlib.asynccontextmanager
+    async def _unless_read_only(self) -> AsyncIterator[None]:
+        """What is done within is given up when a read-only server is met: rule 8. Raises `NotReadOnlyError` then."""
+        try:
+            async with asyncio.timeout(None) as self._steps:
+                yield
+        except TimeoutError as error:
+            if isinstance(error, EverlatchError):
+                raise
+            raise NotReadOnlyError("keep", self._path) from None
+        finally:
+            self._steps = None
 
     def _tenure_of_now(self) -> Tenure:
         engine = self._engine
@@ -364,7 +400,9 @@ class Keeper:
         attempt, self._begun = self._begun, None
         if attempt is None or attempt.tenure is not tenure:
             _abandon(attempt)
+            self._tried = self._number
             attempt = self._node.begin(tenure, self._data, self._number)
+        self._tried = attempt.number
         self._watched.add(self._path)
         self._is_doubted = False
         try:
@@ -392,6 +430,7 @@ class Keeper:
 
     async def _write(self, tenure: Tenure, held: Held) -> float:
         """Gives it the data of the last update."""
+        self._tried = self._number
         try:
             written = await self._node.write(tenure, held, self._data, self._number)
         except _NO_REFUSALS:
@@ -441,7 +480,13 @@ class Keeper:
 
     def _on_state(self, change: StateChange) -> None:
         held = self._held
-        if change.state is State.LOST and held is not None and held.generation == change.generation:
+        if self._engine.session.state is State.CONNECTED_READ_ONLY:
+            self._abandon_begun()
+            if self._steps is not None:
+                self._steps.reschedule(0.0)
+        if self._closed:
+            self._wake.set()
+        elif change.state is State.LOST and held is not None and held.generation == change.generation:
             self._lose(Absence.SESSION_ENDED, change.reason)
         elif change.state in _FINAL or change.state is State.CONNECTED:
             self._wake.set()
@@ -462,6 +507,8 @@ class Keeper:
     def _be_absent(self, reason: Absence, error: BaseException | None) -> None:
         before = self._presence
         self._held = None
+        if reason is Absence.DELETED:
+            self._node.forget()
         if before.present or before.reason is not reason or describe(before.error) != describe(error):
             self._tell(Presence(before.path, False, self._engine.now(), reason, error, 0))
 
@@ -484,8 +531,7 @@ class Keeper:
             self._be_absent(absence, error)
         if describe(self._refusal) != describe(error):
             logger.warning("keeping %s is refused, and tried again: %s", self._path, error)
-        self._refusal = error
-        self._refusals += 1
+        self._refusal, self._refused = error, self._tried
         self._notify()
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
         return pause
@@ -493,6 +539,7 @@ class Keeper:
     def _succeeded(self) -> None:
         self._refusal = None
         self._pause = _FIRST_PAUSE
+        self._vain = 0
         self._notify()
 
     def _end(self, error: EverlatchError) -> None:
@@ -533,7 +580,7 @@ class Keeper:
         if self._task is None:
             raise ClientStateError(f"the keeper of {self._path!r} was not entered: use `async with client.keep(…)`")
         if self._ended is not None:
-            raise self._ended
+            raise copy(self._ended)
 
     def _checked(self, data: bytes) -> bytes:
         """What fits into the largest request that it may have to travel in."""
@@ -548,22 +595,37 @@ class Keeper:
     async def _release(self, work: asyncio.Task[None]) -> None:
         """Deletes what there may be, however often it takes; the session's end does it as well."""
         await asyncio.wait({work})
-        tenure, held = self._tenure, self._held
-        while tenure is not None:
-            try:
-                await self._node.release(tenure, held)
-                return
-            except (SessionExpiredError, ClientClosedError, AuthFailedError, GaveUpError):
-                return
-            except LOST:
-                continue
-            except EverlatchError as error:
-                logger.error("the kept node %s can't be deleted yet: %s", self._path, error)
-                await asyncio.sleep(_FIRST_PAUSE)
+        tenure, held, self._held = self._tenure, self._held, None
+        pause, told = _FIRST_PAUSE, ""
+        try:
+            while tenure is not None:
+                try:
+                    while self._engine.session.state is State.CONNECTED_READ_ONLY:
+                        self._wake.clear()
+                        await self._wake.wait()
+                    async with self._unless_read_only():
+                        await self._node.release(tenure, held)
+                    return
+                except (SessionExpiredError, ClientClosedError, AuthFailedError, GaveUpError):
+                    return
+                except (NotReadOnlyError, *LOST):
+                    await asyncio.sleep(0)
+                except EverlatchError as error:
+                    if describe(error) != told:
+                        logger.error("the kept node %s can't be deleted yet: %s", self._path, error)
+                    told = describe(error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            self._remove_listener()
 
 
 _GUID_BYTES: Final = 64
 """What a sequential node's name has more than its path, and to spare."""
+
+
+def _nothing_to_remove() -> None:
+    """Before it is entered."""
 
 
 def _abandon(attempt: Attempt | None) -> None:

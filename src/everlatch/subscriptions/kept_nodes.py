@@ -11,6 +11,7 @@ Rules:
    it. So a lost reply doesn't make two.
 5. What was sent and whose reply nobody has seen is looked for before another one is made in the same session; in the
    next one, where the first thing is to have a node, right after.
+6. A numbered node of a session that was only assumed lost is still there, as a rule: it keeps its number.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Attempt(NamedTuple):
     calls: list[Call[Any]]
     had_strays: bool
     """Whether there may have been nodes of ours that nobody has seen, before this."""
+    looks: bool = False
+    """Whether it only looks for the one that this session has."""
 
     def abandon(self) -> None:
         """Nobody will look at what becomes of them."""
@@ -114,6 +117,9 @@ class KeptNode:
     async def release(self, tenure: Tenure, held: Held | None) -> None:
         """Returns when there is no node of ours any more."""
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """The node is known to be gone."""
 
     async def look(self, tenure: Tenure, held: Held) -> Held | None:
         """Looks at the node, and watches it on; `None`: it is gone, or not ours any more."""
@@ -194,8 +200,10 @@ class NamedNode(KeptNode):
         now = tenure.engine.now()
         if not self._replace_others or (self._replaced_at is not None and now < self._replaced_at + _REPLACING_PAUSE):
             raise NodeOccupiedError(self._path, owner)
-        self._replaced_at = now
-        return await self._replace(attempt, stat)
+        held = await self._replace(attempt, stat)
+        if held is not None:
+            self._replaced_at = now
+        return held
 
     async def _adopt(self, attempt: Attempt, stat: Stat) -> Held | None:
         """Ours, from a creation whose reply was lost, say: which data does it have?"""
@@ -259,12 +267,18 @@ class NumberedNode(KeptNode):
         self._prefix = f"_c_{guid}-{path.rpartition('/')[2]}"
         self._last = ""
         """The last one that we know of; it may be there still, in a session that has not been ended yet."""
+        self._found_last: Held | None = None
+        """What was found of it last; `None`: it is not known to be a session's own."""
         self._has_strays = False
         """Whether there may be others, whose names nobody has seen."""
 
     def begin(self, tenure: Tenure, data: bytes, number: int) -> Attempt:
-        """A creation; what is left of the last one is taken away before, so that there are never two."""
+        """A creation; what is left of the last one is taken away before, so that there are never two. If that is this
+        session's own, a look at it."""
         calls: list[Call[Any]] = []
+        if self._found_last is not None and self._found_last.generation == tenure.generation:
+            calls.append(tenure.calls.exists(self._found_last.path, watch=self._watch, timeout=None))
+            return Attempt(tenure, data, number, calls, self._has_strays, looks=True)
         attempt = Attempt(tenure, data, number, calls, self._has_strays)
         try:
             if self._last:
@@ -279,6 +293,8 @@ class NumberedNode(KeptNode):
 
     async def finish(self, attempt: Attempt) -> Held | None:
         """By what the creation was answered with."""
+        if attempt.looks:
+            return await self._seen(attempt)
         *gone, made = await asyncio.gather(*attempt.calls, return_exceptions=True)
         if gone and (gone[0] is None or isinstance(gone[0], NoNodeError)):
             self._last = ""
@@ -293,21 +309,45 @@ class NumberedNode(KeptNode):
 
     async def _made(self, attempt: Attempt, made: Created) -> Held | None:
         is_last_there, last = bool(self._last), self._last
-        self._last = made.path
+        self._last, self._found_last = made.path, None
         self._has_strays = attempt.had_strays
         if is_last_there:  # the reply was lost; or it was refused, and then it goes with its session
             with contextlib.suppress(ServerError, *LOST):
                 await attempt.tenure.calls.delete(last, timeout=None)
         if self._has_strays:
             await self._sweep(attempt.tenure)
-        return await self._found(attempt, made.path, attempt.number)
+        return await self._found(attempt, made.path, attempt.number, made.stat)
 
-    async def _found(self, attempt: Attempt, path: str, number: int) -> Held | None:
+    async def _seen(self, attempt: Attempt) -> Held | None:
+        """By what there is of the last one."""
+        last = self._found_last
+        try:
+            stat = await attempt.calls[0]
+        except NoAuthError:
+            return last and last._replace(number=-1)
+        if stat is None or last is None:
+            self.forget()
+            return None
+        if attempt.had_strays:
+            await self._sweep(attempt.tenure)
+        return last._replace(version=stat.version, number=-1)
+
+    def forget(self) -> None:
+        """The last one has gone."""
+        self._last, self._found_last = "", None
+
+    async def _found(self, attempt: Attempt, path: str, number: int, made: Stat | None = None) -> Held | None:
         tenure = attempt.tenure
-        stat = await self._watched(tenure, path)
+        try:
+            stat = await self._watched(tenure, path)
+        except NoAuthError:  # an ACL that keeps even us from looking
+            if made is None:
+                raise
+            stat = made
         if stat is None or stat.ephemeral_owner != tenure.id:
             return None
-        return Held(path, tenure.generation, stat.czxid, stat.version, number)
+        self._found_last = Held(path, tenure.generation, stat.czxid, stat.version, number)
+        return self._found_last
 
     async def _sweep(self, tenure: Tenure, *, keeps: bool = True) -> str:
         """Deletes all that are ours but one of this session, and returns that."""
@@ -324,7 +364,8 @@ class NumberedNode(KeptNode):
                 with contextlib.suppress(NoNodeError, NoAuthError):
                     await tenure.calls.delete(path, timeout=None)
         self._has_strays = False
-        self._last = kept
+        if kept != self._last:
+            self._last, self._found_last = kept, None
         return kept
 
     async def release(self, tenure: Tenure, held: Held | None) -> None:
