@@ -14,7 +14,6 @@ from everlatch import (
     Absence,
     CallTimeoutError,
     Client,
-    EverlatchError,
     GaveUpError,
     NoAuthError,
     NodeExistsError,
@@ -420,22 +419,20 @@ async def test_a_restorer_that_raises_holds_up_nobody(this: Scene) -> None:
 
 @scene()
 async def test_a_write_that_is_sent_again_is_not_overtaken(this: Scene) -> None:
-    """It was called before there was a keeper of that session's node, and takes effect before that."""
+    """It was called before the new session's node, and takes effect before that; what was never sent comes after."""
     async with this.client.keep(PATH, b"one") as kept:
-        heard = Heard(kept)
         await kept.wait()
-        route = this.world.network.isolate("app")
-        written = this.client.set(PATH, b"called before", version=-1)
-        deleted = this.client.delete(PATH)
+        cut = this.world.network.isolate("app")
+        sent = this.client.set("/services", b"sent before")
         await this.until(lambda: this.client.state is State.LOST)
+        queued, seen = this.client.set("/services", b"queued"), this.client.exists(PATH)
         await asyncio.sleep(T)
-        route.heal()
-        for call in (written, deleted):
-            with contextlib.suppress(EverlatchError):
-                await call
+        cut.heal()
+        first, second, stat = await asyncio.gather(sent, queued, seen)
+        assert this.client.statistics().writes_resent == 1
         await kept.wait(timeout=5)
-        assert await this.data() == b"one"
-        assert heard.reasons == [Absence.NOT_YET, True, Absence.SESSION_ENDED, True]
+        assert first.mzxid < kept.presence.czxid < second.mzxid
+        assert stat is not None
 
 
 # --- ends ---------------------------------------------------------------------------------------------------------
