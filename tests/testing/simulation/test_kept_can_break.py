@@ -38,11 +38,11 @@ def test_writing_whatever_is_there(monkeypatch):
 def test_numbered_ones_that_leave_the_last_one_behind(monkeypatch):
     begin = NumberedNode.begin
 
-    def forget(self, tenure, data, number):
-        self._last = ""
+    def begin_anew(self, tenure, data, number):
+        self.forget()
         return begin(self, tenure, data, number)
 
-    monkeypatch.setattr(NumberedNode, "begin", forget)
+    monkeypatch.setattr(NumberedNode, "begin", begin_anew)
     found("kept", "two nodes of one keeper", first=2)
 
 
