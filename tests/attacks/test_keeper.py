@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import weakref
 
@@ -12,8 +13,10 @@ import pytest
 from everlatch import (
     ACL,
     Absence,
+    AuthFailedError,
     CallTimeoutError,
     Client,
+    EverlatchError,
     GaveUpError,
     NoAuthError,
     NodeExistsError,
@@ -400,6 +403,72 @@ async def test_a_numbered_one_that_even_its_keeper_may_not_read(this: Scene) -> 
         assert await kept.wait(timeout=5) != first
         assert await this.names() == [kept.path.rpartition("/")[2]]
     assert await this.names() == []
+
+
+# --- meddlers, pauses ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@scene()
+async def test_parents_that_are_deleted_again_and_again(this: Scene, sequential: bool) -> None:
+    async def deletes(other: Client) -> None:
+        for number in range(12):
+            with contextlib.suppress(ServerError):
+                await other.delete_tree("/services/a", missing_ok=True)
+            await asyncio.sleep(0.001 * (number % 7))
+
+    async with this.client.keep("/services/a/b/web", b"one", make_parents=True, sequential=sequential) as kept:
+        meddling = asyncio.create_task(this.other(deletes))
+        for number in range(20):
+            await kept.update(b"%d" % number, timeout=30)
+            await asyncio.sleep(0.01)
+        await meddling
+        await asyncio.sleep(3)
+        assert kept.is_present
+        assert await this.data(kept.path) == b"19"
+        assert len(await this.names("/services/a/b")) == 1
+    assert await this.names("/services/a/b") == []
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@scene()
+async def test_a_process_that_stands_still_at_any_moment(this: Scene, sequential: bool) -> None:
+    """Once for a second, once for longer than its session lives."""
+    for moment in range(12):
+        async with this.client.keep(PATH, b"one", sequential=sequential) as kept:
+            await asyncio.sleep(0.0004 * moment)
+            await this.other(functools.partial(_stand_still, this, 1.0 if moment % 2 else 2 * T))
+            await kept.update(b"two", timeout=30)
+            assert await this.names() == [kept.path.rpartition("/")[2]]
+            assert await this.data(kept.path) == b"two"
+        await this.until(lambda: not keeper_module._releases)
+        assert await this.names() == []
+
+
+async def _stand_still(this: Scene, seconds: float, _: Client) -> None:
+    this.app.pause()
+    await asyncio.sleep(seconds)
+    this.app.resume()
+
+
+@scene()
+async def test_a_client_whose_credentials_are_refused(this: Scene) -> None:
+    client = this.app.client(session_timeout=T)
+    await client.start()
+    async with client.keep(PATH) as kept, client.keep("/nowhere/web") as refused:
+        await kept.wait()
+        waiting = asyncio.create_task(_next(refused.changes(), 99))
+        with contextlib.suppress(EverlatchError):
+            await client.add_auth("nonsense", b"x")
+        await this.until(lambda: client.state is State.AUTH_FAILED)
+        with pytest.raises(AuthFailedError):
+            await waiting
+        for keeper in (kept, refused):
+            with pytest.raises(AuthFailedError):
+                await keeper.update(b"two")
+            assert not keeper.is_present
+    await client.close()
+    assert not keeper_module._releases
 
 
 # --- P4 and P6 ------------------------------------------------------------------------------------------------------
