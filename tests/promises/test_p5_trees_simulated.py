@@ -6,4 +6,4 @@ from promises.in_simulation import holds
 
 
 def test_copies_end_as_the_tree_is_and_have_nothing_that_never_was():
-    holds("trees", usually=10)
+    holds("trees", usually=6)
