@@ -257,3 +257,18 @@ def test_an_identity_that_is_added_there_sends_no_write_ahead_of_itself() -> Non
     assert Op.SET_DATA not in driver.ops()
     driver.answer(len(driver.unanswered))
     assert (first.ends, write.ends) == (1, 0)
+
+
+def test_a_read_only_server_that_is_behind_is_not_dialled() -> None:
+    """It would refuse who has seen more; to dial it whenever a round has failed would be a loop without pauses."""
+    driver = refused()
+    driver.session.last_zxid = 7
+    driver.session.server_is(READER, "read-only", 6, driver.now)
+    driver.pump()
+    assert driver.session.phase is Phase.IDLE
+    for zxid in (7, None):
+        driver = refused()
+        driver.session.last_zxid = 7
+        driver.session.server_is(READER, "read-only", zxid, driver.now)
+        driver.pump()
+        assert driver.session.phase is not Phase.IDLE

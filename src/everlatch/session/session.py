@@ -914,7 +914,8 @@ class Session:
         if not self._rounds.servers.has(address):
             return  # removed since it was asked
         if mode == "read-only":
-            self._read_only_found(address, now)
+            if zxid is None or zxid >= self.last_zxid:  # else it refuses us, and is no reason to cut a pause short
+                self._read_only_found(address, now)
         elif mode is not None and self._aside is not None and self.phase is Phase.SERVING:
             self._doubt.alternative = address
             self.leave(now)
