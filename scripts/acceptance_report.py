@@ -77,6 +77,7 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("real demo", ["scripts/demo", "--real"]),
         Step("dev server bench", ["scripts/bench", "devserver", "--json", "reports/devserver.json"]),
         Step("rearming bench", ["scripts/bench", "rearming", "--check", "--json", "reports/rearming.json"]),
+        Step("tree bench", ["scripts/bench", "tree", "--check", "--json", "reports/tree.json"]),
         Step("failover bench", ["scripts/bench", "failover", "--check", "--json", "reports/failover.json"]),
         Step("handover bench", ["scripts/bench", "handover", "--check", "--json", "reports/handover.json"]),
         Step("bench", ["scripts/bench", "throughput", "--json", str(THROUGHPUT.relative_to(ROOT))]),

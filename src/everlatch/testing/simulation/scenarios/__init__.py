@@ -50,6 +50,7 @@ PROMISES: Final[dict[str, str]] = {
     "P3": "outcomes",
     "P5": "watched",
     "P6": "renewed",
+    "P5, trees": "trees",
     "P6, kept nodes": "kept",
     "P7": "one-leader",
     "P9": "isolated",
