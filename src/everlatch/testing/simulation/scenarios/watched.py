@@ -59,6 +59,8 @@ _AT_ONCE: Final = 1.0
 _LASTS: Final = (0.0, 0.001, 0.5, 2.0, 10.0, None, None)
 """Virtual seconds for which somebody subscribes; `None`: to the end."""
 _ROUNDS: Final = 2
+_UNTIL_IT_BREAKS: Final = 6
+"""Calls."""
 _WAYS: Final = ("cancel", "close", "break")
 
 
@@ -220,9 +222,13 @@ class _Reader:
         """Whether its client is."""
         return self._client is not None and self._client.state is State.CONNECTED
 
-    def note_connections(self) -> None:
-        """All is calm."""
+    async def note_connections(self) -> None:
+        """All is calm, but for a link that is yet to break behind so many more bytes."""
         assert self._client is not None
+        for _ in range(_UNTIL_IT_BREAKS):
+            await self._client.exists("/")
+        await asyncio.sleep(_AT_ONCE)
+        await self._client.sync()
         self.connections = self._client.connections
 
     async def _subscribe(self, client: Client, rng: Random) -> None:
@@ -409,7 +415,7 @@ def watched(world: World) -> None:
                 reader.calm.set()
             await _expect_end(stage, readers, client, "after all faults", plan.until_told)
             for reader in readers:
-                reader.note_connections()
+                await reader.host.run(reader.note_connections())
             if plan.with_acls:
                 await writers.change_unseen(client)
                 await _expect_end(stage, readers, client, "when all may be read", plan.until_told)
