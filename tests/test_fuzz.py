@@ -14,6 +14,7 @@ import pytest
 
 from everlatch.engine.engine import Engine
 from everlatch.errors import TruncatedError
+from everlatch.session.answers import Answers
 from everlatch.session.session import Session
 from everlatch.wire import records
 from everlatch.wire.codes import Op
@@ -186,20 +187,20 @@ def test_a_session_that_raises_is_found(corpus: Corpus, watchdog: Watchdog, monk
 def test_an_answer_for_another_call_is_found(
     corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = Session._answer
+    answer = Answers.well
 
-    def swapped(session: Session, request: Any, call: Any, buf: bytes, pos: int, end: int) -> None:
-        others = session.requests.in_flight
+    def swapped(answers: Answers, request: Any, call: Any, *reply: Any) -> None:
+        others = answers._requests.in_flight
         if others and others[0].call is not None and others[0].operation == request.operation:
             others[0].call, call = call, others[0].call
-        answer(session, request, call, buf, pos, end)
+        answer(answers, request, call, *reply)
 
-    monkeypatch.setattr(Session, "_answer", swapped)
+    monkeypatch.setattr(Answers, "well", swapped)
     assert any("was answered with" in finding.what for finding in found(corpus, watchdog, "sessions", 200))
 
 
 def test_a_call_that_is_forgotten_is_found(corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "_refuse", lambda *_: None)
+    monkeypatch.setattr(Answers, "_refuse", lambda *_: None)
     assert any("was ended 0 times" in finding.what for finding in found(corpus, watchdog, "sessions", 64))
 
 

@@ -3,8 +3,8 @@
 Rules:
 1. However many subscribe, there is one task, one watch and one read for each change. Events only say that there is
    something to read; those that come while a read is on its way cause one more, for it may have been too early.
-2. Nothing is told twice: who knows the state hears of the next one. Who comes later is told at once what is known, if
-   that is as new as what a read of his own would find; else he waits for a read with the others.
+2. Nothing is told twice: who knows the state hears of the next one. Who comes later waits for a read, with all who come
+   at that time: what was read before may be older than what his client has seen since, where events are kept back.
 3. What can't be read is said to each once, and tried again: after a second, and then the seldomer, up to ten, and for
    everybody who comes. Permissions come back without an event (setACL causes none).
 4. Now and then the path is looked at though no event has come: servers from 3.8.4 and 3.9.2 on don't deliver events of
@@ -72,8 +72,6 @@ class Feed(Generic[T]):
         self._pause = FIRST_PAUSE
         self._stirred = asyncio.Event()
         """Whether there may be something to read."""
-        self._is_idle = False
-        """Whether all that is known of has been read."""
         self._failure: BaseException | None = None
         """What has ended this."""
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -88,8 +86,6 @@ class Feed(Generic[T]):
         self._subscribers[subscriber] = None
         if self._failure is not None:
             subscriber.end(self._failure)
-        elif self._is_idle and self._is_known and self._engine.session.state is State.CONNECTED:
-            subscriber.offer(self._state)
         else:
             self._stirred.set()
 
@@ -113,16 +109,13 @@ class Feed(Generic[T]):
 
     def _on_event(self, event: WatchEvent) -> None:
         if event.type is not self._reading.unconcerned:
-            self._is_idle = False
             self._stirred.set()
 
     async def _run(self) -> None:
         try:
             while True:
                 self._stirred.clear()
-                self._is_idle = False
                 pause = await self._read()
-                self._is_idle = pause is None and not self._stirred.is_set()
                 while not await self._stirs_within(pause) and pause is None and not await self._has_changed():
                     pass
         except (ClientStateError, AuthFailedError):

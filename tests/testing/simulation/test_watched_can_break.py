@@ -25,7 +25,9 @@ EVENTS_DURING_A_READ_ARE_LOST = Edit(
 MISSED_IS_IGNORED = Edit(Feed, "_on_event", "event.type is not", "event.type.name != 'MISSED' and event.type is not")
 ONE_SHOT_IS_NOT_ARMED_AGAIN = Edit(PathWatch, "one_shot", "return self._tell", "return self._one_shots.pop(path)")
 STAYS_ARMED_AT_AN_OLD_SERVER = Edit(PathWatch, "_tell", "event.type is EventType.REMOVED", "False")
-NEWCOMERS_ARE_TOLD_WHAT_WAS = Edit(Feed, "add", "self._is_idle and self._is_known and", "self._is_known and")
+NEWCOMERS_ARE_TOLD_WHAT_WAS = Edit(
+    Feed, "add", "self._stirred.set()", "subscriber.offer(self._state) if self._is_known else self._stirred.set()"
+)
 NOBODY_LOOKS_AGAIN = Edit(Feed, "_stirs_within", "self._recheck if pause is None", "None if pause is None")
 A_LOSS_IS_FOR_EVER = Edit(Feed, "_stirs_within", "else pause", "else None")
 A_LOSS_IS_SAID_WITH_EVERY_ATTEMPT = Edit(Feed, "_refused", "if is_news or not subscriber.is_refused:", "if True:")

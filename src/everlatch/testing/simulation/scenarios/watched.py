@@ -113,8 +113,7 @@ class _Plan(NamedTuple):
 class _Subscription:
     """One, and all that it has told."""
 
-    def __init__(self, name: str, kind: str, path: str, rng: Random, *, looks: bool) -> None:
-        self._looks = looks
+    def __init__(self, name: str, kind: str, path: str, rng: Random) -> None:
         self.name, self.path = f"{name}: {kind} {path!r}", path
         self.look = data_of if kind == "watch_data" else children_of
         self.kind, self._rng = kind, rng
@@ -145,15 +144,15 @@ class _Subscription:
                     self.lost_requests += 1
 
     async def _look_before(self, client: Client) -> None:
-        """Now and then; and not if servers keep events back, for then what others know may be old."""
-        if not self._looks or self._rng.random() < 0.5:
+        """Now and then."""
+        if self._rng.random() < 0.5:
             return
         read = client.get if self.look is data_of else client.children_and_stat
         try:
             found: Any = await read(self.path)
         except NoNodeError:
             found = None
-        except RequestKillsConnectionError:
+        except (NoAuthError, RequestKillsConnectionError):
             return
         self.known = [state_of(found)]
 
@@ -265,9 +264,7 @@ class _Reader:
 
     def _new(self, rng: Random) -> _Subscription:
         kind = rng.choice(["watch_data", "watch_children"])
-        return _Subscription(
-            f"{self.host.name} {self._lives}", kind, rng.choice(_PATHS), rng, looks=not self._plan.with_acls
-        )
+        return _Subscription(f"{self.host.name} {self._lives}", kind, rng.choice(_PATHS), rng)
 
     async def _watch_otherwise(self, client: Client, rng: Random) -> None:
         """Watches of the application's own, of all kinds: servers before 3.9 know one a path."""
