@@ -111,7 +111,7 @@ async def test_close_update_and_wait_can_be_cancelled_at_any_turn(this: Scene, s
             call.cancel()
         await asyncio.wait(calls)
         await changes.aclose()
-        assert not kept._waiters
+        assert not len(kept._changes)
         await this.until(lambda: kept.is_present and kept._held.number == 1)  # noqa: B023
         assert await this.data(kept.path) == b"%d" % turn
         closing = asyncio.create_task(kept.close())

@@ -508,7 +508,7 @@ async def test_its_changes_as_an_iteration(this: Scene) -> None:
         again = await anext(changes)
         assert (again.present, again.reason) == (True, Absence.DELETED), "a slow reader learns that it is another one"
         await changes.aclose()
-    assert not kept._waiters
+    assert not len(kept._changes)
 
 
 @scene()

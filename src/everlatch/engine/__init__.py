@@ -14,6 +14,7 @@ session (that is `session/`). It is built on the public API of event loops (`cre
     dispatch        user callbacks, kept away from each other and from us
     subscription    async iterators over what happens
     watch_subscription  persistent watches as such iterators
+    changes         waiting for something that changes by itself
     audience        who hears of changes of state
     engine          owns one session and performs what it asks for
 """

@@ -38,9 +38,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from everlatch.arguments import checked_timeout
 from everlatch.client import Client
+from everlatch.engine.changes import Changes, within
 from everlatch.errors import (
     AuthFailedError,
-    CallTimeoutError,
     ClientClosedError,
     ClientStateError,
     EverlatchError,
@@ -67,6 +67,7 @@ from everlatch.types import UNSET, EventType, Outcome, State, Unset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from everlatch.client import SessionClient
     from everlatch.errors import ServerError
@@ -208,7 +209,7 @@ class LeaderLatch:
         self._ahead = 0
         """How many were ahead when we looked last."""
         self._wake = asyncio.Event()
-        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._changes = Changes()
         self._listeners: list[Callable[[bool], None]] = []
 
     def __repr__(self) -> str:
@@ -248,7 +249,7 @@ class LeaderLatch:
                 self._handing_over.end(ClientStateError(f"the latch on {self._path!r} was closed while handing over"))
             if self._task is not None:
                 self._releasing = self._stop(self._task)
-            self._notify()
+            self._changes.notify()
         if self._releasing is not None:
             await asyncio.wait({self._releasing}, timeout=seconds)
 
@@ -298,7 +299,7 @@ class LeaderLatch:
                 self._require_running()
                 if self._error is not None:
                     raise self._error
-                await self._next_change()
+                await self._changes.next()
         return self.token
 
     async def wait_lost(self, token: int | None = None, *, timeout: float | None = None) -> None:
@@ -309,7 +310,7 @@ class LeaderLatch:
         """
         async with self._within(timeout, "wait for the end of leadership of"):
             while self.is_leader and token in (None, self.token):
-                await self._next_change()
+                await self._changes.next()
 
     async def terms(self) -> AsyncIterator[Term]:
         """This member's terms of leadership, each once: the present one at once, then every later one.
@@ -327,7 +328,7 @@ class LeaderLatch:
                 self._require_running()
                 if self._error is not None:
                     raise self._error
-                await self._next_change()
+                await self._changes.next()
 
     # -- leading ---------------------------------------------------------------------------------------------------
 
@@ -372,16 +373,8 @@ class LeaderLatch:
             raise NotLeaderError(f"{self._id or 'this member'} does not lead {self._path!r} now")
         return self._term
 
-    @contextlib.asynccontextmanager
-    async def _within(self, timeout: float | None, what: str) -> AsyncIterator[None]:
-        seconds = None if timeout is None else checked_timeout(timeout)
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            if seconds is None or isinstance(error, EverlatchError):
-                raise
-            raise CallTimeoutError(what, self._path, seconds, sent=None) from None
+    def _within(self, timeout: float | None, what: str) -> AbstractAsyncContextManager[None]:
+        return within(None if timeout is None else checked_timeout(timeout), what, self._path)
 
     def add_listener(self, listener: Callable[[bool], object]) -> Remove:
         """Calls `listener(True)` when this member begins to lead and `listener(False)` when it ceases to, in order,
@@ -789,25 +782,12 @@ class LeaderLatch:
         self._error = error
         if self._handing_over is not None:
             self._handing_over.end(error)
-        self._notify()
+        self._changes.notify()
 
     def _tell(self, leads: bool) -> None:
         for tell in self._listeners:
             tell(leads)
-        self._notify()
-
-    def _notify(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _next_change(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
+        self._changes.notify()
 
     def _require_running(self) -> None:
         if self._closed:

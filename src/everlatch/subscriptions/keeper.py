@@ -25,10 +25,10 @@ from copy import copy
 from typing import TYPE_CHECKING, Final, Self
 
 from everlatch.arguments import checked_acl, checked_data, checked_timeout, server_path_of_new
+from everlatch.engine.changes import Changes, within
 from everlatch.errors import (
     AlreadyStartedError,
     AuthFailedError,
-    CallTimeoutError,
     ClientClosedError,
     ClientStateError,
     EverlatchError,
@@ -53,6 +53,7 @@ from everlatch.wire.multi import CreatePart, DeletePart, encode_multi_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from everlatch.engine.engine import Engine
     from everlatch.types import ACL, Remove, StateChange, Timeout, WatchEvent
@@ -153,7 +154,7 @@ class Keeper:
         self._wake = asyncio.Event()
         self._watched: set[str] = set()
         """Paths that an event may still come of."""
-        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._changes = Changes()
         self._listeners: list[Callable[[Presence], None]] = []
 
     def __repr__(self) -> str:
@@ -189,7 +190,7 @@ class Keeper:
             self._closed = True
             if self._task is not None:
                 self._releasing = self._stop(self._task)
-            self._notify()
+            self._changes.notify()
         if self._releasing is not None:
             await asyncio.wait({self._releasing}, timeout=seconds)
 
@@ -243,7 +244,7 @@ class Keeper:
                 self._require_running()
                 if self._refusal is not None:
                     raise copy(self._refusal)  # raised again and again, one would hold on to every frame
-                await self._next_change()
+                await self._changes.next()
         return self.path
 
     async def update(self, data: bytes, timeout: Timeout = UNSET) -> None:
@@ -265,7 +266,7 @@ class Keeper:
                 self._require_running()
                 if self._refusal is not None and self._refused >= number:
                     raise copy(self._refusal)
-                await self._next_change()
+                await self._changes.next()
 
     async def changes(self) -> AsyncIterator[Presence]:
         """What becomes of the node: how it is at present, then the latest after every change.
@@ -286,7 +287,7 @@ class Keeper:
             elif self._ended is not None:
                 raise copy(self._ended)
             else:
-                await self._next_change()
+                await self._changes.next()
 
     def add_listener(self, listener: Callable[[Presence], object]) -> Remove:
         """Calls `listener` with every change, in order, on the event loop; it may be a coroutine function. Returns
@@ -522,7 +523,7 @@ class Keeper:
             logger.info("keeping %s: absent, %s%s", self._path, presence.reason.value, more)
         for tell in self._listeners:
             tell(presence)
-        self._notify()
+        self._changes.notify()
 
     def _refuse(self, absence: Absence | None, error: EverlatchError) -> float:
         """The servers refuse the node, or its data; it is tried again after that many seconds, or when something
@@ -532,7 +533,7 @@ class Keeper:
         if describe(self._refusal) != describe(error):
             logger.warning("keeping %s is refused, and tried again: %s", self._path, error)
         self._refusal, self._refused = error, self._tried
-        self._notify()
+        self._changes.notify()
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
         return pause
 
@@ -540,39 +541,18 @@ class Keeper:
         self._refusal = None
         self._pause = _FIRST_PAUSE
         self._vain = 0
-        self._notify()
+        self._changes.notify()
 
     def _end(self, error: EverlatchError) -> None:
         """The client has come to its end."""
         self._lose(Absence.SESSION_ENDED, error)
         self._ended = error
-        self._notify()
+        self._changes.notify()
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
-    def _notify(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _next_change(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
-
-    @contextlib.asynccontextmanager
-    async def _within(self, timeout: Timeout, what: str) -> AsyncIterator[None]:
-        seconds = self._engine.seconds(timeout)
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            if seconds is None or isinstance(error, EverlatchError):
-                raise
-            raise CallTimeoutError(what, self._path, seconds, sent=None) from None
+    def _within(self, timeout: Timeout, what: str) -> AbstractAsyncContextManager[None]:
+        return within(self._engine.seconds(timeout), what, self._path)
 
     def _require_running(self) -> None:
         if self._closed:

@@ -16,10 +16,10 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Self
 
+from everlatch.engine.changes import within
 from everlatch.engine.subscription import Subscription
 from everlatch.errors import (
     AlreadyStartedError,
-    CallTimeoutError,
     ClientClosedError,
     ClientStateError,
     InvalidArgumentError,
@@ -158,15 +158,8 @@ class TreeSubscription(Subscription[TreeChange]):
         """
         if not self._entered:
             raise self._not_open()
-        seconds = self._engine.seconds(timeout)
-        within = asyncio.timeout(seconds)
-        try:
-            async with within:
-                await self._wait_ready()
-        except TimeoutError:
-            if seconds is None or not within.expired():
-                raise
-            raise CallTimeoutError("watch_tree", self._topic.path, seconds, sent=None) from None
+        async with within(self._engine.seconds(timeout), "watch_tree", self._topic.path):
+            await self._wait_ready()
 
     async def _wait_ready(self) -> None:
         while not self._is_ready:

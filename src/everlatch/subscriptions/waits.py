@@ -6,10 +6,10 @@ state that can't be read ends the wait: the caller decides whether to wait for p
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from everlatch.errors import CallTimeoutError, ClientClosedError
+from everlatch.engine.changes import within
+from everlatch.errors import ClientClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,14 +29,8 @@ async def wait_for(
 ) -> Node | None:
     """The first state that `is_met` holds for. Raises `CallTimeoutError`; why the node can't be read; what `is_met`
     raises; `ClientClosedError` and such at the client's end."""
-    within = asyncio.timeout(timeout)
-    try:
-        async with within, states:
-            async for state in states:
-                if is_met(state):
-                    return state
-    except TimeoutError:
-        if timeout is None or not within.expired():
-            raise  # by whoever decides
-        raise CallTimeoutError(operation, path, timeout, sent=None) from None
+    async with within(timeout, operation, path), states:
+        async for state in states:
+            if is_met(state):
+                return state
     raise ClientClosedError(f"{operation} {path!r}: the client was closed")

@@ -10,6 +10,7 @@
     watched    P5: subscriptions end on what is, and tell nothing that never was
     past       … what was, for its judge
     trees      … copies of trees
+    changing   … what changes under both
     renewed    P6: what comes in which order when a session was lost
     kept       … and kept nodes, which are there before the queue moves
     one_leader P7: one leader, and soon; and the torture of it

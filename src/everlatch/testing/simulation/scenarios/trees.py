@@ -22,16 +22,25 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from everlatch import TreeChangeKind
-from everlatch.devserver.identities import digest, may
+from everlatch.devserver.identities import may
 from everlatch.devserver.tree import Tree
-from everlatch.devserver.watches import Table
-from everlatch.errors import EverlatchError, NoAuthError, NoNodeError, RequestKillsConnectionError
+from everlatch.errors import EverlatchError, NoAuthError, RequestKillsConnectionError
 from everlatch.paths import join, parent
 from everlatch.testing.simulation.faults import EVERY_KIND
+from everlatch.testing.simulation.scenarios.changing import (
+    CLOSED_ACL,
+    MIXES,
+    OPEN_ACL,
+    RECHECK,
+    TOLD_AGAIN,
+    ServerChangesVersion,
+    Writers,
+    become,
+    expect_no_watches,
+)
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.stage import CommitLog, Stage, expect
-from everlatch.testing.simulation.scenarios.watched import ServerChangesVersion, become
-from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission, State
+from everlatch.types import ACL, Permission, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +56,6 @@ __all__ = ["trees"]
 
 _PATHS: Final = ("/a", "/a/b", "/a/b/c", "/a/b/c/d", "/a/e", "/f", "/f/b")
 _ROOTS: Final = ("/a", "/a", "/a/b", "/f")
-_WRITER: Final = b"writer:secret"
-_CLOSED: Final = (ACL(Permission.ALL, "digest", digest(_WRITER)),)
-_ACLS: Final = (tuple(OPEN_ACL_UNSAFE), _CLOSED)
-_MIXES: Final = (("3.9",), ("3.8",), ("3.5",), ("3.8", "3.9"), ("3.5", "3.8"), ("3.5", "3.8", "3.9"))
-_RECHECK: Final = 2.0
-_TOLD_AGAIN: Final = 12.5
 _SLOWEST: Final = 0.5
 _AT_ONCE: Final = 1.5
 """Virtual seconds until what has changed is told while nothing is wrong: a tree may take several reads, one after the
@@ -73,7 +76,7 @@ class _Plan(NamedTuple):
     @property
     def until_told(self) -> float:
         all_told = _SLOWEST * (len(_PATHS) + 1)  # one change for each path may wait
-        return all_told + _AT_ONCE + (3 * _RECHECK + _TOLD_AGAIN if self.with_acls else 0.0)
+        return all_told + _AT_ONCE + (3 * RECHECK + TOLD_AGAIN if self.with_acls else 0.0)
 
 
 class _Span(NamedTuple):
@@ -294,11 +297,11 @@ class _Reader:
         self._client = None
         self._lives += 1
         rng = self._stage.world.random(f"{self.host.name} {self._lives}")
-        recheck = _RECHECK if self._plan.with_acls else None
+        recheck = RECHECK if self._plan.with_acls else None
         async with self._stage.client(self.host, recheck_interval=recheck) as client:
             self._client = client
             await asyncio.gather(*[self._copy(client, rng) for _ in range(rng.choice([2, 4]))])
-            await self._expect_no_watches(client)
+            await expect_no_watches(self._stage, self.host, client, _AT_ONCE)
             await asyncio.sleep(_SLOWEST)  # a listener that has begun goes on
         self.has_ended = True
 
@@ -321,100 +324,52 @@ class _Reader:
             await copy.leave(reading)
             self.open.pop(copy, None)
 
-    async def _expect_no_watches(self, client: Client) -> None:
-        """Rule 4."""
-        expect(not client.statistics().watches, f"{self.host.name} has watches: {client!r}")
-        with contextlib.suppress(TimeoutError):
-            await self._stage.world.until(lambda: not self._watches_left(client), timeout=_AT_ONCE)
-        left = self._watches_left(client)
-        expect(not left, f"servers have watches of {self.host.name}, which has left: {left}")
 
-    def _watches_left(self, client: Client) -> list[str]:
-        return [
-            path
-            for server in self._stage.world.servers
-            for connection in server.core.connections
-            if connection.session is not None and connection.session.id == client.session_id
-            for table in Table
-            for path in connection.watches.paths(table)
-        ]
-
-
-class _Writers:
+class _Writers(Writers):
     """Two clients that write where the others read."""
 
     def __init__(self, stage: Stage, plan: _Plan) -> None:
-        self._stage, self._plan = stage, plan
-        self._numbers = itertools.count()
-        self.stopped = False
+        super().__init__(stage, _PATHS, (3.0, 100.0))
+        self._with_acls = plan.with_acls
 
-    async def write(self, host: Host) -> None:
-        """Until they are stopped."""
-        rng = self._stage.world.random(host.name)
-        async with self.client(host) as client:
-            while not self.stopped:
-                with contextlib.suppress(EverlatchError):
-                    await self._one(client, rng)
-                await asyncio.sleep(rng.expovariate(rng.choice([3.0, 100.0])))
-
-    def client(self, host: Host) -> Client:
-        """One that may do everything."""
-        return self._stage.client(host, auth=[("digest", _WRITER)])
-
-    async def _one(self, client: Client, rng: Random) -> None:
+    async def one(self, client: Client, rng: Random) -> None:
+        """In one of the ways that there are."""
         path, way = rng.choice(_PATHS), rng.random()
         if way < 0.4:
-            await client.create(path, self._data(), acl=self._acl(rng))
+            await client.create(path, self.data(), acl=self._acl(rng))
         elif way < 0.55:
-            await client.set(path, self._data())
+            await client.set(path, self.data())
         elif way < 0.7:
-            await self._delete(client, path)
+            await self.delete(client, path)
         elif way < 0.75:
-            await self._delete(client, path)
-            await client.create(path, self._data(), acl=self._acl(rng))
-        elif way < 0.9 or not self._plan.with_acls:
+            await self.delete(client, path)
+            await client.create(path, self.data(), acl=self._acl(rng))
+        elif way < 0.9 or not self._with_acls:
             await self._replace(client, path, rng)
         else:
             await client.set_acl(path, self._acl(rng))
 
     async def _replace(self, client: Client, path: str, rng: Random) -> None:
         """With all below it, in one transaction."""
-        below = [other for other in _PATHS if other == path or other.startswith(f"{path}/")]
-        there = [other for other in below if await client.exists(other) is not None]
+        there = [other for other in self.below(path) if await client.exists(other) is not None]
         async with client.transaction() as transaction:
             for other in reversed(there):
                 transaction.delete(other)
             for other in there[: rng.randrange(len(there) + 1)]:
-                transaction.create(other, self._data(), acl=self._acl(rng))
-
-    async def _delete(self, client: Client, path: str) -> None:
-        for below in reversed([other for other in _PATHS if other == path or other.startswith(f"{path}/")]):
-            with contextlib.suppress(NoNodeError):
-                await client.delete(below)
+                transaction.create(other, self.data(), acl=self._acl(rng))
 
     def _acl(self, rng: Random) -> tuple[ACL, ...]:
-        return _CLOSED if self._plan.with_acls and rng.random() < 0.3 else _ACLS[0]
-
-    def _data(self) -> bytes:
-        return b"%d" % next(self._numbers)
-
-    async def change_unseen(self, client: Client) -> None:
-        """What servers don't tell: changes while nobody may read, and that they may."""
-        for path in _PATHS:
-            with contextlib.suppress(NoNodeError):
-                await client.set_acl(path, _CLOSED)
-                await client.set(path, self._data())
-                await client.set_acl(path, _ACLS[0])
+        return CLOSED_ACL if self._with_acls and rng.random() < 0.3 else OPEN_ACL
 
     async def change_all(self, client: Client, rng: Random) -> None:
         """In so quick a row that reads cross the events."""
         for _ in range(30):
             with contextlib.suppress(EverlatchError):
-                await self._one(client, rng)
+                await self.one(client, rng)
         for path in _PATHS:
             with contextlib.suppress(EverlatchError):
-                await client.create(path, self._data())
-            await client.set(path, self._data())
+                await client.create(path, self.data())
+            await client.set(path, self.data())
 
 
 async def _expect_end(stage: Stage, readers: list[_Reader], observer: Client, when: str, within: float) -> None:
@@ -435,7 +390,7 @@ def trees(world: World) -> None:
     """Copies of trees, under all faults and rolling upgrades: each has what was, in its order, and ends as the tree
     is."""
     setup = world.random("trees")
-    plan = _Plan(setup.choice(_MIXES), setup.random() < 0.4)
+    plan = _Plan(setup.choice(MIXES), setup.random() < 0.4)
     stage = Stage.of(world)
     for server in world.servers:
         become(server, setup.choice(plan.versions))

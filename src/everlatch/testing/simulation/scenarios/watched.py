@@ -15,14 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from everlatch.devserver.identities import digest
-from everlatch.devserver.watches import Table
 from everlatch.errors import EverlatchError, NoAuthError, NodeExistsError, NoNodeError, RequestKillsConnectionError
-from everlatch.testing.simulation.faults import EVERY_KIND, ServerCrashes
+from everlatch.testing.simulation.faults import EVERY_KIND
+from everlatch.testing.simulation.scenarios.changing import (
+    CLOSED_ACL,
+    MIXES,
+    OPEN_ACL,
+    RECHECK,
+    TOLD_AGAIN,
+    ServerChangesVersion,
+    Writers,
+    become,
+    expect_no_watches,
+)
 from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.past import (
     UNREADABLE,
@@ -33,7 +40,7 @@ from everlatch.testing.simulation.scenarios.past import (
     state_of,
 )
 from everlatch.testing.simulation.scenarios.stage import Stage, expect
-from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission, State
+from everlatch.types import ACL, State
 
 if TYPE_CHECKING:
     from random import Random
@@ -43,16 +50,9 @@ if TYPE_CHECKING:
     from everlatch.testing.simulation.scenarios.past import Told
     from everlatch.testing.simulation.world import World
 
-__all__ = ["ServerChangesVersion", "become", "watched"]
+__all__ = ["watched"]
 
 _PATHS: Final = ("/a", "/a/b", "/a/b/c", "/d", "/d/e")
-_WRITER: Final = b"writer:secret"
-_CLOSED: Final = (ACL(Permission.ALL, "digest", digest(_WRITER)),)
-_ACLS: Final = (tuple(OPEN_ACL_UNSAFE), _CLOSED)
-_MIXES: Final = (("3.9",), ("3.8",), ("3.5",), ("3.8", "3.9"), ("3.5", "3.8"), ("3.5", "3.8", "3.9"))
-_RECHECK: Final = 2.0
-_TOLD_AGAIN: Final = 12.5
-"""Virtual seconds after which what could not be read is tried again at the latest."""
 _SLOWEST: Final = 1.0
 _AT_ONCE: Final = 1.0
 """Virtual seconds from a change to its being told while nothing is wrong, and beyond what a reader takes."""
@@ -62,29 +62,6 @@ _ROUNDS: Final = 2
 _UNTIL_IT_BREAKS: Final = 6
 """Calls."""
 _WAYS: Final = ("cancel", "close", "break")
-
-
-class ServerChangesVersion(ServerCrashes):
-    """A server's process ends and starts as another version: a rolling upgrade, or one that is taken back."""
-
-    mean_duration = 2.0
-    versions: tuple[str, ...] = ("3.5", "3.8", "3.9")
-
-    def apply(self, world: World, rng: Random) -> None:
-        """Gone."""
-        super().apply(world, rng)
-        self._version = rng.choice(self.versions)
-
-    def heal(self, world: World) -> None:
-        """Back, as another one."""
-        become(self._server(world), self._version)
-        super().heal(world)
-
-
-def become(server: Any, version: str) -> None:
-    """Only while it has no connections."""
-    server.core.options = dataclasses.replace(server.core.options, version=version)
-    server.note(f"is {version} from now on")
 
 
 class _Plan(NamedTuple):
@@ -97,17 +74,17 @@ class _Plan(NamedTuple):
 
     @classmethod
     def drawn(cls, rng: Random) -> _Plan:
-        return cls(rng.choice(_MIXES), rng.random() < 0.5, rng.random() < 0.4)
+        return cls(rng.choice(MIXES), rng.random() < 0.5, rng.random() < 0.4)
 
     @property
     def recheck(self) -> float | None:
         """Rule 1."""
-        return _RECHECK if self.with_acls else None
+        return RECHECK if self.with_acls else None
 
     @property
     def until_told(self) -> float:
         """Virtual seconds from the last change to when all know it, though nobody may have told them."""
-        return _SLOWEST + (3 * _RECHECK + _TOLD_AGAIN if self.with_acls else _AT_ONCE)
+        return _SLOWEST + (3 * RECHECK + TOLD_AGAIN if self.with_acls else _AT_ONCE)
 
 
 class _Subscription:
@@ -213,7 +190,7 @@ class _Reader:
             lost = client.connections - self.connections
             expect(not lost, f"{self.host.name} has lost {lost} connections, though nothing was wrong any more")
             if not self._plan.with_others:
-                await self._expect_no_watches(client)
+                await expect_no_watches(self._stage, self.host, client, _AT_ONCE)
         self.has_ended = True
 
     @property
@@ -283,89 +260,42 @@ class _Reader:
                         await asyncio.sleep(rng.random())
             await asyncio.sleep(rng.expovariate(2.0))
 
-    async def _expect_no_watches(self, client: Client) -> None:
-        """Rule 3."""
-        expect(not client.statistics().watches, f"{self.host.name} has watches: {client!r}")
-        with contextlib.suppress(TimeoutError):
-            await self._stage.world.until(lambda: not self._watches_left(client), timeout=_AT_ONCE)
-        left = self._watches_left(client)
-        expect(not left, f"servers have watches of {self.host.name}, which has left: {left}")
 
-    def _watches_left(self, client: Client) -> list[str]:
-        return [
-            path
-            for server in self._stage.world.servers
-            for connection in server.core.connections
-            if connection.session is not None and connection.session.id == client.session_id
-            for table in Table
-            for path in connection.watches.paths(table)
-        ]
-
-
-class _Writers:
+class _Writers(Writers):
     """Two clients that write where the others read."""
 
     def __init__(self, stage: Stage, plan: _Plan) -> None:
-        self._stage, self._plan = stage, plan
-        self._numbers = itertools.count()
-        self.stopped = False
+        super().__init__(stage, _PATHS, (2.0, 10.0))
+        self._with_acls = plan.with_acls
 
-    async def write(self, host: Host) -> None:
-        """Until they are stopped."""
-        rng = self._stage.world.random(host.name)
-        async with self.client(host) as client:
-            while not self.stopped:
-                with contextlib.suppress(EverlatchError):
-                    await self._one(client, rng)
-                await asyncio.sleep(rng.expovariate(rng.choice([2.0, 10.0])))
-
-    def client(self, host: Host) -> Client:
-        """One that may do everything."""
-        return self._stage.client(host, auth=[("digest", _WRITER)])
-
-    async def _one(self, client: Client, rng: Random) -> None:
+    async def one(self, client: Client, rng: Random) -> None:
+        """In one of the ways that there are."""
         path, way = rng.choice(_PATHS), rng.random()
         if way < 0.35:
-            await client.create(path, self._data(), acl=self._acl(rng))
+            await client.create(path, self.data(), acl=self._acl(rng))
         elif way < 0.6:
-            await client.set(path, self._data())
+            await client.set(path, self.data())
         elif way < 0.75:
-            await self._delete(client, path)
-        elif way < 0.9 or not self._plan.with_acls:
+            await self.delete(client, path)
+        elif way < 0.9 or not self._with_acls:
             async with client.transaction() as transaction:
                 transaction.delete(path)
-                transaction.create(path, self._data(), acl=self._acl(rng))
+                transaction.create(path, self.data(), acl=self._acl(rng))
         else:
             await client.set_acl(path, self._acl(rng))
 
-    async def _delete(self, client: Client, path: str) -> None:
-        for below in reversed([other for other in _PATHS if other == path or other.startswith(f"{path}/")]):
-            with contextlib.suppress(NoNodeError):
-                await client.delete(below)
-
     def _acl(self, rng: Random) -> tuple[ACL, ...]:
-        return rng.choice(_ACLS) if self._plan.with_acls else _ACLS[0]
-
-    def _data(self) -> bytes:
-        return b"%d" % next(self._numbers)
-
-    async def change_unseen(self, client: Client) -> None:
-        """What servers don't tell: changes while nobody may read, and that they may."""
-        for path in _PATHS:
-            with contextlib.suppress(NoNodeError):
-                await client.set_acl(path, _CLOSED)
-                await client.set(path, self._data())
-                await client.set_acl(path, _ACLS[0])
+        return rng.choice((OPEN_ACL, CLOSED_ACL)) if self._with_acls else OPEN_ACL
 
     async def change_all(self, client: Client, rng: Random) -> None:
         """Every path, its data and its children, several times in so quick a row that reads cross the events."""
         for path in _PATHS:
             with contextlib.suppress(NodeExistsError):
-                await client.create(path, self._data())
+                await client.create(path, self.data())
         for _ in range(3):
             for path in _PATHS:
-                await client.set(path, self._data())
-                await client.create(f"{path}/{self._data().decode()}")
+                await client.set(path, self.data())
+                await client.create(f"{path}/{self.data().decode()}")
                 await asyncio.sleep(rng.uniform(0.0, 0.001))
 
 
