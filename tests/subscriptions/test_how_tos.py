@@ -1,4 +1,4 @@
-"""The how-to on watching: its examples run as they stand."""
+"""The how-tos on watching and on keeping a node: their examples run as they stand."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 
 from everlatch.devserver import DevServer
 
-HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "watching.md"
+HOW_TOS = Path(__file__).parents[2] / "docs" / "how-to"
 
 SAYS = {
     "config_example.py": "{'workers': 4}\n",
+    "keep_example.py": "/services/web-1\nb'10.0.0.8:80'\nback at /services/web-1, was deleted\n",
     "tree_example.py": ("['/services', '/services/web', '/services/web/1']\nCREATED /services/web/2 ['1', '2']\n"),
     "wait_example.py": "ready in version 1\nwait_deleted '/database' timed out after 0.1 s\n",
 }
@@ -23,7 +24,8 @@ SAYS = {
 
 def examples() -> dict[str, str]:
     """Each name in backticks before a block of code, and the block."""
-    return dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```\n", HOW_TO.read_text("utf-8"), re.DOTALL))
+    text = "".join(HOW_TOS.joinpath(page).read_text("utf-8") for page in ("watching.md", "keep-a-node.md"))
+    return dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```\n", text, re.DOTALL))
 
 
 def test_all_examples_are_run() -> None:
