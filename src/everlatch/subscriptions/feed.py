@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from everlatch.subscriptions.states import StateSubscription
     from everlatch.types import WatchEvent
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Feed"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "PASSING", "Feed"]
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ logger = logging.getLogger("everlatch")
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 10.0
 """Seconds between two attempts to read what is refused."""
-_PASSING: Final = (ThrottledOpError, QueueFullError)
+PASSING: Final = (ThrottledOpError, QueueFullError)
 """What says nothing of the path, and is over soon."""
 
 
@@ -132,7 +132,7 @@ class Feed(Generic[T]):
             state = await self._reading.read(self._operations, self._path, one_shot)
         except (ClientStateError, AuthFailedError):
             raise
-        except _PASSING as error:
+        except PASSING as error:
             logger.debug("%s %r: %s; it is read again", self._reading.name, self._path, describe(error))
             return FIRST_PAUSE
         except EverlatchError as error:
@@ -187,7 +187,7 @@ class Feed(Generic[T]):
         """Whether something has changed of which nobody has told us: rule 4."""
         try:
             stat = await self._operations.exists(self._path, timeout=None)
-        except _PASSING:
+        except PASSING:
             return False
         except (ClientStateError, AuthFailedError):
             raise

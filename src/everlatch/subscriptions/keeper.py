@@ -36,7 +36,6 @@ from everlatch.errors import (
     NodeOccupiedError,
     NoNodeError,
     NotReadOnlyError,
-    QueueFullError,
     ServerError,
     SessionExpiredError,
     SessionMovedError,
@@ -45,6 +44,7 @@ from everlatch.errors import (
 )
 from everlatch.operations import Operations
 from everlatch.session.watches import DATA
+from everlatch.subscriptions.feed import FIRST_PAUSE, LONGEST_PAUSE, PASSING
 from everlatch.subscriptions.kept_nodes import LOST, Attempt, Held, KeptNode, NamedNode, NumberedNode, Tenure
 from everlatch.subscriptions.presence import Absence, Presence
 from everlatch.types import UNSET, EventType, State, Unset
@@ -62,9 +62,6 @@ __all__ = ["Keeper"]
 
 logger = logging.getLogger("everlatch")
 
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 10.0
-"""Seconds between two attempts at what is refused."""
 _VAIN_STEPS: Final = 10
 """So many in a row may come to nothing without a pause: who is in our way may be as quick as we are."""
 _VAIN_PAUSE: Final = 0.01
@@ -150,7 +147,7 @@ class Keeper:
         """What is being done, to be given up when a read-only server is met."""
         self._vain = 0
         """Steps in a row that have come to nothing."""
-        self._pause = _FIRST_PAUSE
+        self._pause = FIRST_PAUSE
         self._wake = asyncio.Event()
         self._watched: set[str] = set()
         """Paths that an event may still come of."""
@@ -317,8 +314,8 @@ class Keeper:
                 pause = _MOVED_DELAY  # or until the next session wakes us
             except (NotReadOnlyError, *LOST):
                 pause = 0.0
-            except (ThrottledOpError, QueueFullError):
-                pause = _FIRST_PAUSE
+            except PASSING:
+                pause = FIRST_PAUSE
             except NodeOccupiedError as error:
                 self._refusal = None
                 self._be_absent(Absence.OCCUPIED, error)
@@ -336,7 +333,7 @@ class Keeper:
         self._vain = 0 if pause else self._vain + 1
         if not pause:
             is_many = self._vain > _VAIN_STEPS
-            await asyncio.sleep(min(self._vain * _VAIN_PAUSE, _FIRST_PAUSE) if is_many else 0)
+            await asyncio.sleep(min(self._vain * _VAIN_PAUSE, FIRST_PAUSE) if is_many else 0)
             return
         try:
             async with asyncio.timeout(pause):
@@ -534,12 +531,12 @@ class Keeper:
             logger.warning("keeping %s is refused, and tried again: %s", self._path, error)
         self._refusal, self._refused = error, self._tried
         self._changes.notify()
-        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         return pause
 
     def _succeeded(self) -> None:
         self._refusal = None
-        self._pause = _FIRST_PAUSE
+        self._pause = FIRST_PAUSE
         self._vain = 0
         self._changes.notify()
 
@@ -576,7 +573,7 @@ class Keeper:
         """Deletes what there may be, however often it takes; the session's end does it as well."""
         await asyncio.wait({work})
         tenure, held, self._held = self._tenure, self._held, None
-        pause, told = _FIRST_PAUSE, ""
+        pause, told = FIRST_PAUSE, ""
         try:
             while tenure is not None:
                 try:
@@ -595,7 +592,7 @@ class Keeper:
                         logger.error("the kept node %s can't be deleted yet: %s", self._path, error)
                     told = describe(error)
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
+                    pause = min(2 * pause, LONGEST_PAUSE)
         finally:
             self._remove_listener()
 

@@ -27,14 +27,12 @@ from everlatch.errors import (
     ClientStateError,
     EverlatchError,
     NoNodeError,
-    QueueFullError,
     ServerError,
-    ThrottledOpError,
     describe,
 )
 from everlatch.session.states import CONNECTED_STATES
 from everlatch.subscriptions import tree_batch
-from everlatch.subscriptions.feed import FIRST_PAUSE, LONGEST_PAUSE
+from everlatch.subscriptions.feed import FIRST_PAUSE, LONGEST_PAUSE, PASSING
 from everlatch.subscriptions.path_watch import PathWatch
 from everlatch.subscriptions.tree_copy import TreeCopy
 from everlatch.subscriptions.tree_reader import ReadKind, TreeReader
@@ -62,7 +60,6 @@ _BATCH: Final = 100
 _LOOKS: Final = 50
 _LOOKS_EVERY: Final = 0.1
 """Nodes that are looked at, and seconds, when nothing was missed."""
-_PASSING: Final = (ThrottledOpError, QueueFullError)
 
 
 class TreeTopic(NamedTuple):
@@ -329,11 +326,11 @@ class TreeFeed:
         except (ClientStateError, AuthFailedError):
             return False  # the client's end, of which all are told
         except EverlatchError as error:  # a full queue, or a request that is too large
-            if len(reads) > 1 or isinstance(error, _PASSING):
+            if len(reads) > 1 or isinstance(error, PASSING):
                 self._put_back(reads, error)
             else:
                 self._take_error(reads[0], error)
-            return not isinstance(error, _PASSING)
+            return not isinstance(error, PASSING)
         self._calls.append((reads, call))
         self._under_way += len(reads)
         self._unmarked += len(reads)
@@ -433,7 +430,7 @@ class TreeFeed:
         reader = self._reader
         if isinstance(error, NoNodeError):
             reader.missing(read)
-        elif isinstance(error, _PASSING):
+        elif isinstance(error, PASSING):
             self._put_back([read], error)
         elif not isinstance(error, (ClientStateError, AuthFailedError)):  # the client's end, of which all are told
             if read[1] not in reader.refused:
@@ -447,7 +444,7 @@ class TreeFeed:
         logger.debug("watch_tree %r: %s; it is read again", self._topic.path, describe(error))
         for read in reads:
             self._reader.not_read(read)
-        if isinstance(error, _PASSING):
+        if isinstance(error, PASSING):
             self._held_until = self._loop.time() + FIRST_PAUSE
             self._stirred.set()
         else:

@@ -10,20 +10,22 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from everlatch.devserver.identities import digest
 from everlatch.devserver.watches import Table
 from everlatch.errors import EverlatchError, NoNodeError
 from everlatch.testing.simulation.faults import ServerCrashes
+from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.stage import expect
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, Permission
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from random import Random
 
     from everlatch.client import Client
+    from everlatch.testing.simulation.faults import Fault
     from everlatch.testing.simulation.hosts import Host
     from everlatch.testing.simulation.scenarios.stage import Stage
     from everlatch.testing.simulation.world import World
@@ -38,6 +40,7 @@ __all__ = [
     "Writers",
     "become",
     "expect_no_watches",
+    "under_faults",
 ]
 
 _WRITER: Final = b"writer:secret"
@@ -121,6 +124,48 @@ class Writers:
                 await client.set_acl(path, CLOSED_ACL)
                 await client.set(path, self.data())
                 await client.set_acl(path, OPEN_ACL)
+
+
+class Reader(Protocol):
+    """A host on which somebody subscribes."""
+
+    host: Host
+    over: asyncio.Event
+    """Whether who subscribes has to leave."""
+    has_ended: bool
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its client is."""
+        ...
+
+
+async def under_faults(
+    stage: Stage,
+    rng: Random,
+    kinds: Mapping[type[Fault], float],
+    hosts: Sequence[Host],
+    writers: Writers,
+    readers: Sequence[Reader],
+    finish: Callable[[], Awaitable[None]],
+) -> None:
+    """Writers write on their hosts while there are faults; then all is healed and calm, which `finish` judges, and
+    who has subscribed leaves."""
+    world = stage.world
+    writing = [host.create_task(writers.write(host)) for host in hosts]
+    await stage.faults(6.0, 12.0, kinds)
+    if rng.random() < 0.5:
+        world.network.isolate(rng.choice(readers).host)
+        await asyncio.sleep(rng.uniform(0.5, 2.0) * stage.session_timeout)
+    writers.stopped = True
+    world.heal()
+    async with asyncio.timeout(LAST_HEAL_TO_USABLE):
+        await asyncio.gather(*writing)
+        await world.until(lambda: all(reader.is_connected for reader in readers), every=0.1)
+    await finish()
+    for reader in readers:
+        reader.over.set()
+    await world.until(lambda: all(reader.has_ended for reader in readers), every=0.1)
 
 
 async def expect_no_watches(stage: Stage, host: Host, client: Client, within: float) -> None:

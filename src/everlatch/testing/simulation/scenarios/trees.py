@@ -37,8 +37,8 @@ from everlatch.testing.simulation.scenarios.changing import (
     Writers,
     become,
     expect_no_watches,
+    under_faults,
 )
-from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.stage import CommitLog, Stage, expect
 from everlatch.types import ACL, Permission, State
 
@@ -410,23 +410,7 @@ def trees(world: World) -> None:
             await writers.change_all(client, setup)
             await _expect_end(stage, readers, client, "after more changes", plan.until_told)
 
-    async def main() -> None:
-        writing = [host.create_task(writers.write(host)) for host in hosts]
-        await stage.faults(6.0, 12.0, kinds)
-        if setup.random() < 0.5:
-            world.network.isolate(setup.choice(readers).host)
-            await asyncio.sleep(setup.uniform(0.5, 2.0) * stage.session_timeout)
-        writers.stopped = True
-        world.heal()
-        async with asyncio.timeout(LAST_HEAL_TO_USABLE):
-            await asyncio.gather(*writing)
-            await world.until(lambda: all(reader.is_connected for reader in readers), every=0.1)
-        await observer.run(finish())
-        for reader in readers:
-            reader.over.set()
-        await world.until(lambda: all(reader.has_ended for reader in readers), every=0.1)
-
-    world.run(main())
+    world.run(under_faults(stage, setup, kinds, hosts, writers, readers, lambda: observer.run(finish())))
     pasts = {root: _Past(stage.log, root) for root in _ROOTS}
     for reader in readers:
         for copy in reader.copies:

@@ -29,8 +29,8 @@ from everlatch.testing.simulation.scenarios.changing import (
     Writers,
     become,
     expect_no_watches,
+    under_faults,
 )
-from everlatch.testing.simulation.scenarios.connected import LAST_HEAL_TO_USABLE
 from everlatch.testing.simulation.scenarios.past import (
     UNREADABLE,
     Past,
@@ -354,23 +354,7 @@ def watched(world: World) -> None:
                     reader.is_changing.clear()
                 await _expect_end(stage, readers, client, "after one more change", _SLOWEST + _AT_ONCE)
 
-    async def main() -> None:
-        writing = [host.create_task(writers.write(host)) for host in hosts]
-        await stage.faults(6.0, 12.0, kinds)
-        if setup.random() < 0.5:
-            world.network.isolate(setup.choice(readers).host)
-            await asyncio.sleep(setup.uniform(0.5, 2.0) * stage.session_timeout)
-        writers.stopped = True
-        world.heal()
-        async with asyncio.timeout(LAST_HEAL_TO_USABLE):
-            await asyncio.gather(*writing)
-            await world.until(lambda: all(reader.is_connected for reader in readers), every=0.1)
-        await observer.run(finish())
-        for reader in readers:
-            reader.over.set()
-        await world.until(lambda: all(reader.has_ended for reader in readers), every=0.1)
-
-    world.run(main())
+    world.run(under_faults(stage, setup, kinds, hosts, writers, readers, lambda: observer.run(finish())))
     past = Past(stage.log, _PATHS)
     for reader in readers:
         for subscription in reader.subscriptions:
