@@ -95,7 +95,9 @@ install_into() {
     if [ $# = 0 ]; then
         # Dependency groups need pip 25.1; Debian 12 has 23.
         "${pip[@]}" install --upgrade 'pip>=25.1'
-        set -- --editable '.[speed,cli]' --group dev --group bench
+        # gssapi, for Kerberos, is compiled here.
+        command -v krb5-config >/dev/null && command -v gcc >/dev/null || install_packages libkrb5-dev gcc libc6-dev
+        set -- --editable '.[speed,cli,kerberos]' --group dev --group bench
     fi
     (cd "$root" && "${pip[@]}" install "$@")
 }

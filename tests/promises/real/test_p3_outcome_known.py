@@ -35,7 +35,8 @@ async def test_exactly_once_with_every_fiftieth_reply_lost(network: NetworkEnsem
     report = await on_real_servers(network, network.version, OPERATIONS, 64)
     assert report["good"], report
     assert (report["version"], report["operations"]) == (network.version, OPERATIONS)
-    assert report["lost replies"] >= OPERATIONS // 50
+    # Each proxy counts for itself: what it has passed on since its last loss comes to nothing.
+    assert report["lost replies"] * 50 >= OPERATIONS - 49 * len(network.servers)
     assert report["settled"] >= report["lost replies"]
     assert report["sessions"] == 1
 
