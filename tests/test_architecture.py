@@ -15,12 +15,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 ORDER = (
-    *("types", "errors", "partial_stat", "paths", "arguments", "wire", "session", "admin", "engine"),
+    *("types", "errors", "partial_stat", "paths", "arguments", "tls", "wire", "sasl", "kerberos"),
+    *("session", "admin", "engine"),
     *("transaction", "multi_read", "operations", "subscriptions", "server_sources", "client", "ensemble_tracker"),
     *("everlatch", "recipes", "sync", "cli"),
 )
 """Each part imports itself and what stands before it. `everlatch` is the root package."""
-VALUES = {"types", "errors", "partial_stat", "paths", "arguments"}
+VALUES = {"types", "errors", "partial_stat", "paths", "arguments", "tls", "sasl", "kerberos"}
 ASIDE = {
     "admin": VALUES,
     "guardian": VALUES | {"wire"},
@@ -33,9 +34,13 @@ engine asks servers by `admin`, which has a place in the order for that."""
 PURE = {"wire", "session"}
 PURE_MODULES = {
     *("__future__", "collections", "dataclasses", "enum", "functools", "heapq", "ipaddress", "math", "itertools", "re"),
-    *("struct", "typing"),
+    *("struct", "typing", "hashlib", "hmac"),
 }
-EXTRAS = {"cli": {"typer", "rich"}, "testing": {"pytest", "hypothesis"}}
+EXTRAS = {
+    "cli": {"typer", "rich"},
+    "testing": {"pytest", "hypothesis", "trustme", "cryptography"},
+    "kerberos": {"gssapi"},
+}
 MIRRORED = ("wire", "session", "engine", "subscriptions", "recipes")
 
 TEXTS = (

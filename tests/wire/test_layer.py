@@ -13,7 +13,11 @@ from wire.codecs import functions
 
 MODULES = [importlib.import_module(f"everlatch.wire.{name}") for name in everlatch.wire.__all__]
 FILES = sorted(pathlib.Path(everlatch.wire.__file__).parent.glob("*.py"))
-PURE = {"collections", "dataclasses", "enum", "functools", "itertools", "struct", "typing", "__future__"}
+PURE = {"collections", "dataclasses", "enum", "functools", "itertools", "struct", "typing", "__future__"} | {
+    "hashlib",
+    "hmac",
+    "re",
+}
 NO_BODY = {Op.PING, Op.CLOSE_SESSION, Op.WHO_AM_I}
 """Nothing behind the header of the request."""
 SHARED = {Op.MULTI_READ: "multi"}

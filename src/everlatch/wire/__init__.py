@@ -9,11 +9,13 @@
     records     the bodies of the operations on nodes
     watch_records, auth_records    the bodies of those on watches and identities
     multi       transactions and multi-reads
+    digest_md5  the tokens of SASL's DIGEST-MD5
 
 Rules of this layer:
 
 - Pure functions of their arguments: no socket, clock, thread, randomness, log or `await`. It imports nothing of
   everlatch but `errors` and `types`.
+- `digest_md5` is the exception to what follows: it is text within a buffer, and has an error of its own.
 - A decoder is called with `(buf, pos, end)`, never reads at or behind `end`, and on any bytes whatever returns a value
   or raises a `ProtocolError`. It trusts no length: nothing is allocated because a number said so.
 - Decoders of whole records ignore bytes behind the last field they know: newer servers may append some.
@@ -25,6 +27,7 @@ Rules of this layer:
 __all__ = [
     "auth_records",
     "codes",
+    "digest_md5",
     "framing",
     "handshake",
     "headers",
