@@ -26,6 +26,7 @@ from __future__ import annotations
 from everlatch.testing import misbehaviour
 from everlatch.testing.badserver import BadServer, BadServerTimeoutError, Connection, Received, Reply
 from everlatch.testing.builds import Build, ZooKeeperNotFoundError, find_build
+from everlatch.testing.certificates import Certificates, Issued, TrustmeMissingError
 from everlatch.testing.ensemble import Ensemble
 from everlatch.testing.faults import Fault, Held, RequestFault
 from everlatch.testing.network import NetworkEnsemble, NetworkUnavailableError
@@ -44,12 +45,14 @@ __all__ = [
     "BadServer",
     "BadServerTimeoutError",
     "Build",
+    "Certificates",
     "ClientProcess",
     "Connection",
     "Ensemble",
     "EnsembleError",
     "Fault",
     "Held",
+    "Issued",
     "NetworkEnsemble",
     "NetworkUnavailableError",
     "Op",
@@ -62,6 +65,7 @@ __all__ = [
     "RequestFault",
     "Server",
     "SessionNotEndedError",
+    "TrustmeMissingError",
     "Whose",
     "Znodes",
     "ZooKeeperNotFoundError",
