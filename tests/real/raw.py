@@ -14,6 +14,7 @@ from everlatch.wire.handshake import ConnectRequest, decode_connect_response, en
 from everlatch.wire.headers import REPLY_HEADER, decode_reply_header, frame_request
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 LONGEST = 30.0
@@ -43,10 +44,10 @@ class Raw:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connect(cls, address: str) -> AsyncIterator[Raw]:
-        """A connection without a handshake."""
+    async def connect(cls, address: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Raw]:
+        """A connection without ZooKeeper's handshake."""
         host, _, port = address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
         try:
             yield cls(reader, writer)
         finally:
@@ -57,10 +58,15 @@ class Raw:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, address: str, *, session: tuple[int, bytes] = (0, bytes(16)), read_only: bool = False
+        cls,
+        address: str,
+        *,
+        session: tuple[int, bytes] = (0, bytes(16)),
+        read_only: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> AsyncIterator[Raw]:
         """A connection with a session: a new one, or somebody's `(session_id, password)`."""
-        async with cls.connect(address) as raw:
+        async with cls.connect(address, tls) as raw:
             await raw.shake_hands(session, read_only=read_only)
             yield raw
 

@@ -42,6 +42,7 @@ ClientAuth: TypeAlias = Literal["need", "want", "none"]
 
 _ORGANISATION: Final = "everlatch tests"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_KIT: Final = "kit"
 _DAY: Final = datetime.timedelta(days=1)
 _CLIENT_AUTH: Final = {"need": ssl.CERT_REQUIRED, "want": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
@@ -184,6 +185,15 @@ class Certificates:
         context = ssl.create_default_context(cafile=self.ca)
         if name is not None:
             _load(context, self._issued[name])
+        return context
+
+    def kit_context(self) -> ssl.SSLContext:
+        """For the kit's own questions: whatever certificate the server has, it wants to be asked."""
+        # Issued for each question: whoever has replaced the authority may have told nobody to trust the former one.
+        self.issue(_KIT)
+        context = self.client_context(_KIT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
         return context
 
 

@@ -20,12 +20,13 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.admin import MalformedAnswerError
 from everlatch.errors import InvalidArgumentError, hex_id
 from everlatch.testing.builds import find_build
 from everlatch.testing.process import POLL, EnsembleError
+from everlatch.testing.security import Security
 from everlatch.testing.server import Place, Server, server_command, server_settings, write_files
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from everlatch.testing.builds import Build
+    from everlatch.testing.certificates import Certificates, ClientAuth
 
 __all__ = ["Ensemble", "EnsembleError", "Server"]
 
@@ -49,6 +51,10 @@ class Ensemble:
 
     `version` is found by `everlatch.testing.builds.find_build`. `config` adds settings to every server's zoo.cfg, or
     replaces them; `java_options` are added to the command line (`-Dreadonlymode.enabled=true`).
+
+    `tls`: the servers listen by TLS as well, with certificates of `certificates`, each named like its server. That port
+    is in `address` and `connect_string` then; the other one is `Server.plain_address`. `client_auth` says whether a
+    client needs a certificate. `Client(ensemble.connect_string, **ensemble.client_options)` gets in.
     """
 
     def __init__(
@@ -60,14 +66,19 @@ class Ensemble:
         config: Mapping[str, str] | None = None,
         java_options: Sequence[str] = (),
         start_timeout: float = 60.0,
+        tls: bool = False,
+        client_auth: ClientAuth = "want",
     ) -> None:
         if size < 1:
             raise InvalidArgumentError(f"an ensemble has at least one server, not {size}")
         self.size = size
         self.version = version
-        self._settings = server_settings(size, tick_time) | dict(config or {})
+        self._settings = server_settings(size, tick_time)
+        self._config = dict(config or {})
         self._java_options = tuple(java_options)
         self._start_timeout = start_timeout
+        self._security = Security(tls, client_auth)
+        self._certificates: Certificates | None = None
         self._directory: Path | None = None
         self._servers: tuple[Server, ...] = ()
 
@@ -89,6 +100,19 @@ class Ensemble:
     def connect_string(self) -> str:
         """`host:port,host:port,…` of all servers."""
         return ",".join(server.address for server in self._servers)
+
+    @property
+    def certificates(self) -> Certificates:
+        """Those of the servers, `certificates[server.name]`, and of a client. Where there is no TLS, and before
+        `start()`, there are none: `EnsembleError`."""
+        if self._certificates is None:
+            raise EnsembleError("there are certificates only with tls=True, and from start() on")
+        return self._certificates
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """The arguments of a `Client` that gets in: `Client(ensemble.connect_string, **ensemble.client_options)`."""
+        return self._security.client_options(self._certificates)
 
     async def start(self) -> None:
         """Starts all servers and returns when all serve; raises `EnsembleError`, or `ZooKeeperNotFoundError`."""
@@ -116,7 +140,7 @@ class Ensemble:
 
     async def _end_servers(self) -> None:
         servers, directory = self._servers, self._directory
-        self._servers, self._directory = (), None
+        self._servers, self._directory, self._certificates = (), None, None
         try:
             # Together: gather sends every signal before anything is waited for.
             await asyncio.gather(*(server.kill() for server in servers))
@@ -189,22 +213,43 @@ class Ensemble:
 
     def _places(self) -> list[Place]:
         """Where the servers live, in the order of their ids."""
-        ports = _free_ports(3 * self.size)
-        clients, quorum, election = (ports[start::3] for start in range(3))
+        ports = iter(_free_ports((4 if self._security.tls else 3) * self.size))
         return [
-            Place(_HOST, port, _HOST, quorum_port, election_port)
-            for port, quorum_port, election_port in zip(clients, quorum, election, strict=True)
+            Place(
+                host=_HOST,
+                port=next(ports),
+                peer_host=_HOST,
+                quorum_port=next(ports),
+                election_port=next(ports),
+                secure_port=next(ports) if self._security.tls else None,
+            )
+            for _ in range(self.size)
         ]
+
+    def _own_hosts(self) -> tuple[str, ...]:
+        """The names and addresses of what this process itself may listen at."""
+        return (_HOST, "localhost")
 
     def _lay_out(self, build: Build) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="everlatch-zookeeper-"))
         places = self._places()
+        self._certificates = self._security.certificates(self._directory / "certificates", self._own_hosts())
         servers = []
         for number, place in enumerate(places, 1):
             directory = self._directory / f"server-{number}"
-            config = write_files(directory, number, places, self._settings)
+            secure = self._security.settings(f"server-{number}", place, self._certificates)
+            config = write_files(directory, number, places, self._settings | secure | self._config)
             command = server_command(build, config, self._java_options)
-            servers.append(Server(number, place, directory, command, start_timeout=self._start_timeout))
+            servers.append(
+                Server(
+                    number,
+                    place,
+                    directory,
+                    command,
+                    start_timeout=self._start_timeout,
+                    certificates=self._certificates,
+                )
+            )
         self._servers = tuple(servers)
 
 

@@ -38,6 +38,7 @@ from everlatch.testing.server import Place, Server
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from everlatch.testing.certificates import ClientAuth
     from everlatch.testing.namespaces import Host
 
 __all__ = ["AnyHost", "Links", "NetworkEnsemble", "NetworkUnavailableError"]
@@ -49,6 +50,7 @@ Links: TypeAlias = Literal["clients", "peers", "both"]
 """Which of a host's cables: the one on which servers and clients meet, the one on which servers talk to each other."""
 
 _CLIENT_PORT: Final = 2181
+_SECURE_PORT: Final = 2281
 _QUORUM_PORT: Final = 2888
 _ELECTION_PORT: Final = 3888
 
@@ -70,6 +72,8 @@ class NetworkEnsemble(Ensemble):
         config: Mapping[str, str] | None = None,
         java_options: Sequence[str] = (),
         start_timeout: float = 60.0,
+        tls: bool = False,
+        client_auth: ClientAuth = "want",
     ) -> None:
         super().__init__(
             size,
@@ -78,6 +82,8 @@ class NetworkEnsemble(Ensemble):
             config=config,
             java_options=java_options,
             start_timeout=start_timeout,
+            tls=tls,
+            client_auth=client_auth,
         )
         self._network: VirtualNetwork | None = None
         self._clients: dict[str, ClientProcess] = {}
@@ -204,9 +210,13 @@ class NetworkEnsemble(Ensemble):
                 quorum_port=_QUORUM_PORT,
                 election_port=_ELECTION_PORT,
                 prefix=network.prefix(host),
+                secure_port=_SECURE_PORT if self._security.tls else None,
             )
             for host in hosts
         ]
+
+    def _own_hosts(self) -> tuple[str, ...]:
+        return (*super()._own_hosts(), self.address)
 
     async def _set_links(self, host: AnyHost, links: Links, *, up: bool) -> None:
         check_choice("links", links, Links)

@@ -7,6 +7,7 @@ Rules of this module: when a server doesn't come up, the error has the end of it
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everlatch.admin import MalformedAnswerError, cons, four_letter, srvr
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from everlatch.testing.builds import Build
+    from everlatch.testing.certificates import Certificates
 
 __all__ = ["Place", "Server", "server_command", "server_settings", "write_files"]
 
@@ -27,6 +29,8 @@ _PORT_TAKEN: Final = "Address already in use"
 # for an answer may really take that long on a busy machine.
 _FIRST_PROBE: Final = 0.1
 _PROBE_TIMEOUT: Final = 2.0
+_PATIENCE: Final = 5.0
+_SESSION: Final = re.compile(rb"\bsid=0x([0-9a-f]+)")
 
 _SMALL_JVM: Final = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _SMALL_GC: Final = "-XX:+UseSerialGC"
@@ -49,6 +53,8 @@ class Place(NamedTuple):
     election_port: int
     prefix: tuple[str, ...] = ()
     """What the command line begins with, to run it there."""
+    secure_port: int | None = None
+    """Where clients reach it by TLS."""
 
     def member(self, server_id: int) -> str:
         """Its line in the list of all servers."""
@@ -60,23 +66,33 @@ class Server(Process):
     """One server of an `Ensemble`, which makes it. Its data and its address outlive its process."""
 
     def __init__(
-        self, server_id: int, place: Place, directory: Path, command: Sequence[str], *, start_timeout: float
+        self,
+        server_id: int,
+        place: Place,
+        directory: Path,
+        command: Sequence[str],
+        *,
+        start_timeout: float,
+        certificates: Certificates | None = None,
     ) -> None:
         super().__init__(f"server-{server_id}", [*place.prefix, *command], directory / "server.log")
         self.id = server_id
         """Its number in the ensemble, from 1."""
         self.host = place.host
-        self.port = place.port
-        """Where it listens for clients."""
+        self.port = place.port if place.secure_port is None else place.secure_port
+        """Where it listens for clients: by TLS if it does."""
+        self.plain_address = f"{place.host}:{place.port}"
+        """`host:port` where it listens without TLS; the kit's own questions go there."""
         self.data_dir = directory / "data"
         self._start_timeout = start_timeout
+        self._certificates = certificates
 
     def __repr__(self) -> str:
         return f"<Server {self.id} {self.address} {self._state}>"
 
     @property
     def address(self) -> str:
-        """`host:port`."""
+        """`host:port`, of the TLS port if it has one."""
         return f"{self.host}:{self.port}"
 
     async def start(self, *, wait: bool = True) -> None:
@@ -91,7 +107,7 @@ class Server(Process):
         probe_timeout = _FIRST_PROBE
         try:
             async with asyncio.timeout(limit):
-                while await self._probe(probe_timeout) is None:
+                while await self._probe(probe_timeout) is None or not await self._accepts(probe_timeout):
                     probe_timeout = min(probe_timeout * 2, _PROBE_TIMEOUT)
                     if not self.running:
                         raise self._error("is not running")
@@ -106,7 +122,7 @@ class Server(Process):
 
     async def four_letter(self, command: str, timeout: float = 5.0) -> str:
         """The server's answer to a four-letter word; raises an `AdminError` of `everlatch.admin`."""
-        return await four_letter(self.address, command, timeout=timeout)
+        return await four_letter(self.plain_address, command, timeout=timeout)
 
     async def mode(self) -> str | None:
         """`leader`, `follower`, `observer`, `standalone` or `read-only`; `None` while it doesn't serve."""
@@ -116,14 +132,41 @@ class Server(Process):
         if not self.running or self.paused:
             return None
         try:
-            return (await srvr(self.address, timeout=timeout)).mode
+            return (await srvr(self.plain_address, timeout=timeout)).mode
         except (OSError, MalformedAnswerError):
             # Malformed: a server that is only just starting may close the connection without an answer.
             return None
 
+    async def _accepts(self, timeout: float) -> bool:
+        """Whether it listens where clients connect. The TLS port comes a moment after the other one. What happens there
+        is none of our business: the certificates may be bad ones, for a test."""
+        if self._certificates is None:
+            return True
+        try:
+            async with asyncio.timeout(timeout):
+                _, writer = await asyncio.open_connection(self.host, self.port)
+        except OSError:
+            return False
+        writer.transport.abort()
+        return True
+
     async def connections(self) -> list[int]:
         """The ids of the sessions that are connected to this server."""
-        return [connection.session_id for connection in await cons(self.address) if connection.session_id]
+        found = [connection.session_id for connection in await cons(self.plain_address) if connection.session_id]
+        # Each port knows its own only.
+        return found if self._certificates is None else found + await self._secure_connections(self._certificates)
+
+    async def _secure_connections(self, certificates: Certificates) -> list[int]:
+        async with asyncio.timeout(_PATIENCE):
+            reader, writer = await asyncio.open_connection(self.host, self.port, ssl=certificates.kit_context())
+            try:
+                writer.write(b"cons")
+                answer = await reader.read()
+            finally:
+                writer.transport.abort()
+        return [
+            int.from_bytes(bytes.fromhex(found.decode().zfill(16)), signed=True) for found in _SESSION.findall(answer)
+        ]
 
     def log_tail(self, lines: int = 40) -> str:
         """The last lines of the server's log, without those that only tell of our own questions."""
@@ -131,7 +174,7 @@ class Server(Process):
         return "\n".join(told[-lines:])
 
     def _error(self, problem: str) -> EnsembleError:
-        return super()._error(f"at {self.address} {problem}")
+        return super()._error(f"at {self.plain_address} {problem}")
 
     @property
     def _lost_a_port(self) -> bool:
