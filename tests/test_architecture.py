@@ -15,13 +15,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 ORDER = (
-    *("types", "errors", "partial_stat", "paths", "arguments", "tls", "wire", "sasl", "kerberos"),
+    *("types", "errors", "partial_stat", "paths", "arguments", "acls", "tls", "wire", "sasl", "kerberos"),
     *("session", "admin", "engine"),
     *("transaction", "multi_read", "operations", "subscriptions", "server_sources", "client", "ensemble_tracker"),
     *("everlatch", "recipes", "sync", "cli"),
 )
 """Each part imports itself and what stands before it. `everlatch` is the root package."""
-VALUES = {"types", "errors", "partial_stat", "paths", "arguments", "tls", "sasl", "kerberos"}
+VALUES = {"types", "errors", "partial_stat", "paths", "arguments", "acls", "tls", "sasl", "kerberos"}
 ASIDE = {
     "admin": VALUES,
     "guardian": VALUES | {"wire"},

@@ -112,6 +112,7 @@ ConnectFailedError LinkError
 HandshakeTimeoutError LinkError TimeoutError
 HandshakeRefusedError LinkError
 SilentLinkError LinkError
+SaslError LinkError
 ServerLeftError LinkError
 ProtocolError LinkError
 TruncatedError ProtocolError

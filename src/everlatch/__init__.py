@@ -11,6 +11,7 @@ change without notice.
 
 import logging
 
+from everlatch.acls import digest_acl, digest_id
 from everlatch.client import Client, SessionClient
 from everlatch.engine.call import Call
 from everlatch.engine.subscription import Subscription
@@ -20,6 +21,7 @@ from everlatch.errors import *  # noqa: F403 (the whole tree, as its own __all__
 from everlatch.errors import __all__ as _errors
 from everlatch.multi_read import MultiRead
 from everlatch.partial_stat import PartialStat
+from everlatch.sasl import DigestMd5, SaslExchange, SaslMechanism, SaslTokenError
 from everlatch.server_sources import DnsServers, ServerSource
 from everlatch.session.retry import (
     AttemptPlan,
@@ -45,6 +47,7 @@ __all__ = [
     "BoundedExponentialBackoffRetry",
     "Call",
     "Client",
+    "DigestMd5",
     "DnsServers",
     "EnsembleTracker",
     "ExponentialBackoffRetry",
@@ -57,6 +60,9 @@ __all__ = [
     "RetryNTimes",
     "RetryPolicy",
     "RetryUntilElapsed",
+    "SaslExchange",
+    "SaslMechanism",
+    "SaslTokenError",
     "ServerSource",
     "SessionClient",
     "StateSubscription",
@@ -66,6 +72,8 @@ __all__ = [
     "TreeChangeKind",
     "TreeSubscription",
     "WatchSubscription",
+    "digest_acl",
+    "digest_id",
 ]
 __all__ += _errors
 __all__ += _types

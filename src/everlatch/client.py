@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from everlatch.engine.subscription import Subscription
+    from everlatch.sasl import SaslMechanism
     from everlatch.session.retry import RetryPolicy
     from everlatch.types import Children, Node, Remove, ServerFinding, Watch
 
@@ -187,6 +188,7 @@ class Client(_SessionState):
     `session_timeout`: seconds, asked for; the servers decide. `default_timeout`: seconds, for calls that don't say;
     `None` waits. `start_timeout`: how long `start` keeps trying; `None`: each server once. `close_timeout`: the
     longest that `close` takes. `acl`: for new nodes. `auth`: `(scheme, credentials)`, used on every connection.
+    `sasl`: `DigestMd5`, or `Kerberos` of `everlatch.kerberos`; comes before `auth`, on every connection.
     `shuffle`: whether to try the servers in random order.
 
     `servers` may be a `ServerSource` as well (`DnsServers`, your own), which changes them at run time; for those of
@@ -239,6 +241,7 @@ class Client(_SessionState):
         close_timeout: float = 5.0,
         acl: Sequence[ACL] = OPEN_ACL_UNSAFE,
         auth: Iterable[tuple[str, bytes]] = (),
+        sasl: SaslMechanism | None = None,
         shuffle: bool = True,
         silence_budget: float | None = None,
         preventive_search_interval: float | None = None,
@@ -298,6 +301,7 @@ class Client(_SessionState):
             receipts=_checked_receipts(receipts) if exactly_once else 0,
             receipts_place=server_path(connect_string.chroot, _checked_place(receipts_path)),
             receipts_acl=tuple(checked_acl(acl)),
+            sasl=_checked_mechanism(sasl),
         )
         engine = Engine(
             options,
@@ -662,6 +666,14 @@ def _some_interval(name: str, seconds: float) -> float:
     if seconds <= 0:
         raise InvalidArgumentError(f"{name} is more than 0 seconds, not {seconds!r}")
     return seconds
+
+
+def _checked_mechanism(sasl: SaslMechanism | None) -> SaslMechanism | None:
+    if sasl is not None and (isinstance(sasl, type) or not callable(getattr(sasl, "begin", None))):
+        # Not its repr: it may be a password.
+        kind = f"the class {sasl.__name__}" if isinstance(sasl, type) else f"a {type(sasl).__name__}"
+        raise InvalidTypeError(f"sasl is a mechanism, such as DigestMd5('bob', 'secret'), not {kind}")
+    return sasl
 
 
 def _pairs(auth: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:

@@ -38,6 +38,7 @@
     │   ├── HandshakeRefusedError
     │   ├── SilentLinkError
     │   ├── ServerLeftError                 the client goes to another server of its own accord
+    │   ├── SaslError                       SASL could not be carried through; nobody has refused the credentials
     │   └── ProtocolError                   the server broke the protocol
     │       ├── TruncatedError
     │       ├── InvalidLengthError
@@ -127,6 +128,7 @@ __all__ = [
     "ResultLostError",
     "RuntimeInconsistencyError",
     "SSLConnectionError",
+    "SaslError",
     "ServerError",
     "ServerLeftError",
     "SessionClosedRequireAuthError",
@@ -430,6 +432,12 @@ class HandshakeRefusedError(LinkError):
     """The server closed the connection instead of answering the handshake: not serving, or its data is behind."""
 
 
+class SaslError(LinkError):
+    """SASL could not be carried through: the server isn't set up for it or has not proven itself, or there is no valid
+    ticket. The client tries other servers, and this one again; credentials that a server has refused are another
+    matter: `AuthFailedError`."""
+
+
 class SilentLinkError(LinkError):
     """A request or ping went unanswered for longer than the liveness budget."""
 
@@ -712,9 +720,10 @@ class ReconfigDisabledError(ServerError):
 
 
 class SessionClosedRequireAuthError(ServerError):
-    """−124: the server demands authentication first, and has closed the connection."""
+    """−124: the server demands authentication (`sessionRequireClientSASLAuth`, `enforce.auth.enabled`), and has closed
+    the connection. Give the client what it demands: `sasl=`, `auth=`, or `add_auth` while it lives on."""
 
-    code, meaning = -124, "the server demands authentication first"
+    code, meaning = -124, "the server demands authentication first, and this client has offered none that it asks for"
 
 
 class QuotaExceededError(ServerError):

@@ -121,8 +121,8 @@ def test_its_steps():
     assert found.step is Step.SESSION
     assert answered(found, SESSION) is None
     assert found.step is Step.CREDENTIALS
-    assert answered(found, encode_reply(XID_AUTH, 0, 0, b"")) == 0
-    assert answered(found, encode_reply(XID_AUTH, 0, -115, b"")) == -115
+    assert answered(found, encode_reply(XID_AUTH, 0, 0, b"")) == (XID_AUTH, 0)
+    assert answered(found, encode_reply(XID_AUTH, 0, -115, b"")) == (XID_AUTH, -115)
     assert found.step is Step.CREDENTIALS
     found.authenticated()
     assert found.step is Step.COMMIT

@@ -8,6 +8,7 @@ session (that is `session/`). It is built on the public API of event loops (`cre
     clock           which clock a loop is read by
     transport       connections: protocol, dialer
     lookups         name resolution that outlives an attempt
+    tokens          steps of SASL in threads
     server_version  which version the server in use has, for operations that older ones lack
     lease_keeper    who rests on the lease
     server_search   what the servers tell when they are asked: who lives, who serves

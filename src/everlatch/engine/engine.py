@@ -29,6 +29,7 @@ from everlatch.engine.lease_keeper import LeaseKeeper
 from everlatch.engine.lookups import Lookups
 from everlatch.engine.server_search import ServerSearch
 from everlatch.engine.server_version import ServerVersions
+from everlatch.engine.tokens import Tokens
 from everlatch.engine.transport import Dialer, Link, TcpDialer, link_type
 from everlatch.errors import (
     AlreadyStartedError,
@@ -54,6 +55,7 @@ from everlatch.session.actions import (
     AskModes,
     AskServers,
     Closed,
+    ComputeToken,
     Dial,
     HangUp,
     LeaseGranted,
@@ -153,6 +155,7 @@ class Engine:
         """Tells operations that older servers lack whether the server in use has them."""
         self.lease = LeaseKeeper(self)
         self.search = ServerSearch(self, search_interval)
+        self._tokens = Tokens(self, options.sasl) if options.sasl is not None else None
         self._told_of_end: dict[Callable[[BaseException | None], object], None] = {}
 
     # -- calls -----------------------------------------------------------------------------------------------------
@@ -373,6 +376,8 @@ class Engine:
         await self.search.close()
         await self.lease.close()
         await self.versions.close()
+        if self._tokens is not None:
+            await self._tokens.close()
 
     # -- states ----------------------------------------------------------------------------------------------------
 
@@ -629,6 +634,9 @@ class Engine:
                 self._attempt(conn, self._resolve(action))
             case HangUp(conn):
                 self._hang_up(conn)
+            case ComputeToken():
+                assert self._tokens is not None
+                self._tokens.compute(action)
             case AskServers(conn):
                 self.search.doubt(conn)
             case AskModes():
@@ -717,8 +725,12 @@ class Engine:
             self._wake(None)
             self.lease.connected()
             self.search.connected()
+            if self._tokens is not None:
+                self._tokens.connected()
         elif change.state in FINAL_STATES:
             self._wake(change)
+            if self._tokens is not None:
+                self._tokens.ended()
             self.lease.ended(self._final_error("waiting for the lease"))
             self._tell_end(change)
         if change.state in (State.RENEWED, State.CONNECTED) and change.generation != self._restored:

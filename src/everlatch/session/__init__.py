@@ -13,6 +13,7 @@ deadline. It imports `wire/` and what lies below, nothing else.
     name_search  the names of sequential nodes whose creation was never answered
     receipts     what makes a write exactly once
     credentials  what a client authenticates with, on every connection anew
+    sasl         whose turn it is to send a token
     watches      one-shot watches: who waits for what
     persistent_watches  who wants which of those that stay, and who hears of an event
     rearming     the frames that arm all watches again after a reconnect

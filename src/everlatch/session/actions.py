@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from everlatch.paths import Endpoint
+    from everlatch.session.sasl import SaslStep
     from everlatch.session.servers import Address
     from everlatch.types import StateChange
 
@@ -15,6 +16,7 @@ __all__ = [
     "AskModes",
     "AskServers",
     "Closed",
+    "ComputeToken",
     "Dial",
     "HangUp",
     "LeaseGranted",
@@ -43,6 +45,13 @@ class HangUp(NamedTuple):
     """Close the connection, or stop trying to make it. The session ignores whatever it still says."""
 
     conn: int
+
+
+class ComputeToken(NamedTuple):
+    """Make a step of SASL that may take its time; answer with `Session.token_computed` or `token_failed`."""
+
+    conn: int
+    step: SaslStep
 
 
 class AskServers(NamedTuple):
@@ -83,5 +92,15 @@ class Closed(NamedTuple):
 
 
 Action: TypeAlias = (
-    Resolve | Dial | HangUp | AskServers | AskModes | Announce | RoundFailed | LeaseGranted | Prepared | Closed
+    Resolve
+    | Dial
+    | HangUp
+    | ComputeToken
+    | AskServers
+    | AskModes
+    | Announce
+    | RoundFailed
+    | LeaseGranted
+    | Prepared
+    | Closed
 )

@@ -13,7 +13,7 @@ Rules:
 2. A tainted server is not offered the session. It is *drained* first: on a connection of its own, with a session that
    is thrown away, something is committed. What a server passes on keeps its order; so when that is answered, all that
    came before has been decided: refused because the session has moved, or applied before anything else.
-3. The throw-away session sends the credentials, as without them some servers refuse everything; the commit; and right
+3. The throw-away session authenticates, as without that some servers refuse everything; sends the commit; and right
    behind it, its own end. Nothing that it hears counts for the proper one.
 4. Where there is one address only, and the session was offered to nobody else since, there is no elsewhere, and so
    nothing to drain: what the server still holds comes first.
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from everlatch.errors import HandshakeRefusedError, TruncatedError, UnexpectedReplyError, server_error
 from everlatch.session.commits import COMMIT_BODY, was_decided
+from everlatch.session.sasl import XID_SASL
 from everlatch.wire.codes import XID_AUTH, Op
 from everlatch.wire.handshake import decode_connect_response
 from everlatch.wire.headers import REPLY_HEADER, frame_request
@@ -117,10 +118,10 @@ class Draining:
         self.step = Step.COMMIT
         return COMMIT_AND_END
 
-    def answered(self, buf: bytes, start: int, end: int, server: str) -> int | None:
-        """Takes a frame of this `server`. Returns the error code if the frame answers credentials, otherwise `None`;
-        then `step` says what is next. Raises what ends the connection: `ProtocolError`, `HandshakeRefusedError`, or a
-        `ServerError`."""
+    def answered(self, buf: bytes, start: int, end: int, server: str) -> tuple[int, int] | None:
+        """Takes a frame of this `server`. Returns xid and error code if the frame answers credentials or a SASL
+        token, otherwise `None`; then `step` says what is next. Raises what ends the connection: `ProtocolError`,
+        `HandshakeRefusedError`, or a `ServerError`."""
         if self.step is Step.SESSION:
             response = decode_connect_response(buf, start, end)
             if response.timeout_ms <= 0 or response.read_only:
@@ -130,8 +131,8 @@ class Draining:
         if end - start < _HEADER_SIZE:
             raise TruncatedError(f"a reply of {end - start} bytes from {server} has no whole header")
         xid, _, err = REPLY_HEADER.unpack_from(buf, start)
-        if xid == XID_AUTH:
-            return int(err)
+        if xid in (XID_AUTH, XID_SASL):
+            return int(xid), int(err)
         if xid != _XID or self.step is not Step.COMMIT:
             raise UnexpectedReplyError(f"{server} sent a reply with xid {xid}, error {err}, while it was drained")
         self._decided(err, buf, start + _HEADER_SIZE, end, server)

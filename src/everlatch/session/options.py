@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from everlatch.paths import Endpoint
+    from everlatch.sasl import SaslMechanism
     from everlatch.types import ACL
 
 __all__ = ["SessionOptions"]
@@ -44,3 +45,4 @@ class SessionOptions(NamedTuple):
     receipts_place: str = ""
     """The servers' path of the node below which receipts are kept."""
     receipts_acl: Sequence[ACL] = ()
+    sasl: SaslMechanism | None = None

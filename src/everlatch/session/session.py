@@ -17,7 +17,7 @@ other servers are asked whether they live; it is left when one of them does.
 Rules:
 1. No request is sent before the ConnectResponse: a frozen server may later replay an abandoned handshake together
    with what was pipelined behind it, take the session back, and apply the write.
-2. After the ConnectResponse: credentials, and their answers; then setWatches; then the queue.
+2. After the ConnectResponse: SASL, step by step; credentials, and their answers; then setWatches; then the queue.
 3. The old session id is offered until a server refuses it, also when the session must be assumed lost.
 4. Replies come in the order of the requests. Only "unknown operation" (−6) and "authenticate first" (−124) may
    overtake; any other reply out of order ends the connection, because every later one would be matched wrongly.
@@ -42,6 +42,7 @@ from everlatch.errors import (
     LinkError,
     ProtocolError,
     ReplyTooLargeError,
+    SaslError,
     ServerError,
     ServerLeftError,
     SessionExpiredError,
@@ -59,6 +60,7 @@ from everlatch.session.actions import (
     AskModes,
     AskServers,
     Closed,
+    ComputeToken,
     Dial,
     HangUp,
     LeaseGranted,
@@ -89,12 +91,14 @@ from everlatch.session.receipts import Receipts
 from everlatch.session.requests import Operation, Request, Requests, needs_read_write, no_result
 from everlatch.session.rivals import MOST_RIVALS, STAGGER, Attempt, Rivals
 from everlatch.session.rounds import SHORTEST_BUDGET, Rounds
+from everlatch.session.sasl import XID_SASL, Sasl, SaslStep
 from everlatch.session.servers import Address
 from everlatch.session.settlement import Settlement
 from everlatch.session.states import CONNECTED_STATES, checked
 from everlatch.session.watches import PERSISTENT, RECURSIVE
 from everlatch.session.watching import Watching
 from everlatch.types import EventType, State, StateChange, Statistics, WatchEvent
+from everlatch.wire.auth_records import decode_sasl_reply
 from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
@@ -129,6 +133,7 @@ _DECIDED = frozenset({COMMIT.op, _CLOSE_SESSION.op, Op.SYNC})
 """Beside the writes of users, what the servers answer when their leader has decided it."""
 
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
+_IDENTITY = frozenset({XID_AUTH, XID_SASL})
 _AUTHENTICATE_FIRST = -124
 _OVERTAKING_ERRORS = frozenset({-6, _AUTHENTICATE_FIRST})
 
@@ -164,6 +169,7 @@ class Session:
         self.watching = Watching(self._fire, self._ask, self._coming_one_shots)
         self._answers = Answers(self.requests, self.watching, self._server_path, self._ask, lambda: self.session_id)
         self.credentials = Credentials()
+        self._sasl = Sasl(options.sasl)
         self.liveness = Liveness(options.session_timeout, options.silence_budget)
         self.lease = Lease(drift=options.lease_drift, strict=options.lease_strict)
         self._commits = Commits(options.link_check_interval)
@@ -265,7 +271,7 @@ class Session:
         if self.phase is Phase.SERVING:
             # Behind what was called before, so that identities count from when they were added.
             self._urgent = [*self._take_urgent(now), *self._take_queued(now)]
-        if self.phase in (Phase.AUTHENTICATING, Phase.SERVING):
+        if self.phase in (Phase.AUTHENTICATING, Phase.SERVING) and not self._sasl.is_open:
             self._urgent.append(self.credentials.send(credential))
 
     def close(self, now: float) -> None:
@@ -740,6 +746,7 @@ class Session:
         self._draining.stop()
         self._reader = FrameReader(self._options.max_reply_size)
         self.credentials.disconnected()
+        self._sasl.disconnected()
         self.lease.disconnected()
 
     def _link_down(self, reason: BaseException, now: float) -> None:
@@ -824,15 +831,14 @@ class Session:
         ours is left there; then our session is offered to the same server. See `draining`."""
         draining = self._draining
         awaited = draining.step
-        err = draining.answered(buf, start, end, str(self.server))
-        if err is not None:
-            self._handle_auth(err, now)
+        answer = draining.answered(buf, start, end, str(self.server))
+        if answer is not None:
+            xid, err = answer
+            self._handle_identity(xid, err, buf, start + _REPLY_HEADER_SIZE, end, now)
         elif awaited is DrainStep.SESSION:
-            self._urgent += self.credentials.replay()
+            self._authenticate(now)
         if draining.step is DrainStep.DONE:
             self._offer_to_drained(now)
-        elif draining.step is DrainStep.CREDENTIALS and not self.credentials:
-            self._urgent.append(draining.authenticated())
 
     def _offer_to_drained(self, now: float) -> None:
         assert self._address is not None
@@ -843,8 +849,79 @@ class Session:
 
     def _authenticate_first(self, now: float) -> None:
         self.phase = Phase.AUTHENTICATING
+        self._authenticate(now)
+
+    # -- authentication --------------------------------------------------------------------------------------------
+    #
+    # On a connection that is to serve, and on one that drains a server; what comes after it differs.
+
+    def _authenticate(self, now: float) -> None:
+        assert self._address is not None
+        step = self._sasl.begin(self._address.endpoint.host)
+        if step is None:
+            self._replay_credentials(now)
+        else:
+            self._make_step(step, now)
+
+    def _make_step(self, step: SaslStep, now: float) -> None:
+        """Raises `SaslError`."""
+        mechanism = self._sasl.mechanism
+        if mechanism is not None and mechanism.is_blocking:
+            # That it takes its time is not the server's fault. The session needs to be heard of before it expires.
+            self._attempt_deadline = max(self._attempt_deadline, now + self.liveness.timeout / 2)
+            self.actions.append(ComputeToken(self._conn, step))
+            return
+        try:
+            token = step.exchange.step(step.challenge)
+        except Exception as error:  # a mechanism may be anybody's code
+            raise self._sasl_failure(error) from error
+        self._send_token(token, now)
+
+    def token_computed(self, conn: int, token: bytes | None, now: float) -> None:
+        """What the step has come to that `ComputeToken` asked for."""
+        if conn == self._conn and self._sasl.is_open:
+            self._attempt_deadline = now + self._attempt_budget()
+            self._send_token(token, now)
+
+    def token_failed(self, conn: int, error: BaseException, now: float) -> None:
+        """It could not be made."""
+        if conn == self._conn and self._sasl.is_open:
+            self._drop(self._sasl_failure(error), now)
+
+    def _sasl_failure(self, error: BaseException) -> SaslError:
+        failure = SaslError(f"{self._sasl.name} with {self.server} failed: {describe(error)}")
+        failure.__cause__ = error
+        return failure
+
+    def _send_token(self, token: bytes | None, now: float) -> None:
+        data = self._sasl.send(token)
+        if data is None:
+            self._replay_credentials(now)
+        else:
+            self._urgent.append(data)
+
+    def _replay_credentials(self, now: float) -> None:
         self._urgent += self.credentials.replay()
-        self._serve_when_authenticated(now)
+        self._go_on_when_authenticated(now)
+
+    def _handle_identity(self, xid: int, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
+        """The answer to credentials, or to a token. Errors end it all; but one that is lost refuses nothing."""
+        if xid != XID_SASL:
+            self._handle_auth(err, now)
+        elif not self._sasl.awaits_reply:
+            raise UnexpectedReplyError(f"{self.server} answered a SASL token that was not sent")
+        elif err:
+            self._auth_failed(server_error(err, "sasl", self._sasl.name), now)
+        else:
+            self._make_step(self._sasl.answered(decode_sasl_reply(buf, pos, end), str(self.server)), now)
+
+    def _go_on_when_authenticated(self, now: float) -> None:
+        if self._sasl.is_open or self.credentials:
+            return
+        if self._draining.step is DrainStep.CREDENTIALS:
+            self._urgent.append(self._draining.authenticated())
+        elif self.phase is Phase.AUTHENTICATING:
+            self._serve(now)
 
     @property
     def _is_for_reading(self) -> bool:
@@ -965,9 +1042,7 @@ class Session:
         self.requests.give_up_unsettled(reason)
         self._begin_round(now)
 
-    def _serve_when_authenticated(self, now: float) -> None:
-        if self.phase is not Phase.AUTHENTICATING or self.credentials:
-            return
+    def _serve(self, now: float) -> None:
         self.phase = Phase.SERVING
         self._serving_since = now
         self._replies_before = self._replies
@@ -1091,8 +1166,8 @@ class Session:
             self._handle_event(zxid, buf, pos, end)
         elif xid == XID_PING:
             self._handle_pong(zxid, err, now)
-        elif xid == XID_AUTH:
-            self._handle_auth(err, now)
+        elif xid in _IDENTITY:
+            self._handle_identity(xid, err, buf, pos, end, now)
         else:
             self._handle_overtaking(xid, err, now)
 
@@ -1127,7 +1202,7 @@ class Session:
         for request in credential.waiting:
             request.complete(None)
         credential.waiting.clear()
-        self._serve_when_authenticated(now)
+        self._go_on_when_authenticated(now)
 
     def _auth_failed(self, error: ServerError, now: float) -> None:
         self._hang_up()

@@ -1,0 +1,97 @@
+"""Steps of SASL that may take their time, made in threads; and what keeps tickets from running out.
+
+Rules:
+1. One thread at a time. A step that asks a server (Kerberos: the KDC) can't be interrupted, and may outlive the attempt
+   that asked for it; were every attempt to begin its own, a KDC that is down would soon have all threads of the loop's
+   executor, the application's included.
+2. A step whose attempt has gone is not begun; what it would have found is nobody's.
+3. Tickets are renewed while the client is connected, so that a reconnect needs no KDC. That it fails is no reason to
+   leave a server: it is logged, and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from everlatch.errors import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everlatch.engine.engine import Engine
+    from everlatch.sasl import SaslMechanism
+    from everlatch.session.actions import ComputeToken
+
+__all__ = ["Tokens"]
+
+logger = logging.getLogger("everlatch")
+
+_RETRY: Final = 30.0
+"""Seconds after which a renewal that failed is tried again."""
+
+
+class Tokens:
+    """The threads of one client's SASL mechanism."""
+
+    def __init__(self, engine: Engine, mechanism: SaslMechanism) -> None:
+        self._engine = engine
+        self._mechanism = mechanism
+        self._thread: asyncio.Future[Any] | None = None
+        self._step: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+
+    def compute(self, request: ComputeToken) -> None:
+        """Makes a step and tells the session what it has come to. The step before is of a connection that is gone."""
+        if self._step is not None:
+            self._step.cancel()
+        self._step = asyncio.get_running_loop().create_task(self._compute(request))
+
+    async def _compute(self, request: ComputeToken) -> None:
+        exchange, challenge = request.step
+        session, now = self._engine.session, self._engine.now
+        try:
+            token = await self._in_thread(lambda: exchange.step(challenge))
+        except Exception as error:  # a mechanism may be anybody's code
+            session.token_failed(request.conn, error, now())
+        else:
+            session.token_computed(request.conn, token, now())
+        self._engine.hurry()
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        while self._thread is not None and not self._thread.done():
+            await asyncio.wait({self._thread})
+        thread = self._thread = asyncio.get_running_loop().run_in_executor(None, work)
+        # One that is left behind is not asked how it ended; asyncio would complain.
+        thread.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        await asyncio.wait({thread})  # cancelling this leaves it running
+        return thread.result()
+
+    def connected(self) -> None:
+        """There is a connection: from now on tickets are kept fresh."""
+        renew = self._mechanism.keep_fresh()
+        if renew is not None and self._keeping is None:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep_fresh(renew))
+
+    async def _keep_fresh(self, renew: Callable[[], float]) -> None:
+        while True:
+            try:
+                pause = await self._in_thread(renew)
+            except Exception as error:  # a mechanism may be anybody's code
+                logger.warning("%s could not be renewed, and is tried again: %s", self._mechanism.name, describe(error))
+                pause = _RETRY
+            await asyncio.sleep(pause)
+
+    def ended(self) -> None:
+        """There will be no connection any more."""
+        for task in (self._step, self._keeping):
+            if task is not None:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Nothing is begun any more. A thread that is at it goes on by itself."""
+        self.ended()
+        tasks = {task for task in (self._step, self._keeping) if task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)

@@ -1,0 +1,88 @@
+"""SASL on each connection: whose turn it is, and which replies are its own.
+
+Rules:
+1. It comes right after the ConnectResponse, before credentials and everything else; one token is unanswered at a time.
+   Its requests have an xid of their own, which nothing else has, as their replies may overtake others'.
+2. A server that isn't set up for SASL answers without an error and without a token. That is no success: the exchange
+   decides when it is done, and of a server that says nothing to its first token it is never.
+3. Steps that may take their time are made elsewhere (`ComputeToken`); one of a lost connection is nobody's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from everlatch.errors import SaslError
+from everlatch.wire.auth_records import encode_sasl_request
+from everlatch.wire.codes import Op
+from everlatch.wire.headers import frame_request
+
+if TYPE_CHECKING:
+    from everlatch.sasl import SaslExchange, SaslMechanism
+
+__all__ = ["XID_SASL", "Sasl", "SaslStep"]
+
+XID_SASL: Final = 0
+"""Requests of the queue count from 1."""
+
+
+class SaslStep(NamedTuple):
+    """One to be made: `exchange.step(challenge)`."""
+
+    exchange: SaslExchange
+    challenge: bytes | None
+
+
+class Sasl:
+    """The exchange of the present connection."""
+
+    def __init__(self, mechanism: SaslMechanism | None) -> None:
+        self.mechanism = mechanism
+        self._exchange: SaslExchange | None = None
+        self._is_first = False
+        self._awaits_reply = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this connection has yet to be authenticated by it."""
+        return self._exchange is not None
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether a token is unanswered."""
+        return self._awaits_reply
+
+    def begin(self, host: str) -> SaslStep | None:
+        """On a new connection. `None`: there is nothing to be done."""
+        if self.mechanism is None:
+            return None
+        self._exchange = self.mechanism.begin(host)
+        self._is_first = True
+        return SaslStep(self._exchange, b"")
+
+    def send(self, token: bytes | None) -> bytes | None:
+        """A step was made: returns the frame that it leads to; `None`: that was the last."""
+        if token is None:
+            self._exchange = None
+            return None
+        self._awaits_reply = True
+        return frame_request(XID_SASL, Op.SASL, encode_sasl_request(token))
+
+    def answered(self, token: bytes | None, server: str) -> SaslStep:
+        """The server's token: returns the step that follows. Raises `SaslError`."""
+        assert self._exchange is not None
+        is_first, self._is_first = self._is_first, False
+        self._awaits_reply = False
+        if is_first and token is None:
+            raise SaslError(f"{server} is not set up for SASL: it has no answer to {self.name}")
+        return SaslStep(self._exchange, token)
+
+    @property
+    def name(self) -> str:
+        """Of the mechanism, for messages."""
+        return self.mechanism.name if self.mechanism is not None else "SASL"
+
+    def disconnected(self) -> None:
+        """The next connection begins anew."""
+        self._exchange = None
+        self._awaits_reply = False
