@@ -269,6 +269,66 @@ def test_there_all_are_removed_only_if_nobody_else_wants_the_path(who):
     assert (Op.REMOVE_WATCHES, "/a", 3) not in asked(driver)
 
 
+def resting():
+    """A one-shot watch rests on a persistent one, at a server with one mode for a path, that nobody hears any more."""
+    driver = watching(PERSISTENT)
+    set_one_shot(driver)
+    leave(driver, PERSISTENT)
+    driver.feed(driver.reply_to(driver.unanswered[0], -5))
+    assert asked(driver) == [(Op.ADD_WATCH, "/a", 0)]
+    driver.answer()
+    heard(driver)
+    return driver
+
+
+def test_there_what_a_one_shot_watch_rests_on_goes_with_it_when_it_fires():
+    driver = resting()
+    driver.event(EventType.CHILDREN_CHANGED, "/a")
+    assert asked(driver) == [], "it waits for data"
+    driver.event(EventType.DATA_CHANGED, "/a")
+    assert heard(driver) == [(two, EventType.DATA_CHANGED, "/a")]
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 3)]
+    driver.answer()
+    driver.event(EventType.DATA_CHANGED, "/a")
+    assert asked(driver) == []
+
+
+@pytest.mark.parametrize("err", [0, -121])
+def test_or_when_it_is_left(err):
+    driver = resting()
+    stop_waiting(driver)
+    driver.feed(driver.reply_to(driver.unanswered[0], err))
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 3)]
+
+
+def test_or_when_it_is_removed():
+    driver = resting()
+    remove(driver)
+    driver.answer()
+    assert asked(driver) == [(Op.REMOVE_WATCHES, "/a", 3)]
+
+
+@pytest.mark.parametrize("who", ["a one-shot watch", "one that is coming", "a persistent one"])
+def test_but_not_while_somebody_else_needs_it(who):
+    driver = resting()
+    if who == "a one-shot watch":
+        set_one_shot(driver, CHILDREN)
+    elif who == "one that is coming":
+        driver.call(GET, "/a", watch=one)
+    else:
+        ask(driver, PERSISTENT, callback=two)
+    driver.event(EventType.DATA_CHANGED, "/a")
+    assert Op.REMOVE_WATCHES not in [sent.op for sent in driver.unanswered]
+
+
+def test_nor_on_another_connection_where_it_never_was():
+    driver = resting()
+    again(driver)
+    driver.answer()
+    driver.event(EventType.DATA_CHANGED, "/a")
+    assert asked(driver) == []
+
+
 def test_who_is_about_to_come_keeps_it():
     driver = watching(PERSISTENT)
     call, request = ask(driver, PERSISTENT, callback=two)

@@ -6,8 +6,9 @@ Rules:
    on: a read that follows sees what the watch does not.
 2. A watch that nobody wants any more is removed at the server. Before 3.9 servers know no type for persistent
    watches (−5); there the type *any* is used, if nothing else is wanted on the path. What still is, is armed anew;
-   for one-shot watches alone, as a persistent one that nobody hears. Nothing is armed anew at a server that has not
-   yet answered for a persistent watch: one before 3.6 ends the connection over addWatch, and knows no types either.
+   for one-shot watches alone, as a persistent one that nobody hears, until they have gone. Nothing is armed anew at a
+   server that has not yet answered for a persistent watch: one before 3.6 ends the connection over addWatch, and knows
+   no types either.
 3. A server that knows no setWatches2 (before 3.6) ends the connection over it: persistent watches end then, and say
    so, for the client would never be served again.
 4. Before 3.9 a one-shot watch takes its path over at once: a recursive one there would hear of nothing below. So it is
@@ -83,6 +84,8 @@ class Watching:
         """Whether this connection has had the answer of a server that has persistent watches."""
         self._taking_back: dict[str, int] = {}
         """Paths of recursive watches that one-shot ones may have taken over, and the zxid since when: rule 4."""
+        self._unheard: set[str] = set()
+        """Paths of persistent watches that are there for the sake of one-shot ones alone: rule 2."""
         self.left: dict[tuple[int, str], bool] = {}
         """One-shot watches that were left, by kind and path, and whether the server may have them: rule 5."""
 
@@ -96,6 +99,7 @@ class Watching:
         self._rearming.freeze(last_zxid)
         self._persistent.disconnected()
         self._taking_back.clear()
+        self._unheard.clear()
         self._keeps_modes_apart = self._has_persistent = False
 
     def history_reset(self) -> None:
@@ -119,8 +123,10 @@ class Watching:
             self._taken_back(request.path, zxid)
         if operation is _REMOVE and err == _MARSHALLING:
             self._remove_on_old_server(request.path)
-        if operation is _REMOVE_ONE_SHOT and not err and not self._keeps_modes_apart:
-            self._arm_again(request.path)
+        if operation is _REMOVE_ONE_SHOT and not self._keeps_modes_apart:
+            if not err:
+                self._arm_again(request.path)
+            self._remove_unheard(request.path)
         if operation is not _SET_WATCHES and operation is not _SET_WATCHES2:
             return False
         if err == _UNIMPLEMENTED:
@@ -181,6 +187,7 @@ class Watching:
         self._fire(callbacks, EventType.REMOVED, path, _NO_ZXID)
         # Servers before 3.9 do not tell persistent watches from others.
         self._arm_again(path)
+        self._remove_unheard(path)
         return bool(callbacks)
 
     def _none_to_remove(self, which: WatchKind, path: str, request: Request) -> None:
@@ -200,15 +207,26 @@ class Watching:
             self._ask(Request(None, _REMOVE, path, encode_remove_watches_request(path, _TYPES[kind])))
 
     def _remove_on_old_server(self, path: str) -> None:
+        self._unheard.discard(path)
         if not self._has_persistent:
             return  # nothing is there: it is one before 3.6, which ends the connection over addWatch
         if self._persistent.is_wanted(path):
             self._arm_again(path)  # in the mode that is still wanted
         elif path in self._one_shot or path in self._coming_one_shots():
             # They may rest on it by now; in this mode, whatever follows, it hears all that they wait for.
+            self._unheard.add(path)
             self._ask(Request(None, _ARM_AGAIN, path, encode_add_watch_request(path, _MODES[PERSISTENT])))
         else:
             self._ask(Request(None, _REMOVE_ALL, path, encode_remove_watches_request(path, WatcherType.ANY)))
+
+    def _remove_unheard(self, path: str) -> None:
+        """What the one-shot watches waited for that rested on it has come, or they were left."""
+        if path in self._unheard and not self._is_of_use(path):
+            self._remove_on_old_server(path)
+
+    def _is_of_use(self, path: str) -> bool:
+        """Whether a watch on the path tells anybody anything, or may soon."""
+        return self._persistent.is_wanted(path) or path in self._one_shot or path in self._coming_one_shots()
 
     def _armed_persistent(self, kind: int, path: str, callback: Watch | None) -> None:
         self._has_persistent = True
@@ -267,3 +285,4 @@ class Watching:
             self._fire(callbacks, EventType.CHILDREN_CHANGED, above, _NO_ZXID)
         if self._persistent.lost_by_event(path):
             self._arm_again(path)
+        self._remove_unheard(path)
