@@ -6,9 +6,10 @@ import ssl
 
 import pytest
 
-from everlatch.errors import InvalidArgumentError
+from everlatch.errors import InvalidArgumentError, SessionClosedRequireAuthError
 from everlatch.testing import Ensemble, EnsembleError, NetworkEnsemble
-from everlatch.wire.auth_records import decode_who_am_i_reply
+from everlatch.wire import digest_md5
+from everlatch.wire.auth_records import decode_sasl_reply, decode_who_am_i_reply, encode_sasl_request
 from everlatch.wire.codes import Op
 from everlatch.wire.records import encode_exists_request
 from real.raw import Raw
@@ -29,25 +30,47 @@ def serial_of(raw: Raw) -> int:
     return int(raw._writer.get_extra_info("ssl_object").getpeercert()["serialNumber"], 16)
 
 
+async def sasl(raw: Raw, name: str, password: str) -> int:
+    """Tells the server who this is; the code of its last answer."""
+    challenge = await raw.request(Op.SASL, encode_sasl_request(b""))
+    token = decode_sasl_reply(challenge.body, 0, len(challenge.body))
+    assert token is not None
+    response, proof = digest_md5.respond(token, name, password, "not random")
+    answer = await raw.request(Op.SASL, encode_sasl_request(response))
+    proven = decode_sasl_reply(answer.body, 0, len(answer.body))
+    assert (proven is None) if answer.code else digest_md5.is_proof(proven or b"", proof)
+    return answer.code
+
+
+async def looked(raw: Raw) -> int:
+    return await raw.code(Op.EXISTS, encode_exists_request("/", False))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_one_server_by_tls(version: str) -> None:
-    async with Ensemble(version=version, tls=True) as ensemble:
+async def test_one_server_by_tls_for_who_can_say_who_he_is(version: str) -> None:
+    users = {"bob": 'pass"word\\ é', "al.ice-1_": "another"}
+    async with Ensemble(version=version, tls=True, sasl="digest", require_auth=True, users=users) as ensemble:
         (server,) = ensemble.servers
         certificates = ensemble.certificates
         assert ensemble.connect_string == server.address == f"127.0.0.1:{server.port}" != server.plain_address
-        assert ensemble.client_options == {
-            "ca": certificates.ca,
-            "cert": certificates.client_cert,
-            "key": certificates.client_key,
-        }
+        options = ensemble.client_options
+        paths = (options["ca"], options["cert"], options["key"])
+        assert paths == (certificates.ca, certificates.client_cert, certificates.client_key)
         async with Raw.open(server.address, tls=certificates.client_context()) as raw:
-            assert f"x509:{certificates.client.subject}" in await identities(raw)
+            assert await sasl(raw, "bob", users["bob"]) == 0
+            assert await identities(raw) >= {f"x509:{certificates.client.subject}", "sasl:bob"}
             assert serial_of(raw) == certificates["server-1"].serial
             assert await ensemble.server_of(raw.session_id) is server
         async with Raw.open(server.address, tls=certificates.client_context(None)) as raw:
-            assert {each.partition(":")[0] for each in await identities(raw)} == {"ip"}
+            assert await sasl(raw, "bob", "another") == SessionClosedRequireAuthError.code
+            assert await raw.hung_up()
         async with Raw.open(server.plain_address) as raw:
-            assert await raw.code(Op.EXISTS, encode_exists_request("/", False)) == 0
+            assert await sasl(raw, "al.ice-1_", "another") == 0
+            assert "sasl:al.ice-1_" in await identities(raw)
+        async with Raw.open(server.plain_address) as raw:
+            assert await raw.authenticate("digest", b"bob:another") == 0
+            assert await looked(raw) == SessionClosedRequireAuthError.code
+            assert await raw.hung_up()
 
         certificates.issue(server.name, "elsewhere.example")
         await server.restart()
@@ -55,6 +78,21 @@ async def test_one_server_by_tls(version: str) -> None:
             await Raw.open(server.address, tls=certificates.client_context()).__aenter__()
     with pytest.raises(EnsembleError, match="tls=True"):
         _ = ensemble.certificates
+    for password in users.values():
+        assert password not in repr(vars(ensemble))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_without_sasl_anybody_who_says_a_name_is_let_in(version: str) -> None:
+    async with Ensemble(version=version, require_auth=True) as ensemble:
+        (server,) = ensemble.servers
+        assert ensemble.client_options == {"auth": [("digest", b"bob:secret")]}
+        async with Raw.open(server.address) as raw:
+            assert await raw.authenticate(*ensemble.client_options["auth"][0]) == 0
+            assert await looked(raw) == 0
+        async with Raw.open(server.address) as raw:
+            assert await looked(raw) == SessionClosedRequireAuthError.code
+            assert await raw.hung_up()
 
 
 async def test_three_servers_by_tls_each_with_its_own_certificate() -> None:
@@ -78,5 +116,11 @@ async def test_a_network_by_tls() -> None:
 
 
 async def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="client_auth"):
-        Ensemble(tls=True, client_auth="perhaps")  # type: ignore[arg-type]
+    for options, said in [
+        ({"tls": True, "client_auth": "perhaps"}, "client_auth"),
+        ({"sasl": "PLAIN"}, "sasl is one of 'digest', 'kerberos'"),
+        ({"sasl": "digest", "users": {"bob smith": "pw"}}, "'bob smith'"),
+        ({"sasl": "digest", "users": {"bob": "${home}"}}, "'bob'"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=said):
+            Ensemble(**options)  # type: ignore[arg-type]

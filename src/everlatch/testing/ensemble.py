@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Final
 from everlatch.admin import MalformedAnswerError
 from everlatch.errors import InvalidArgumentError, hex_id
 from everlatch.testing.builds import find_build
+from everlatch.testing.certificates import Certificates
 from everlatch.testing.process import POLL, EnsembleError
-from everlatch.testing.security import Security
+from everlatch.testing.security import DEFAULT_USERS, Security
 from everlatch.testing.server import Place, Server, server_command, server_settings, write_files
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from everlatch.testing.builds import Build
-    from everlatch.testing.certificates import Certificates, ClientAuth
+    from everlatch.testing.certificates import ClientAuth
+    from everlatch.testing.security import Sasl
 
 __all__ = ["Ensemble", "EnsembleError", "Server"]
 
@@ -54,7 +56,9 @@ class Ensemble:
 
     `tls`: the servers listen by TLS as well, with certificates of `certificates`, each named like its server. That port
     is in `address` and `connect_string` then; the other one is `Server.plain_address`. `client_auth` says whether a
-    client needs a certificate. `Client(ensemble.connect_string, **ensemble.client_options)` gets in.
+    client needs a certificate. `sasl`: by which mechanism `users` (names with passwords) say who they are; with
+    `require_auth` servers hang up on who doesn't; without `sasl`, on who doesn't use the scheme `digest`, with any name.
+    `Client(ensemble.connect_string, **ensemble.client_options)` gets in, as the first user.
     """
 
     def __init__(
@@ -68,6 +72,9 @@ class Ensemble:
         start_timeout: float = 60.0,
         tls: bool = False,
         client_auth: ClientAuth = "want",
+        sasl: Sasl | None = None,
+        require_auth: bool = False,
+        users: Mapping[str, str] | None = None,
     ) -> None:
         if size < 1:
             raise InvalidArgumentError(f"an ensemble has at least one server, not {size}")
@@ -77,7 +84,7 @@ class Ensemble:
         self._config = dict(config or {})
         self._java_options = tuple(java_options)
         self._start_timeout = start_timeout
-        self._security = Security(tls, client_auth)
+        self._security = Security(tls, client_auth, sasl, require_auth, dict(users or DEFAULT_USERS))
         self._certificates: Certificates | None = None
         self._directory: Path | None = None
         self._servers: tuple[Server, ...] = ()
@@ -112,7 +119,15 @@ class Ensemble:
     @property
     def client_options(self) -> dict[str, Any]:
         """The arguments of a `Client` that gets in: `Client(ensemble.connect_string, **ensemble.client_options)`."""
-        return self._security.client_options(self._certificates)
+        security, options = self._security, dict[str, Any]()
+        if security.tls:
+            options["ca"] = self.certificates.ca
+            if security.client_auth != "none":
+                options |= {"cert": self.certificates.client_cert, "key": self.certificates.client_key}
+        name, password = next(iter(security.users.items()))
+        if security.require_auth and security.sasl is None:
+            options["auth"] = [("digest", f"{name}:{password}".encode())]
+        return options
 
     async def start(self) -> None:
         """Starts all servers and returns when all serve; raises `EnsembleError`, or `ZooKeeperNotFoundError`."""
@@ -233,13 +248,15 @@ class Ensemble:
     def _lay_out(self, build: Build) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="everlatch-zookeeper-"))
         places = self._places()
-        self._certificates = self._security.certificates(self._directory / "certificates", self._own_hosts())
+        if self._security.tls:
+            self._certificates = Certificates(self._directory / "certificates", *self._own_hosts())
         servers = []
         for number, place in enumerate(places, 1):
             directory = self._directory / f"server-{number}"
-            secure = self._security.settings(f"server-{number}", place, self._certificates)
+            secure = self._security.settings(self._issue(f"server-{number}", place), place)
             config = write_files(directory, number, places, self._settings | secure | self._config)
-            command = server_command(build, config, self._java_options)
+            options = [*self._security.java_options(directory), *self._java_options]
+            command = server_command(build, config, options)
             servers.append(
                 Server(
                     number,
@@ -251,6 +268,12 @@ class Ensemble:
                 )
             )
         self._servers = tuple(servers)
+
+    def _issue(self, name: str, place: Place) -> tuple[Certificates, str] | None:
+        if self._certificates is None:
+            return None
+        self._certificates.issue(name, *dict.fromkeys((place.host, "localhost")))
+        return self._certificates, name
 
 
 async def _leads(server: Server) -> bool:

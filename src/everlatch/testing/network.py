@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from everlatch.testing.certificates import ClientAuth
     from everlatch.testing.namespaces import Host
+    from everlatch.testing.security import Sasl
 
 __all__ = ["AnyHost", "Links", "NetworkEnsemble", "NetworkUnavailableError"]
 
@@ -74,6 +75,9 @@ class NetworkEnsemble(Ensemble):
         start_timeout: float = 60.0,
         tls: bool = False,
         client_auth: ClientAuth = "want",
+        sasl: Sasl | None = None,
+        require_auth: bool = False,
+        users: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             size,
@@ -84,6 +88,9 @@ class NetworkEnsemble(Ensemble):
             start_timeout=start_timeout,
             tls=tls,
             client_auth=client_auth,
+            sasl=sasl,
+            require_auth=require_auth,
+            users=users,
         )
         self._network: VirtualNetwork | None = None
         self._clients: dict[str, ClientProcess] = {}
