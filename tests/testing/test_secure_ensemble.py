@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 
+from everlatch import Client, ClientInfo
 from everlatch.errors import InvalidArgumentError, SessionClosedRequireAuthError
 from everlatch.testing import Ensemble, EnsembleError, NetworkEnsemble
 from everlatch.wire import digest_md5
@@ -67,6 +68,8 @@ async def test_one_server_by_tls_for_who_can_say_who_he_is(version: str) -> None
         async with Raw.open(server.plain_address) as raw:
             assert await sasl(raw, "al.ice-1_", "another") == 0
             assert "sasl:al.ice-1_" in await identities(raw)
+        async with Client(server.plain_address, sasl=options["sasl"]) as client:
+            assert ClientInfo("sasl", "bob") in await client.who_am_i()
         async with Raw.open(server.plain_address) as raw:
             assert await raw.authenticate("digest", b"bob:another") == 0
             assert await looked(raw) == SessionClosedRequireAuthError.code
@@ -96,11 +99,12 @@ async def test_without_sasl_anybody_who_says_a_name_is_let_in(version: str) -> N
 
 
 async def test_three_servers_by_tls_each_with_its_own_certificate() -> None:
-    async with Ensemble(3, version="3.9", tls=True, client_auth="need") as ensemble:
+    async with Ensemble(3, version="3.9", tls=True, client_auth="need", sasl="digest") as ensemble:
         certificates = ensemble.certificates
         for server in ensemble.servers:
             async with Raw.open(server.address, tls=certificates.client_context()) as raw:
                 assert serial_of(raw) == certificates[server.name].serial
+                assert await sasl(raw, "bob", "secret") == 0
         with pytest.raises((OSError, EOFError)):
             await Raw.open(ensemble.servers[0].address, tls=certificates.client_context(None)).__aenter__()
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.admin import MalformedAnswerError
 from everlatch.errors import InvalidArgumentError, hex_id
+from everlatch.sasl import DigestMd5
 from everlatch.testing.builds import find_build
 from everlatch.testing.certificates import Certificates
 from everlatch.testing.process import POLL, EnsembleError
@@ -57,7 +58,7 @@ class Ensemble:
     `tls`: the servers listen by TLS as well, with certificates of `certificates`, each named like its server. That port
     is in `address` and `connect_string` then; the other one is `Server.plain_address`. `client_auth` says whether a
     client needs a certificate. `sasl`: by which mechanism `users` (names with passwords) say who they are; with
-    `require_auth` servers hang up on who doesn't; without `sasl`, on who doesn't use the scheme `digest`, with any name.
+    `require_auth` servers hang up on who doesn't; without `sasl`, on who doesn't use the scheme `digest`.
     `Client(ensemble.connect_string, **ensemble.client_options)` gets in, as the first user.
     """
 
@@ -125,7 +126,9 @@ class Ensemble:
             if security.client_auth != "none":
                 options |= {"cert": self.certificates.client_cert, "key": self.certificates.client_key}
         name, password = next(iter(security.users.items()))
-        if security.require_auth and security.sasl is None:
+        if security.sasl == "digest":
+            options["sasl"] = DigestMd5(name, password)
+        elif security.require_auth:
             options["auth"] = [("digest", f"{name}:{password}".encode())]
         return options
 
