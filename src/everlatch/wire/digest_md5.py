@@ -14,6 +14,10 @@ from __future__ import annotations
 import re
 from hashlib import md5
 from hmac import compare_digest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["URI", "DigestMd5Error", "challenge", "digest", "directives", "is_proof", "respond", "verify"]
 
@@ -86,20 +90,40 @@ def is_proof(token: bytes, expected: bytes) -> bool:
     return compare_digest(directives(token).get("rspauth", "").encode(), expected)
 
 
-def verify(token: bytes, nonce: str, passwords: dict[str, str]) -> tuple[str, bytes] | None:
-    """The server's side: the user that has proven itself, and the server's own proof; `None`: refused. Raises
-    `DigestMd5Error`."""
+def verify(token: bytes, nonce: str, passwords: Mapping[str, str]) -> tuple[str, bytes] | None:
+    """The server's side: the user that has proven itself, and the server's own proof; `None`: refused. As whom else the
+    client asks to be counted (authzid) changes nothing, as on ZooKeeper's servers. Raises `DigestMd5Error`."""
     told = directives(token)
-    username = told.get("username", "")
+    username, cnonce, authzid = told.get("username", ""), told.get("cnonce"), told.get("authzid")
     password = passwords.get(username)
-    fits = told.get("nonce") == nonce and told.get("realm", "") == REALM and told.get("nc") == "00000001"
-    if password is None or not fits or told.get("digest-uri") != URI or told.get("qop", "auth") != "auth":
+    if password is None or cnonce is None or not _fits(told, nonce):
         return None
-    values = (username, password, REALM, nonce, told.get("cnonce", ""))
-    authorized = told.get("authzid", "")
-    if not compare_digest(told.get("response", "").encode(), digest(*values, authzid=authorized).encode()):
+    values = (username, password, REALM, nonce, cnonce)
+    if not compare_digest(told.get("response", "").encode(), digest(*values, authzid=authzid).encode()):
         return None
-    return authorized or username, b"rspauth=" + digest(*values, authzid=authorized, of_server=True).encode()
+    return username, b"rspauth=" + digest(*values, authzid=authzid, of_server=True).encode()
+
+
+def _fits(told: dict[str, str], nonce: str) -> bool:
+    """Whether a response is one to the challenge with this nonce. What is left out has the value that is checked."""
+    return (
+        told.get("nonce") == nonce
+        and told.get("realm") == REALM
+        and told.get("digest-uri") == URI
+        and _number(told.get("nc", "1"), 16) == 1
+        and _number(told.get("maxbuf", "0"), 10) is not None
+        and told.get("qop", "auth") == "auth"
+        and told.get("charset", "utf-8") == "utf-8"
+    )
+
+
+def _number(text: str, base: int) -> int | None:
+    """A Java `int`; `None`: none."""
+    try:
+        number = int(text, base)
+    except ValueError:
+        return None
+    return number if -(2**31) <= number < 2**31 else None
 
 
 def digest(
@@ -109,13 +133,13 @@ def digest(
     nonce: str,
     cnonce: str,
     *,
-    authzid: str = "",
+    authzid: str | None = None,
     uri: str = URI,
     of_server: bool = False,
 ) -> str:
     """The response of the client, or the proof of the server, in hexadecimal digits."""
     secret = _md5(b":".join(map(_hashed, (username, realm, password))))
-    parts = [secret, nonce.encode(), cnonce.encode(), *([authzid.encode()] if authzid else [])]
+    parts = [secret, nonce.encode(), cnonce.encode(), *([] if authzid is None else [authzid.encode()])]
     first = _md5(b":".join(parts)).hex()
     second = _md5(f"{'' if of_server else 'AUTHENTICATE'}:{uri}".encode()).hex()
     return _md5(f"{first}:{nonce}:00000001:{cnonce}:auth:{second}".encode()).hex()
