@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
+from conformance_subjects import SUBJECTS, Secured, secured
 from everlatch.devserver import DevServer
 from everlatch.devserver.identities import digest
 from everlatch.devserver.versions import FEATURES, Features
@@ -42,13 +43,6 @@ class Subject(NamedTuple):
     is_real: bool
 
 
-SUBJECTS: Final = [
-    pytest.param((version, is_real), id=f"{'real' if is_real else 'devserver'}-{version}", marks=marks)
-    for is_real, marks in ((False, ()), (True, pytest.mark.real))
-    for version in ("3.8", "3.9")
-]
-
-
 @pytest.fixture(scope="session", params=SUBJECTS)
 def server(request: pytest.FixtureRequest, loop_thread: LoopThread) -> Iterator[Subject]:
     version, is_real = request.param
@@ -77,6 +71,15 @@ def server(request: pytest.FixtureRequest, loop_thread: LoopThread) -> Iterator[
     address = subject.servers[0].address if is_real else subject.address
     yield Subject(address, FEATURES[version], is_real)
     loop_thread.run(subject.close() if is_real else subject.stop())
+
+
+@pytest.fixture(scope="session", params=SUBJECTS)
+def welcoming(
+    request: pytest.FixtureRequest, loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Secured]:
+    """With SASL and TLS; who doesn't authenticate is welcome, too."""
+    with secured(*request.param, loop_thread, tmp_path_factory.mktemp("secured"), require_auth=False) as subject:
+        yield subject
 
 
 @pytest.fixture

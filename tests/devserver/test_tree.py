@@ -460,14 +460,17 @@ def test_identities() -> None:
     assert BOB.id == "bob:fyVmFCwVbTJYrznoSu1koqYEYF0="
     super_digest = digest(b"super:pw")
     assert super_digest == "super:0bX78nEegDzJM3ju0iLBEJdWzjg="
-    assert authenticate("digest", b"bob:secret", "::1", super_digest) == [BOB]
-    assert authenticate("digest", b"super:pw", "::1", super_digest) == [SUPER, Identity("digest", super_digest)]
-    assert authenticate("digest", b"super:pw", "::1", None) == [Identity("digest", super_digest)]
-    assert authenticate("ip", b"", "::1", None) == [Identity("ip", "::1")]
+    present = [Identity("ip", "::1")]
+    assert authenticate("digest", b"bob:secret", present, super_digest) == [BOB]
+    assert authenticate("digest", b"super:pw", present, super_digest) == [SUPER, Identity("digest", super_digest)]
+    assert authenticate("digest", b"super:pw", present, None) == [Identity("digest", super_digest)]
+    assert authenticate("ip", b"", present, None) == present
+    subject = Identity("x509", "CN=bob")
+    assert authenticate("x509", b"", [*present, subject], None) == [subject]
     assert digest(b"bob").startswith("bob:")
     for scheme in ("world", "sasl", "x509", "super", "auth"):
         with pytest.raises(AuthFailedError):
-            authenticate(scheme, b"x", "::1", None)
+            authenticate(scheme, b"x", present, None)
     assert [client_info(each) for each in (IP, BOB)] == [ClientInfo("ip", "127.0.0.1"), ClientInfo("digest", "bob")]
     assert hide_digests([ACL(1, *BOB), ACL(1, *IP)]) == [ACL(1, "digest", "bob:x"), ACL(1, *IP)]
 

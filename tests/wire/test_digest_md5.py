@@ -62,7 +62,6 @@ def test_what_is_asked_for_in_someone_elses_name():
 @pytest.mark.parametrize(
     ("changed", "to"),
     [
-        ("nc=00000001", "nc=00000002"),
         ("zookeeper/zk-sasl-md5", "zookeeper/else"),
         ('realm="zk-sasl-md5"', 'realm="else"'),
         ("qop=auth", "qop=auth-int"),
@@ -72,9 +71,6 @@ def test_what_is_asked_for_in_someone_elses_name():
         ('cnonce="cn",', ""),
         ('realm="zk-sasl-md5",', ""),
         ('nonce="n",', ""),
-        ("nc=00000001", "nc=one"),
-        ("maxbuf=65536", "maxbuf=99999999999"),
-        ("maxbuf=65536", "maxbuf=x"),
         ("charset=utf-8", "charset=latin-1"),
     ],
 )
@@ -88,7 +84,7 @@ def test_a_response_that_does_not_fit_is_refused(changed, to):
     ("changed", "to"),
     [
         (b",nc=00000001", b""),
-        (b"nc=00000001", b'nc="1"'),
+        (b"nc=00000001", b"nc=00000002"),
         (b",qop=auth", b""),
         (b",maxbuf=65536", b""),
         (b"charset=utf-8,", b""),

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from everlatch.cli.demo import Options, run
-from everlatch.cli.devserver import serve_until_stopped
+from everlatch.cli.devserver import serve_until_stopped, tls_context
 from everlatch.cli.render import LiveView, PlainView, View, show_verdict
 from everlatch.errors import EverlatchError, InvalidArgumentError, describe
 from everlatch.testing.builds import ZooKeeperNotFoundError
@@ -80,13 +81,19 @@ def devserver(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 2181,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     zookeeper_version: Annotated[str, typer.Option(help="Which ZooKeeper to behave like: 3.8 or 3.9.")] = "3.9",
+    tls_cert: Annotated[Path | None, typer.Option(help="Speak TLS, with this certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, unless that is in the same file.")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="Who signs the certificates of clients, which need not show one.")
+    ] = None,
 ) -> None:
     """A ZooKeeper server in memory, for development and tests only, never for production. Ends with Ctrl-C.
 
     Nothing is stored or replicated, and anybody who reaches the port may do as he likes.
     """
     try:
-        ended_by = asyncio.run(serve_until_stopped(port, host, zookeeper_version, _say))
+        tls = tls_context(tls_cert, tls_key, tls_ca)
+        ended_by = asyncio.run(serve_until_stopped(port, host, zookeeper_version, tls, _say))
     except InvalidArgumentError as error:
         raise _failed(error, 2) from None
     except OSError as error:

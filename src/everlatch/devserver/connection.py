@@ -4,7 +4,8 @@ Rules of this module:
 1. Requests are answered in the order in which they came. What only the leader can decide is passed on at once, and
    what comes behind it waits until that is answered: reads, and pings too. So a ping behind a write that can't be
    committed is not answered, as on real servers.
-2. Out of that order come the answers to auth and sasl, and the refusal of an unknown operation.
+2. Out of that order come the answers to auth and sasl, the refusal of an unknown operation, and that of a client that
+   has to authenticate first.
 3. What comes behind a ConnectRequest waits until the session is there.
 """
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from everlatch.devserver.entries import CREATE_SESSION
 from everlatch.devserver.identities import Identity
 from everlatch.devserver.requests import READS, WRITES, Request, is_readable
+from everlatch.devserver.sasl import Exchange
 from everlatch.devserver.sessions import password_of
 from everlatch.devserver.watches import WatchTables
 from everlatch.devserver.words import REFUSED_WRITE, LastAnswer, answer_to, is_word
@@ -25,9 +27,11 @@ from everlatch.errors import (
     NotReadOnlyError,
     ProtocolError,
     ServerError,
+    SessionClosedRequireAuthError,
     SessionMovedError,
     UnimplementedError,
 )
+from everlatch.wire.auth_records import encode_sasl_reply
 from everlatch.wire.codes import KEEPER_STATE_SYNC_CONNECTED, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.handshake import ConnectResponse, decode_connect_request, encode_connect_response
@@ -35,6 +39,8 @@ from everlatch.wire.headers import decode_request_header, encode_reply
 from everlatch.wire.watch_records import encode_watcher_event
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from everlatch.devserver.core import Server
     from everlatch.types import EventType
     from everlatch.wire.handshake import ConnectRequest
@@ -48,6 +54,7 @@ _LONGEST_WITHOUT_SESSION: Final = 10.0
 _UNKNOWN_ZXID: Final = -1
 _REQUEST_HEADER_SIZE: Final = 8
 _ANSWERED_HERE: Final = frozenset(READS) - {Op.AUTH, Op.SASL, Op.SYNC}
+_AUTHENTICATIONS: Final = (Op.AUTH, Op.SASL)
 _REFUSED_READ_ONLY: Final = frozenset({*WRITES, Op.SYNC})
 
 
@@ -81,6 +88,9 @@ class Connection:
         self.greeting: ConnectRequest | None = None
         """What the client wants, as soon as it has said so. Until there is a session, all else waits."""
         self.identities: dict[Identity, None] = {Identity("ip", host): None}
+        users = core.options.sasl
+        self.exchange = None if users is None else Exchange(users, core.nonce(now))
+        """Of SASL, if the server knows that."""
         self.watches = WatchTables(one_mode=not core.options.features.many_modes)
         self.is_closing = False
         """When its output is out it is to be closed. What still comes in is ignored."""
@@ -152,6 +162,11 @@ class Connection:
         self._greet_back(ConnectResponse(0, 0, 0, bytes(16), False))
         self.close()
 
+    def identify(self, gained: Iterable[Identity]) -> None:
+        """The client is these, too."""
+        # Not updated in place: requests that are on their way to the leader have those that it had.
+        self.identities = self.identities | dict.fromkeys(gained)
+
     def answer(self, code: int, body: bytes, now: float) -> None:
         """What the leader has decided of the oldest request that was passed on."""
         if self.is_closing:
@@ -222,7 +237,10 @@ class Connection:
         xid, op = decode_request_header(buf, pos, end)
         pos += _REQUEST_HEADER_SIZE
         self.core.touch(self.session, now)
-        if op in _ANSWERED_HERE and op in self._operations:
+        if op not in _AUTHENTICATIONS and self._must_authenticate:
+            self.reply(xid, SessionClosedRequireAuthError.code, zxid=0)
+            self.close()
+        elif op in _ANSWERED_HERE and op in self._operations:
             self._answer_in_turn(XID_PING if op == Op.PING else xid, Request(op, (buf, pos, end)))
         else:
             self._serve(xid, op, buf[pos:end], now)
@@ -255,7 +273,7 @@ class Connection:
     def _serve(self, xid: int, op: int, body: bytes, now: float) -> None:
         """Everything but the reads."""
         request = Request(op, (body, 0, len(body)))
-        if op in (Op.AUTH, Op.SASL):
+        if op in _AUTHENTICATIONS:
             self._authenticate(xid, request)
         elif op not in self._operations:
             if op != Op.CHECK or self.core.options.features.answers_check:
@@ -272,6 +290,10 @@ class Connection:
             else:
                 self.core.ask(self, op, body, now)
 
+    @property
+    def _must_authenticate(self) -> bool:
+        return self.core.options.require_auth and (self.exchange is None or self.exchange.user is None)
+
     def _go_on(self) -> None:
         """Answers what only waited for its turn."""
         while self._turns and not self._turns[0].is_asked:
@@ -283,7 +305,11 @@ class Connection:
         try:
             body = READS[request.op](self, request)
         except AuthFailedError as refused:
-            self.reply(xid, refused.code, zxid=0)
+            if request.op == Op.SASL:
+                code = SessionClosedRequireAuthError.code if self.core.options.require_auth else refused.code
+                self.reply(xid, code, encode_sasl_reply(None), zxid=0)
+            else:
+                self.reply(xid, refused.code, zxid=0)
             self.close()
         else:
             self.reply(xid, 0, body, zxid=0)

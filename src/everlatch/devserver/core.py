@@ -24,6 +24,7 @@ from everlatch.devserver.connection import Attached, Connection
 from everlatch.devserver.decider import Decider
 from everlatch.devserver.entries import CREATE_SESSION, Ask, Origin
 from everlatch.devserver.identities import may
+from everlatch.devserver.sasl import nonce
 from everlatch.devserver.sessions import SessionIds, negotiated, password_of
 from everlatch.devserver.tree import Tree
 from everlatch.types import Permission
@@ -63,11 +64,17 @@ class Server(ABC):
         self._asking: dict[int, Connection] = {}
         """Who waits for the answer to which question."""
         self._questions = 0
+        self._nonces = 0
         self._ids = SessionIds(number)
 
     def time_ms(self, now: float) -> int:
         """Since 1970."""
         return int((now + self._epoch) * 1000)
+
+    def nonce(self, now: float) -> str:
+        """For one exchange; never the same twice."""
+        self._nonces += 1
+        return nonce(self.number, self.time_ms(now), self._nonces)
 
     # -- for the four-letter words
 

@@ -79,7 +79,7 @@ class Decider:
         return True
 
     def _write(self, ask: Ask, now: float) -> Entry:
-        author = Author(ask.session_id, ask.identities, self._options.features)
+        author = Author(ask.session_id, ask.identities, self._options.features, self._options.schemes)
         draft = Draft(self.tree, author, self._time_ms(now))
         code, body = 0, b""
         try:

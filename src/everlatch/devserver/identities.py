@@ -3,6 +3,8 @@
     world    everybody; in ACLs only, as `world:anyone`
     ip       the address, which a connection has from the start; in ACLs a network too: `10.0.0.0/8`
     digest   `user:base64(sha1(user:password))`; nothing is ever checked, a wrong password is another identity
+    sasl     who the client has proven to be; `super` is in every ACL that names anybody of this scheme
+    x509     the subject of the certificate that the client has shown, as RFC 2253 writes it
     auth     in ACLs only: whatever the connection has authenticated as
     super    the digest identity that the server was started with: may do everything
 
@@ -14,8 +16,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from everlatch.devserver.subjects import is_subject
 from everlatch.errors import AuthFailedError, InvalidACLError, NoAuthError
 from everlatch.types import ACL, ClientInfo, Permission
 
@@ -34,6 +38,11 @@ __all__ = [
 ]
 
 
+_AUTHENTICATED: Final = frozenset({"digest", "sasl", "x509"})
+_PRINCIPAL: Final = re.compile(r"[^/@]*(/[^/@]*)?@[^/@]*")
+"""Of Kerberos, if there is an @ in it."""
+
+
 class Identity(NamedTuple):
     """One of those that a connection has."""
 
@@ -48,10 +57,15 @@ def digest(credentials: bytes) -> str:
     return f"{user}:{hashed}"
 
 
-def authenticate(scheme: str, credentials: bytes, address: str, super_digest: str | None) -> list[Identity]:
-    """The identities that a connection from `address` gains; `AuthFailedError` for a scheme that nobody can prove."""
-    if scheme == "ip":
-        return [Identity("ip", address)]
+def authenticate(
+    scheme: str, credentials: bytes, present: Collection[Identity], super_digest: str | None
+) -> list[Identity]:
+    """What a connection with these identities gains; `AuthFailedError` for a scheme that nobody can prove this way."""
+    if scheme in ("ip", "x509"):  # which it has from the start, or not at all
+        own = [identity for identity in present if identity.scheme == scheme]
+        if not own:
+            raise AuthFailedError
+        return own
     if scheme != "digest":
         raise AuthFailedError
     identity = Identity("digest", digest(credentials))
@@ -85,6 +99,8 @@ def demand(acl: Collection[ACL], identities: Collection[Identity], permission: P
 def _matches(entry: ACL, identity: Identity) -> bool:
     if entry.scheme != identity.scheme:
         return False
+    if entry.scheme == "sasl" and identity.id == "super":
+        return True
     if entry.scheme != "ip":
         return entry.id == identity.id
     address, network = ipaddress.ip_address(identity.id), ipaddress.ip_network(entry.id, strict=False)
@@ -98,35 +114,48 @@ def hide_digests(acl: Collection[ACL]) -> list[ACL]:
     ]
 
 
-def settled_acl(acls: Collection[ACL], identities: Collection[Identity], *, ipv6: bool = True) -> tuple[ACL, ...]:
+def settled_acl(
+    acls: Collection[ACL],
+    identities: Collection[Identity],
+    *,
+    ipv6: bool = True,
+    schemes: Collection[str] = (),
+) -> tuple[ACL, ...]:
     """The list as it is kept: each entry once, `auth` replaced by who the connection is.
 
     Raises `InvalidACLError` for an empty list, a scheme or an id that no server accepts, and `auth` of a connection
-    that has authenticated as nobody. Before 3.9 servers don't accept IPv6.
+    that has authenticated as nobody. Before 3.9 servers don't accept IPv6. `schemes` are those of sasl and x509
+    that the server knows.
     """
     if not acls:
         raise InvalidACLError
-    return tuple(kept for entry in dict.fromkeys(acls) for kept in _settled(entry, identities, ipv6))
+    return tuple(kept for entry in dict.fromkeys(acls) for kept in _settled(entry, identities, ipv6, schemes))
 
 
-def _settled(entry: ACL, identities: Collection[Identity], ipv6: bool) -> list[ACL]:
+def _settled(entry: ACL, identities: Collection[Identity], ipv6: bool, schemes: Collection[str]) -> list[ACL]:
     if entry.scheme == "auth":
-        own = [ACL(entry.permissions, *identity) for identity in identities if identity.scheme == "digest"]
+        own = [ACL(entry.permissions, *identity) for identity in identities if identity.scheme in _AUTHENTICATED]
         if not own:
             raise InvalidACLError
         return own
-    if not _is_valid(entry, ipv6):
+    if not _is_valid(entry, ipv6, schemes):
         raise InvalidACLError
     return [entry]
 
 
-def _is_valid(entry: ACL, ipv6: bool) -> bool:
+def _is_valid(entry: ACL, ipv6: bool, schemes: Collection[str]) -> bool:
     if entry.scheme == "world":
         return entry.id == "anyone"
     if entry.scheme == "digest":
         # As Java splits: colons at the end don't count.
         return entry.id.rstrip(":").count(":") == 1
-    return entry.scheme == "ip" and _is_network(entry.id, ipv6)
+    if entry.scheme == "ip":
+        return _is_network(entry.id, ipv6)
+    if entry.scheme not in schemes:
+        return False
+    if entry.scheme == "sasl":
+        return "@" not in entry.id or _PRINCIPAL.fullmatch(entry.id) is not None
+    return is_subject(entry.id)
 
 
 def _is_network(text: str, ipv6: bool) -> bool:

@@ -1,4 +1,4 @@
-"""One server on one TCP port, with asyncio.
+"""One server on one TCP port, with asyncio; with TLS or without.
 
 Rules of this module: everything happens on the loop that started it; nothing is left behind after `stop`: no socket, no
 timer, no task. A client that doesn't read isn't read from either. One timer serves all deadlines.
@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
+from everlatch.devserver.identities import Identity
+from everlatch.devserver.tls import Shielding
+
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from everlatch.devserver.connection import Connection
@@ -23,14 +27,18 @@ _NOWHERE: Final = ("0.0.0.0", 0)  # noqa: S104
 
 
 class Listener:
-    """Brings bytes to a server and back. `has_acted` is called whenever the server has done something."""
+    """Brings bytes to a server and back. `has_acted` is called whenever the server has done something; with `tls`, who
+    doesn't speak TLS isn't heard."""
 
-    def __init__(self, core: Server, host: str, port: int, has_acted: Callable[[], None]) -> None:
+    def __init__(
+        self, core: Server, host: str, port: int, has_acted: Callable[[], None], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.core = core
         self.host = host
         self.port = port
         """0: a free one; as soon as it listens, that one."""
         self._has_acted = has_acted
+        self._tls = tls
         self._listening: asyncio.Server | None = None
         self._links: dict[Connection, _Link] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -42,9 +50,12 @@ class Listener:
     async def start(self) -> None:
         """Listens. Raises the `OSError` for a port that is taken."""
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(lambda: _Link(self), self.host, self.port)
+        self._listening = await loop.create_server(self._link, self.host, self.port)
         self.port = self._listening.sockets[0].getsockname()[1]
         self.arm()
+
+    def _link(self) -> _Link:
+        return _Link(self) if self._tls is None else _TlsLink(self, self._tls)
 
     async def stop(self) -> None:
         """Breaks all connections and listens no more. Does nothing if it doesn't listen."""
@@ -119,8 +130,11 @@ class _Link(asyncio.BufferedProtocol):
         return self._listener.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._receive(bytes(self._listener.buffer[:nbytes]))
+
+    def _receive(self, data: bytes) -> None:
         had_session = self._connection.session is not None
-        self._connection.receive(bytes(self._listener.buffer[:nbytes]), self._loop.time())
+        self._connection.receive(data, self._loop.time())
         self._listener.acted()
         if not had_session:
             self._listener.arm()
@@ -145,3 +159,38 @@ class _Link(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Breaks the connection."""
         self._transport.abort()
+
+
+class _TlsLink(_Link):
+    """One connection's socket, with TLS on it."""
+
+    def __init__(self, listener: Listener, context: ssl.SSLContext) -> None:
+        super().__init__(listener)
+        self._shielding = Shielding(context)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        shielding = self._shielding
+        was_shaken = shielding.is_shaken
+        data = shielding.unwrap(bytes(self._listener.buffer[:nbytes]))
+        if shielding.is_shaken and not was_shaken and shielding.subject is not None:
+            self._connection.identify([Identity("x509", shielding.subject)])
+        if data:
+            self._receive(data)
+        self._send()
+        if shielding.has_ended:
+            self._transport.close()
+
+    def flush(self, connection: Connection) -> None:
+        output = connection.take_output()
+        if output:
+            self._shielding.wrap(output)
+        if connection.is_closing:
+            self._shielding.end()
+        self._send()
+        if connection.is_closing:
+            self._transport.close()
+
+    def _send(self) -> None:
+        output = self._shielding.take_output()
+        if output:
+            self._transport.write(output)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
 
 from everlatch.devserver.versions import FEATURES
 from everlatch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from everlatch.devserver.versions import Features
 
 __all__ = ["Options"]
+
+_OF_PRINCIPALS: Final = frozenset("/@")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,12 @@ class Options:
     """`None`: 20 ticks."""
     super_digest: str | None = None
     """Who may do everything: `identities.digest(b"super:password")`."""
+    sasl: Mapping[str, str] | None = field(default=None, repr=False)
+    """Passwords by user, for SASL DIGEST-MD5. `None`: the server knows no SASL."""
+    require_auth: bool = False
+    """Whether a connection is served only once it has authenticated with SASL (`sessionRequireClientSASLAuth`)."""
+    x509: bool = False
+    """Whether ACLs may name subjects of certificates, as on servers with TLS; those set it themselves."""
     reap_interval: float = 60.0
     """How often empty containers and old TTL nodes are looked for."""
     read_only_mode: bool = False
@@ -50,8 +60,18 @@ class Options:
                 f"init_limit {self.init_limit!r} and sync_limit {self.sync_limit!r} must be over 0, and election_time "
                 f"{self.election_time!r} not below"
             )
+        if self.require_auth and self.sasl is None:
+            raise InvalidArgumentError("require_auth without sasl: nobody could authenticate")
+        for user in self.sasl or ():
+            if not user or _OF_PRINCIPALS & set(user):
+                raise InvalidArgumentError(f"{user!r} is no user of DIGEST-MD5: it is empty, or has a / or an @ in it")
 
     @property
     def features(self) -> Features:
         """What this version does otherwise than others."""
         return FEATURES[self.version]
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        """What ACLs may name besides world, auth, digest and ip."""
+        return frozenset({"sasl"} if self.sasl is not None else ()) | frozenset({"x509"} if self.x509 else ())

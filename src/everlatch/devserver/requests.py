@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from everlatch.devserver.identities import authenticate, client_info, demand, hide_digests, may
+from everlatch.devserver.identities import Identity, authenticate, client_info, demand, hide_digests, may
 from everlatch.devserver.transactions import multi, multi_read
 from everlatch.devserver.watches import Table
 from everlatch.errors import (
@@ -241,16 +241,22 @@ def _arm_again(connection: Connection, request: SetWatches2Request) -> None:
 def _auth(connection: Connection, request: Request) -> bytes:
     scheme, credentials = decode_auth_request(*request.body)
     super_digest = connection.core.options.super_digest
-    gained = authenticate(scheme, credentials or b"", connection.host, super_digest)
-    # Not updated in place: requests that are on their way to the leader have those that it had.
-    connection.identities = connection.identities | dict.fromkeys(gained)
+    gained = authenticate(scheme, credentials or b"", connection.identities, super_digest)
+    connection.identify(gained)
     return b""
 
 
-def _sasl(_: Connection, request: Request) -> bytes:
-    # As a server on which SASL isn't configured: no error, and nothing to say.
-    decode_sasl_request(*request.body)
-    return encode_sasl_reply(None)
+def _sasl(connection: Connection, request: Request) -> bytes:
+    token = decode_sasl_request(*request.body)
+    if token is None:
+        raise ProtocolError("a null token, which no client may send")
+    exchange = connection.exchange
+    if exchange is None:  # SASL isn't configured: no error, and nothing to say
+        return encode_sasl_reply(None)
+    reply = exchange.answer(token)
+    if exchange.user is not None:
+        connection.identify([Identity("sasl", exchange.user)])
+    return encode_sasl_reply(reply)
 
 
 def _who_am_i(connection: Connection, _: Request) -> bytes:

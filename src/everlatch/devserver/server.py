@@ -18,6 +18,7 @@ from everlatch.errors import AlreadyStartedError, InvalidArgumentError, NotStart
 from everlatch.paths import Endpoint
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from everlatch.devserver.messages import Message
@@ -33,15 +34,20 @@ class DevServer:
         async with DevServer() as server, Client(server.address) as client:
             ...
 
-    `port` 0 takes a free one. `options` are the fields of `Options`. What it holds is gone with the object; `stop` and
-    `start` in between are a restart: nodes and sessions are there, connections and watches are not.
+    `port` 0 takes a free one. `tls` is a context for servers (`ssl.PROTOCOL_TLS_SERVER`) with a certificate: then all
+    clients have to speak TLS, and one whose certificate is asked for (`verify_mode`) has its subject as an identity.
+    `options` are the fields of `Options`. What it holds is gone with the object; `stop` and `start` in between are a
+    restart: nodes and sessions are there, connections and watches are not.
     """
 
-    def __init__(self, port: int = 0, host: str = _LOOPBACK, **options: Any) -> None:
+    def __init__(
+        self, port: int = 0, host: str = _LOOPBACK, *, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
         self.host = host
         self.port = port
         """Where it listens, as soon as it does."""
-        self.options = Options(**options)
+        self.options = Options(**({"x509": tls is not None} | options))
+        self._tls = tls
         self.core: Core | None = None
         """What the server knows, from `start` on. Tests may look, and change only what they have read the rules of."""
         self._listener: Listener | None = None
@@ -67,7 +73,7 @@ class DevServer:
             self.core = Core(self.options, time.time() - now, now)
         for session in self.core.sessions:
             self.core.decider.touch(session.id, session.timeout_ms, now)  # nobody could reach it
-        listener = Listener(self.core, self.host, self.port, _nothing)
+        listener = Listener(self.core, self.host, self.port, _nothing, self._tls)
         await listener.start()
         self._listener, self.port = listener, listener.port
 
@@ -98,11 +104,19 @@ class DevMember:
     """One server of a `DevEnsemble`. `stop` is a crash of the server and of nothing else; `start` brings it back with
     what it had on its disk."""
 
-    def __init__(self, core: Member, host: str, has_acted: Callable[[], None], has_stopped: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        core: Member,
+        host: str,
+        has_acted: Callable[[], None],
+        has_stopped: Callable[[], None],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.core = core
         """What the server knows. Tests may look, and change only what they have read the rules of."""
         self._host = host
         self._port = 0
+        self._tls = tls
         self._has_acted, self._has_stopped = has_acted, has_stopped
         self._listener: Listener | None = None
 
@@ -126,7 +140,7 @@ class DevMember:
         if self._listener is not None:
             raise AlreadyStartedError(f"the dev server already listens on {self.address}: one start, then stop")
         self.core.restart(asyncio.get_running_loop().time())
-        listener = Listener(self.core, self._host, self._port, self._has_acted)
+        listener = Listener(self.core, self._host, self._port, self._has_acted, self._tls)
         await listener.start()
         self._listener, self._port = listener, listener.port
 
@@ -162,14 +176,18 @@ class DevEnsemble:
             await former.stop()         # the client moves, another server leads
             await former.start()        # it comes back as a follower
 
-    `options` are the fields of `Options`; `tick` is short unless given, so that elections are quick.
+    `tls` and `options` are those of `DevServer`; `tick` is short unless given, so that elections are quick. Among
+    themselves the servers need no TLS.
     """
 
-    def __init__(self, size: int = 3, host: str = _LOOPBACK, **options: Any) -> None:
+    def __init__(
+        self, size: int = 3, host: str = _LOOPBACK, *, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
         if size < 1:
             raise InvalidArgumentError(f"an ensemble of {size!r} servers: it takes one at least")
         self._size, self._host = size, host
-        self.options = Options(**({"tick": 0.5} | options))
+        self.options = Options(**({"tick": 0.5, "x509": tls is not None} | options))
+        self._tls = tls
         self.members: tuple[DevMember, ...] = ()
         """From `start` on."""
         self._delivering = False
@@ -217,7 +235,7 @@ class DevEnsemble:
         return done
 
     def _member(self, core: Member) -> DevMember:
-        return DevMember(core, self._host, self._schedule, lambda: self._lose(core.number))
+        return DevMember(core, self._host, self._schedule, lambda: self._lose(core.number), self._tls)
 
     def _lose(self, number: int) -> None:
         for member in self.members:

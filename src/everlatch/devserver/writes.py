@@ -52,7 +52,13 @@ class Author(NamedTuple):
     session_id: int
     identities: Collection[Identity]
     features: Features = FEATURES["3.9"]
-    """Of the server that leads."""
+    """Of the server that leads, like `schemes`."""
+    schemes: frozenset[str] = frozenset()
+    """Of identities, which ACLs may name besides those that every server knows."""
+
+    def settled(self, acls: Collection[ACL]) -> tuple[ACL, ...]:
+        """An ACL as it is kept. Raises `InvalidACLError`."""
+        return settled_acl(acls, self.identities, ipv6=self.features.ipv6_acls, schemes=self.schemes)
 
 
 class Draft:
@@ -97,7 +103,7 @@ class Draft:
         mode = _mode(flags)
         _check_ttl(mode, ttl_ms)
         above_path = _parent_of_new(path)
-        acl = settled_acl(acls, self.author.identities, ipv6=self.author.features.ipv6_acls)
+        acl = self.author.settled(acls)
         above = self.tree.node(above_path)
         self._demand(above, Permission.CREATE)
         if mode in _SEQUENTIAL:
@@ -133,7 +139,7 @@ class Draft:
     def set_acl(self, path: str, acls: Collection[ACL], version: int) -> Stat:
         """A new ACL; `version` is that of the present one."""
         _validate(path)
-        acl = settled_acl(acls, self.author.identities, ipv6=self.author.features.ipv6_acls)
+        acl = self.author.settled(acls)
         node = self._existing(path, Permission.ADMIN)
         _compare(node.aversion, version)
         self._change(SetACL(path, acl))
