@@ -117,8 +117,18 @@ def test_refused_credentials_end_it_all(err):
     server.say(None, err)
     assert driver.states == [State.AUTH_FAILED]
     reason = driver.changes[-1].reason
-    assert (reason.code, "sasl 'DIGEST-MD5'" in str(reason)) == (err, True)
+    assert str(reason) == "sasl 'DIGEST-MD5': the credentials were refused (-115)"
     assert driver.open == set()
+
+
+def test_other_errors_refuse_nothing():
+    driver, server = offered(PAIR)
+    server.challenge()
+    server.say(None, -5)
+    assert failures(driver).keys() == {"10.0.0.1:2181"}
+    driver.connect()
+    server.authenticate()
+    assert driver.states == [State.CONNECTED]
 
 
 def test_a_server_that_is_not_set_up_for_it_is_passed_over():

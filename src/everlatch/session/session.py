@@ -33,6 +33,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from everlatch.errors import (
+    AuthFailedError,
     EverlatchError,
     FrameTooLargeError,
     GaveUpError,
@@ -135,6 +136,8 @@ _DECIDED = frozenset({COMMIT.op, _CLOSE_SESSION.op, Op.SYNC})
 _REPLY_HEADER_SIZE = REPLY_HEADER.size
 _IDENTITY = frozenset({XID_AUTH, XID_SASL})
 _AUTHENTICATE_FIRST = -124
+_REFUSALS = frozenset({-115, _AUTHENTICATE_FIRST})
+"""Of SASL tokens: the second one where SASL is demanded (`sessionRequireClientSASLAuth`)."""
 _OVERTAKING_ERRORS = frozenset({-6, _AUTHENTICATE_FIRST})
 
 _MISSING = {
@@ -905,13 +908,15 @@ class Session:
         self._go_on_when_authenticated(now)
 
     def _handle_identity(self, xid: int, err: int, buf: bytes, pos: int, end: int, now: float) -> None:
-        """The answer to credentials, or to a token. Errors end it all; but one that is lost refuses nothing."""
+        """The answer to credentials, or to a token. A refusal ends it all; an answer that is lost is none."""
         if xid != XID_SASL:
             self._handle_auth(err, now)
         elif not self._sasl.awaits_reply:
             raise UnexpectedReplyError(f"{self.server} answered a SASL token that was not sent")
+        elif err in _REFUSALS:
+            self._auth_failed(AuthFailedError("sasl", self._sasl.name), now)
         elif err:
-            self._auth_failed(server_error(err, "sasl", self._sasl.name), now)
+            raise self._sasl_failure(server_error(err, "sasl"))
         else:
             self._make_step(self._sasl.answered(decode_sasl_reply(buf, pos, end), str(self.server)), now)
 
