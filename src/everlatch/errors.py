@@ -481,8 +481,8 @@ class ServerError(EverlatchError):
 
     def __init__(self, operation: str = "", path: str = "") -> None:
         self.operation, self.path = operation, path
-        what = f"{operation} {path!r}: " if operation else ""
-        super().__init__(f"{what}{self.meaning} ({self.code})")
+        what = f"{operation} {path!r}" if path else operation
+        super().__init__(f"{what}: {self.meaning} ({self.code})" if what else f"{self.meaning} ({self.code})")
 
 
 class UnknownServerError(ServerError):

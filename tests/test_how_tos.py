@@ -1,4 +1,4 @@
-"""The how-tos on watching and on keeping a node: their examples run as they stand."""
+"""How-tos whose examples need a server and nothing else: they run as they stand."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ import pytest
 
 from everlatch.devserver import DevServer
 
-HOW_TOS = Path(__file__).parents[2] / "docs" / "how-to"
+HOW_TOS = Path(__file__).parents[1] / "docs" / "how-to"
 
+PAGES = ("authenticate.md", "keep-a-node.md", "watching.md")
 SAYS = {
+    "acl_example.py": (
+        "ClientInfo(scheme='digest', user='bob')\n"
+        'b"bob\'s"\n'
+        "get '/private': not permitted by the ACL (-102)\n"
+        'b"bob\'s"\n'
+    ),
     "config_example.py": "{'workers': 4}\n",
     "keep_example.py": "/services/web-1\nb'10.0.0.8:80'\nback at /services/web-1, was deleted\n",
+    "sasl_example.py": (
+        "[ClientInfo(scheme='ip', user='127.0.0.1'), ClientInfo(scheme='sasl', user='bob')]\n"
+        "refused: waiting for a connection: the credentials were refused (-115)\n"
+    ),
     "tree_example.py": ("['/services', '/services/web', '/services/web/1']\nCREATED /services/web/2 ['1', '2']\n"),
     "wait_example.py": "ready in version 1\nwait_deleted '/database' timed out after 0.1 s\n",
 }
@@ -24,7 +35,7 @@ SAYS = {
 
 def examples() -> dict[str, str]:
     """Each name in backticks before a block of code, and the block."""
-    text = "".join(HOW_TOS.joinpath(page).read_text("utf-8") for page in ("watching.md", "keep-a-node.md"))
+    text = "".join(HOW_TOS.joinpath(page).read_text("utf-8") for page in PAGES)
     return dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```\n", text, re.DOTALL))
 
 
@@ -36,7 +47,7 @@ def test_all_examples_are_run() -> None:
 async def test_the_example_runs(name: str, tmp_path: Path) -> None:
     script = tmp_path / name
     script.write_text(examples()[name])
-    async with DevServer() as server:
+    async with DevServer(sasl={"bob": "secret"}) as server:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", str(script), server.address),
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
