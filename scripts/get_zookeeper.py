@@ -1,6 +1,7 @@
-"""Installs the ZooKeeper builds that `everlatch.testing.builds` finds, and `ip`; run by `scripts/get-zookeeper`.
+"""Installs the ZooKeeper builds that `everlatch.testing.builds` finds, `ip`, and a KDC; run by `scripts/get-zookeeper`.
 
-3.8 comes from Debian: libzookeeper-java, and a Java to run it. So does iproute2, for servers on a network of their own.
+3.8 comes from Debian: libzookeeper-java, and a Java to run it. So do iproute2, for servers on a network of their own,
+and MIT's Kerberos, for servers that know their clients by it.
 3.9 comes out of the source distribution of pyspark, which is the one package of a registry that holds its jars; only
 those that a server (with TLS and a log) and Curator's recipes need are kept, in the user's cache.
 
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from everlatch.testing.builds import VERSIONS, Build, ZooKeeperNotFoundError, cache_directory, find_build, find_java
+from everlatch.testing.kdc import KDC_PACKAGES, KDC_PROGRAMS, find_program
 from everlatch.testing.namespaces import find_ip
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def main() -> int:
         for version in VERSIONS if asked == "all" else [asked]:
             say_what_is_used(provide(version))
         provide_ip()
+        provide_kdc()
     except (InstallError, ZooKeeperNotFoundError) as error:
         print(f"get-zookeeper: {error}", file=sys.stderr)
         return 1
@@ -92,6 +95,18 @@ def provide_ip() -> None:
         with cache_lock():
             if find_ip() is None:
                 install_debian([NETWORK_PACKAGE])
+
+
+def provide_kdc() -> None:
+    """The programs that `Kdc` runs. Only Debian's are known here; elsewhere `Kdc` says which one is missing."""
+    if not has_kdc() and sys.platform.startswith("linux"):
+        with cache_lock():
+            if not has_kdc():
+                install_debian(list(KDC_PACKAGES))
+
+
+def has_kdc() -> bool:
+    return all(find_program(name) for name in KDC_PROGRAMS)
 
 
 @contextlib.contextmanager

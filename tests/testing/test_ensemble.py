@@ -180,9 +180,9 @@ async def test_settings_and_java_options_reach_the_server() -> None:
 
 async def test_a_port_that_was_taken_meanwhile_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as thief:
-        choose = ensemble_module._free_ports
+        choose = ensemble_module.free_ports
         choices = iter([[thief.getsockname()[1], *choose(2)], choose(3)])
-        monkeypatch.setattr(ensemble_module, "_free_ports", lambda _count: next(choices))
+        monkeypatch.setattr(ensemble_module, "free_ports", lambda _count: next(choices))
         async with Ensemble() as ensemble:
             assert ensemble.servers[0].port != thief.getsockname()[1]
 

@@ -116,24 +116,26 @@ def test_what_is_there_is_only_named(
     monkeypatch.setattr(script, "install", nothing_to_install)
     monkeypatch.setattr(script, "install_debian", nothing_to_install)
     monkeypatch.setattr(script, "find_ip", lambda: "/sbin/ip")
+    monkeypatch.setattr(script, "find_program", "/sbin/{}".format)
     monkeypatch.setattr(script, "find_build", lambda version: script.Build(version, "/bin/java", "/jars/*"))
     monkeypatch.setattr(sys, "argv", ["get-zookeeper", "all"])
     assert script.main() == 0
     assert capsys.readouterr().out.count("/jars/*") == 2
 
 
-def test_iproute2_is_installed_where_it_is_missing(
+def test_iproute2_and_a_kdc_are_installed_where_they_are_missing(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed: list[str] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(script, "find_build", lambda version: script.Build(version, "/bin/java", "/jars/*"))
-    monkeypatch.setattr(script, "find_ip", lambda: "/sbin/ip" if installed else None)
+    monkeypatch.setattr(script, "find_ip", lambda: "/sbin/ip" if "iproute2" in installed else None)
+    monkeypatch.setattr(script, "find_program", lambda name: name if name == "kinit" or len(installed) > 1 else None)
     monkeypatch.setattr(script, "install_debian", installed.extend)
     monkeypatch.setattr(sys, "argv", ["get-zookeeper", "3.8"])
     assert script.main() == 0
     assert script.main() == 0
-    assert installed == ["iproute2"]
+    assert installed == ["iproute2", "krb5-kdc", "krb5-admin-server", "krb5-user"]
     installed.clear()
     monkeypatch.setattr(sys, "platform", "darwin")
     assert script.main() == 0

@@ -8,7 +8,8 @@ import pytest
 
 from everlatch import Client, ClientInfo
 from everlatch.errors import InvalidArgumentError, SessionClosedRequireAuthError
-from everlatch.testing import Ensemble, EnsembleError, NetworkEnsemble
+from everlatch.kerberos import Kerberos
+from everlatch.testing import Ensemble, EnsembleError, Kdc, NetworkEnsemble
 from everlatch.wire import digest_md5
 from everlatch.wire.auth_records import decode_sasl_reply, decode_who_am_i_reply, encode_sasl_request
 from everlatch.wire.codes import Op
@@ -109,17 +110,42 @@ async def test_three_servers_by_tls_each_with_its_own_certificate() -> None:
             await Raw.open(ensemble.servers[0].address, tls=certificates.client_context(None)).__aenter__()
 
 
-async def test_a_network_by_tls() -> None:
-    async with NetworkEnsemble(1, tls=True, client_auth="none") as network:
+async def test_a_network_by_tls_and_with_a_kdc_that_its_hosts_reach() -> None:
+    async with NetworkEnsemble(1, tls=True, client_auth="none", sasl="kerberos", require_auth=True) as network:
         (server,) = network.servers
-        assert set(network.client_options) == {"ca"}
+        assert set(network.client_options) == {"ca", "sasl"}
         assert network.address in network.certificates.hosts
         async with Raw.open(server.address, tls=network.certificates.client_context()) as raw:
             assert serial_of(raw) == network.certificates[server.name].serial
-            assert {each.partition(":")[0] for each in await identities(raw)} == {"ip"}
+            assert await looked(raw) == SessionClosedRequireAuthError.code
+        assert f"kdc = {network.address}:" in network.kdc.krb5_conf.read_text()
+        with network.kdc.in_environment():
+            async with Client(server.plain_address, sasl=network.client_options["sasl"]) as client:
+                assert ClientInfo("sasl", "bob@EVERLATCH.TEST") in await client.who_am_i()
+        kdc = network.kdc
+    assert not kdc.running
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_kerberos_with_a_kdc_that_servers_do_not_need(version: str) -> None:
+    async with Kdc() as kdc, Ensemble(version=version, sasl="kerberos", require_auth=True, kdc=kdc) as ensemble:
+        assert ensemble.kdc is kdc
+        with kdc.in_environment():
+            async with Client(ensemble.connect_string, **ensemble.client_options) as client:
+                assert ClientInfo("sasl", "bob@EVERLATCH.TEST") in await client.who_am_i()
+            await kdc.stop()
+            await ensemble.servers[0].restart()
+            await kdc.start()
+            password = Kerberos("bob@EVERLATCH.TEST", password="secret")
+            async with Client(ensemble.connect_string, sasl=password) as client:
+                assert ClientInfo("sasl", "bob@EVERLATCH.TEST") in await client.who_am_i()
+        await ensemble.close()
+        assert kdc.running
 
 
 async def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(EnsembleError, match='sasl="kerberos"'):
+        _ = Ensemble().kdc
     for options, said in [
         ({"tls": True, "client_auth": "perhaps"}, "client_auth"),
         ({"sasl": "PLAIN"}, "sasl is one of 'digest', 'kerberos'"),

@@ -29,6 +29,7 @@ from everlatch.testing.builds import Build, ZooKeeperNotFoundError, find_build
 from everlatch.testing.certificates import Certificates, Issued, TrustmeMissingError
 from everlatch.testing.ensemble import Ensemble
 from everlatch.testing.faults import Fault, Held, RequestFault
+from everlatch.testing.kdc import Kdc, KdcUnavailableError
 from everlatch.testing.network import NetworkEnsemble, NetworkUnavailableError
 from everlatch.testing.process import ClientProcess, EnsembleError
 from everlatch.testing.proxy import Proxy
@@ -53,6 +54,8 @@ __all__ = [
     "Fault",
     "Held",
     "Issued",
+    "Kdc",
+    "KdcUnavailableError",
     "NetworkEnsemble",
     "NetworkUnavailableError",
     "Op",

@@ -14,21 +14,17 @@ temporary directory of their own; nothing here blocks the event loop.
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.admin import MalformedAnswerError
 from everlatch.errors import InvalidArgumentError, hex_id
-from everlatch.sasl import DigestMd5
 from everlatch.testing.builds import find_build
-from everlatch.testing.certificates import Certificates
+from everlatch.testing.ports import free_ports
 from everlatch.testing.process import POLL, EnsembleError
-from everlatch.testing.security import DEFAULT_USERS, Security
+from everlatch.testing.security import DEFAULT_USERS, Access, Security
 from everlatch.testing.server import Place, Server, server_command, server_settings, write_files
 
 if TYPE_CHECKING:
@@ -37,15 +33,13 @@ if TYPE_CHECKING:
     from typing import Self
 
     from everlatch.testing.builds import Build
-    from everlatch.testing.certificates import ClientAuth
+    from everlatch.testing.certificates import Certificates, ClientAuth
+    from everlatch.testing.kdc import Kdc
     from everlatch.testing.security import Sasl
 
 __all__ = ["Ensemble", "EnsembleError", "Server"]
 
 _HOST: Final = "127.0.0.1"
-# Below the range that the kernel takes for outgoing connections (Linux: 32768 and up). A port from that range could be
-# taken while its server is down, and a client that dials it then may even connect to itself.
-_PORTS: Final = range(15_000, 32_000)
 _START_ATTEMPTS: Final = 5
 
 
@@ -76,6 +70,7 @@ class Ensemble:
         sasl: Sasl | None = None,
         require_auth: bool = False,
         users: Mapping[str, str] | None = None,
+        kdc: Kdc | None = None,
     ) -> None:
         if size < 1:
             raise InvalidArgumentError(f"an ensemble has at least one server, not {size}")
@@ -86,7 +81,7 @@ class Ensemble:
         self._java_options = tuple(java_options)
         self._start_timeout = start_timeout
         self._security = Security(tls, client_auth, sasl, require_auth, dict(users or DEFAULT_USERS))
-        self._certificates: Certificates | None = None
+        self._access = Access(self._security, kdc)
         self._directory: Path | None = None
         self._servers: tuple[Server, ...] = ()
 
@@ -113,24 +108,22 @@ class Ensemble:
     def certificates(self) -> Certificates:
         """Those of the servers, `certificates[server.name]`, and of a client. Where there is no TLS, and before
         `start()`, there are none: `EnsembleError`."""
-        if self._certificates is None:
+        if self._access.certificates is None:
             raise EnsembleError("there are certificates only with tls=True, and from start() on")
-        return self._certificates
+        return self._access.certificates
+
+    @property
+    def kdc(self) -> Kdc:
+        """The KDC of `sasl="kerberos"`: `with ensemble.kdc.in_environment():` around what its clients do. Elsewhere,
+        and before `start()`, there is none: `EnsembleError`."""
+        if self._access.kdc is None:
+            raise EnsembleError('there is a KDC only with sasl="kerberos", and from start() on')
+        return self._access.kdc
 
     @property
     def client_options(self) -> dict[str, Any]:
         """The arguments of a `Client` that gets in: `Client(ensemble.connect_string, **ensemble.client_options)`."""
-        security, options = self._security, dict[str, Any]()
-        if security.tls:
-            options["ca"] = self.certificates.ca
-            if security.client_auth != "none":
-                options |= {"cert": self.certificates.client_cert, "key": self.certificates.client_key}
-        name, password = next(iter(security.users.items()))
-        if security.sasl == "digest":
-            options["sasl"] = DigestMd5(name, password)
-        elif security.require_auth:
-            options["auth"] = [("digest", f"{name}:{password}".encode())]
-        return options
+        return self._access.client_options
 
     async def start(self) -> None:
         """Starts all servers and returns when all serve; raises `EnsembleError`, or `ZooKeeperNotFoundError`."""
@@ -139,7 +132,7 @@ class Ensemble:
         build = find_build(self.version)
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
-                self._lay_out(build)
+                await self._lay_out(build)
                 await self._start_all()
                 return
             except EnsembleError:
@@ -158,10 +151,11 @@ class Ensemble:
 
     async def _end_servers(self) -> None:
         servers, directory = self._servers, self._directory
-        self._servers, self._directory, self._certificates = (), None, None
+        self._servers, self._directory = (), None
         try:
             # Together: gather sends every signal before anything is waited for.
             await asyncio.gather(*(server.kill() for server in servers))
+            await self._access.close()
         finally:
             if directory is not None:
                 _delete(directory)
@@ -231,7 +225,7 @@ class Ensemble:
 
     def _places(self) -> list[Place]:
         """Where the servers live, in the order of their ids."""
-        ports = iter(_free_ports((4 if self._security.tls else 3) * self.size))
+        ports = iter(free_ports((4 if self._security.tls else 3) * self.size))
         return [
             Place(
                 host=_HOST,
@@ -244,39 +238,31 @@ class Ensemble:
             for _ in range(self.size)
         ]
 
-    def _own_hosts(self) -> tuple[str, ...]:
-        """The names and addresses of what this process itself may listen at."""
-        return (_HOST, "localhost")
+    def _own_address(self) -> str:
+        """Where this process itself is, for all servers."""
+        return _HOST
 
-    def _lay_out(self, build: Build) -> None:
+    async def _lay_out(self, build: Build) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="everlatch-zookeeper-"))
+        await self._access.open(self._directory, self._own_address())
         places = self._places()
-        if self._security.tls:
-            self._certificates = Certificates(self._directory / "certificates", *self._own_hosts())
         servers = []
         for number, place in enumerate(places, 1):
             directory = self._directory / f"server-{number}"
-            secure = self._security.settings(self._issue(f"server-{number}", place), place)
-            config = write_files(directory, number, places, self._settings | secure | self._config)
-            options = [*self._security.java_options(directory), *self._java_options]
-            command = server_command(build, config, options)
+            secured = await self._access.settings(directory.name, place)
+            config = write_files(directory, number, places, self._settings | secured | self._config)
+            options = [*await self._access.java_options(directory, place), *self._java_options]
             servers.append(
                 Server(
                     number,
                     place,
                     directory,
-                    command,
+                    server_command(build, config, options),
                     start_timeout=self._start_timeout,
-                    certificates=self._certificates,
+                    certificates=self._access.certificates,
                 )
             )
         self._servers = tuple(servers)
-
-    def _issue(self, name: str, place: Place) -> tuple[Certificates, str] | None:
-        if self._certificates is None:
-            return None
-        self._certificates.issue(name, *dict.fromkeys((place.host, "localhost")))
-        return self._certificates, name
 
 
 async def _leads(server: Server) -> bool:
@@ -290,30 +276,6 @@ async def _connections(server: Server) -> list[int]:
         return await server.connections()
     except (OSError, MalformedAnswerError):
         return []
-
-
-def _free_ports(count: int) -> list[int]:
-    # Random, so that two test runs on one machine rarely meet; the start is tried again when they do.
-    candidates = random.Random().sample(_PORTS, len(_PORTS))  # noqa: S311 - not a secret
-    free: list[int] = []
-    for port in candidates:
-        if _is_free(port):
-            free.append(port)
-            if len(free) == count:
-                return free
-    raise EnsembleError(f"fewer than {count} free ports on {_HOST} in {_PORTS.start} to {_PORTS.stop - 1}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the server does: connections of an earlier run that linger in TIME_WAIT are no obstacle.
-        if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _delete(directory: Path) -> None:

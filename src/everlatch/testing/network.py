@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from everlatch.testing.certificates import ClientAuth
+    from everlatch.testing.kdc import Kdc
     from everlatch.testing.namespaces import Host
     from everlatch.testing.security import Sasl
 
@@ -78,6 +79,7 @@ class NetworkEnsemble(Ensemble):
         sasl: Sasl | None = None,
         require_auth: bool = False,
         users: Mapping[str, str] | None = None,
+        kdc: Kdc | None = None,
     ) -> None:
         super().__init__(
             size,
@@ -91,6 +93,7 @@ class NetworkEnsemble(Ensemble):
             sasl=sasl,
             require_auth=require_auth,
             users=users,
+            kdc=kdc,
         )
         self._network: VirtualNetwork | None = None
         self._clients: dict[str, ClientProcess] = {}
@@ -222,8 +225,8 @@ class NetworkEnsemble(Ensemble):
             for host in hosts
         ]
 
-    def _own_hosts(self) -> tuple[str, ...]:
-        return (*super()._own_hosts(), self.address)
+    def _own_address(self) -> str:
+        return self.address
 
     async def _set_links(self, host: AnyHost, links: Links, *, up: bool) -> None:
         check_choice("links", links, Links)
