@@ -15,6 +15,8 @@ from everlatch.wire.records import encode_get_data_request, encode_set_data_requ
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from everlatch.testing import Certificates
+
 HELLO = frame(encode_connect_request(ConnectRequest(0, 0, 10_000, 0, bytes(16), False)))
 WELCOME = frame(struct.pack(">iiqi16s?", 0, 10_000, 0x77, 16, bytes(16), False))
 
@@ -54,13 +56,19 @@ class Peer(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.ended = "fin"
         self._changed.set()
-        return True
+        return not self.is_by_tls
 
     def connection_lost(self, error: Exception | None) -> None:
         if isinstance(error, ConnectionError):
             self.ended = "rst"
+        elif self.is_by_tls and not self.ended:
+            self.ended = "fin"  # without a word: TLS has one for it
         self.gone = True
         self._changed.set()
+
+    @property
+    def is_by_tls(self) -> bool:
+        return self.transport is not None and self.transport.get_extra_info("ssl_object") is not None
 
     def send(self, *data: bytes) -> None:
         self.transport.write(b"".join(data))
@@ -83,15 +91,18 @@ class Peer(asyncio.Protocol):
 
 
 class Wire:
-    """A server that says nothing by itself, a proxy before it, and connections through both."""
+    """A server that says nothing by itself, a proxy before it, and connections through both; by TLS with the
+    certificates of `ends`, for the two ends, and of the option `tls`, for the proxy."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, ends: Certificates | None = None, **options: Any) -> None:
+        self._ends = ends
         self.accepted: asyncio.Queue[Peer] = asyncio.Queue()
         self.peers: list[Peer] = []
         self._options = options
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
+        context = None if self._ends is None else self._ends.server_context()
+        self._server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0, ssl=context)
         self.proxy = Proxy(_address(self._server.sockets[0]), **self._options)
         await self.proxy.start()
         return self
@@ -111,22 +122,23 @@ class Wire:
 
         def made(transport: asyncio.BaseTransport) -> None:
             peer_made(transport)
+            self.peers.append(peer)
             self.accepted.put_nowait(peer)
 
         peer.connection_made = made  # type: ignore[method-assign]
-        self.peers.append(peer)
         return peer
 
-    async def dial(self) -> Peer:
-        """A client that has connected to the proxy."""
+    async def dial(self, *, certificate: str | None = None) -> Peer:
+        """A client that has connected to the proxy, with the certificate of this name."""
         host, port = self.proxy.address.split(":")
-        _, peer = await asyncio.get_running_loop().create_connection(Peer, host, int(port))
+        context = None if self._ends is None else self._ends.client_context(certificate)
+        _, peer = await asyncio.get_running_loop().create_connection(Peer, host, int(port), ssl=context)
         self.peers.append(peer)
         return peer
 
-    async def connect(self) -> tuple[Peer, Peer]:
-        """Both ends of a connection without a handshake."""
-        client = await self.dial()
+    async def connect(self, *, certificate: str | None = None) -> tuple[Peer, Peer]:
+        """Both ends of a connection without ZooKeeper's handshake."""
+        client = await self.dial(certificate=certificate)
         return client, await self.accepted.get()
 
     async def greet(self) -> tuple[Peer, Peer]:

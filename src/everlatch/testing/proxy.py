@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Self
 
+    from everlatch.testing.certificates import Certificates
     from everlatch.testing.faults import OneWay, RequestFault
     from everlatch.testing.traffic import Request, Whose
 
@@ -49,13 +50,17 @@ class Proxy(ProxyFaults):
     raise `ProxyTimeoutError` after `timeout` seconds; `None` waits for ever.
 
     `host`: the IPv4 address of this machine that it listens on; another than 127.0.0.1 lets others in, too.
-    `max_requests`: how many of the requests that it has seen it remembers at most.
+    `max_requests`: how many of the requests that it has seen it remembers at most. `tls`: it serves by TLS, with the
+    certificate `server` of these, and reaches its server by TLS, as `client` if its own client has a certificate.
+    Without it TLS passes through as it is, and faults see bytes, but no requests.
 
     `client`, wherever it can be said, means one client's connections only: a `Client`, a session id, an address, or one
     of `connections`. See `everlatch.testing.Whose`.
     """
 
-    def __init__(self, server: str, *, host: str = _LOOPBACK, max_requests: int = 100_000) -> None:
+    def __init__(
+        self, server: str, *, host: str = _LOOPBACK, max_requests: int = 100_000, tls: Certificates | None = None
+    ) -> None:
         endpoints, chroot = parse_connect_string(server)
         if len(endpoints) != 1 or chroot:
             raise InvalidArgumentError(f"a proxy has one server, host:port, not {server!r}; make one for each server")
@@ -71,6 +76,7 @@ class Proxy(ProxyFaults):
         Real: a server with a bug, a box in between that changes what it doesn't understand."""
         self._target = endpoints[0]
         self._host = host
+        self._tls = tls
         self._address = ""
         self._listener: socket.socket | None = None
         self._open: dict[int, ProxyConnection] = {}

@@ -8,6 +8,8 @@ Rules of this module:
 - A fault is decided when a request arrives at the proxy, and strikes when its turn has come behind all that arrived
   before it: an earlier reply that is held or delayed comes first.
 - How a connection ends on one side (FIN or RST) is how it ends on the other.
+- By TLS, if the proxy has certificates: then frames are what is inside, a FIN ends both directions, and the server sees
+  a client's certificate if the proxy has seen one.
 - Names with an underscore on `ProxyConnection` are for this package: users have only the others.
 """
 
@@ -19,7 +21,7 @@ import socket
 import struct
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from everlatch.errors import ProtocolError, SessionExpiredError, hex_id
 from everlatch.testing.faults import Held, How, check_choice
@@ -77,13 +79,16 @@ class _End(asyncio.Protocol):
         rest = self.frames.take_rest()
         if rest:
             self.incoming.put(rest)
+        if self._connection._tls is not None:
+            return False  # TLS knows no half a connection: it is lost now
         self._ends(partial(self._connection._half_closed, self.incoming))
         return True  # the other direction goes on
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
         self.outgoing.close()
-        self._ends(partial(self._connection.cut, "rst"))
+        ended_well = self._connection._tls is not None and error is None
+        self._ends(partial(self._connection.cut, "fin" if ended_well else "rst"))
         self._connection._closed()
 
     def pause_writing(self) -> None:
@@ -117,8 +122,10 @@ class ProxyConnection:
         self.session_id = 0
         """The session that the server granted, signed as in `Client.session_id`; 0 before, and if it refused."""
         self.failure: OSError | None = None
-        """Why the server could not be reached; the client saw a reset then."""
+        """Why the server could not be reached, or why there is no TLS with it or with the client; the client saw a
+        reset then."""
         self._proxy = proxy
+        self._tls = proxy._tls
         self._accepted = accepted
         self._to_server = Pipe(partial(proxy._links.of, "to_server", self.belongs_to))
         self._to_client = Pipe(partial(proxy._links.of, "to_client", self.belongs_to))
@@ -133,7 +140,8 @@ class ProxyConnection:
         self._unstruck: set[_Plan] = set()
         self._cut: How | None = None
         self._accepting, self._dialing, self._dial_cancelled = True, False, False
-        self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._loop = asyncio.get_running_loop()
+        self._opening = self._loop.create_task(self._open())
         self._opening.add_done_callback(self._opened)
 
     def __repr__(self) -> str:
@@ -170,8 +178,13 @@ class ProxyConnection:
         if self._dialing and not self._server.made:
             self._dial_cancelled = True
             self._opening.cancel()
+        elif self._accepting and self._tls is not None:
+            # The client has yet to shake hands, and may never do so.
+            if how == "rst":
+                self._accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self._opening.cancel()
         # A turn later: uvloop sends what was written before only at the end of this one.
-        asyncio.get_running_loop().call_soon(self._close)
+        self._loop.call_soon(self._close)
 
     # -- from the client
 
@@ -302,19 +315,34 @@ class ProxyConnection:
                 _end(end.transport, self._cut)
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: self._client, self._accepted)
-        self._accepting = False
-        if self._cut is None:
-            self._dialing = True
-            try:
-                await loop.create_connection(lambda: self._server, *self._proxy._target)
-            except OSError as error:
-                self.failure = error
-                self.cut("rst")
-            finally:
-                self._dialing = False
+        try:
+            await self._accept()
+            if self._cut is None:
+                await self._dial()
+        except OSError as error:
+            self.failure = error
+            self.cut("rst")
         self._close()
+
+    async def _accept(self) -> None:
+        context = None if self._tls is None else self._tls.server_context()
+        try:
+            await self._loop.connect_accepted_socket(lambda: self._client, self._accepted, ssl=context)
+        finally:
+            self._accepting = False
+
+    async def _dial(self) -> None:
+        self._dialing = True
+        host, port = self._proxy._target
+        options: dict[str, Any] = {}
+        if self._tls is not None:
+            has_certificate = self._client.transport is not None and self._client.transport.get_extra_info("peercert")
+            context = self._tls.client_context("client" if has_certificate else None)
+            options = {"ssl": context, "server_hostname": host}
+        try:
+            await self._loop.create_connection(lambda: self._server, host, port, **options)
+        finally:
+            self._dialing = False
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         if not self._client.made:
