@@ -501,5 +501,11 @@ def test_no_misbehaviour_is_left_out():
     actions |= {unknown_error, expire, other_session, without_read_only_byte}
     made = {fail_with, fail_ping, send}  # return actions
     elsewhere = {misbehaviour.hold, misbehaviour.read_only}  # tests/test_client.py
+    elsewhere |= {  # tests/attacks/test_sasl.py
+        misbehaviour.answer_with_token,
+        misbehaviour.answer_with_wrong_proof,
+        misbehaviour.challenge_again,
+        misbehaviour.no_sasl,
+    }
     everything = {getattr(misbehaviour, name) for name in misbehaviour.__all__}
     assert everything - actions - made - elsewhere == set()

@@ -14,8 +14,9 @@ from everlatch import Client, InvalidArgumentError, NodeExistsError, NoNodeError
 from everlatch.testing import BadServer, BadServerTimeoutError, Connection, Received, Reply, Znodes, misbehaviour
 from everlatch.testing.answers import accept, answer, apply
 from everlatch.types import OPEN_ACL_UNSAFE
-from everlatch.wire.auth_records import encode_auth_request
+from everlatch.wire.auth_records import decode_sasl_reply, encode_auth_request, encode_sasl_request
 from everlatch.wire.codes import XID_AUTH, XID_NOTIFICATION, XID_PING, AddWatchMode, CreateMode, Op
+from everlatch.wire.digest_md5 import is_proof, respond
 from everlatch.wire.framing import frame
 from everlatch.wire.handshake import ConnectRequest, ConnectResponse, decode_connect_response, encode_connect_request
 from everlatch.wire.headers import REPLY_HEADER, frame_request
@@ -434,6 +435,29 @@ async def test_an_answer_that_comes_twice():
         server.next(misbehaviour.answer_twice)
         first, second, third = await raw.get("/"), await raw.reply(), await raw.get("/")
         assert first == second == third._replace(xid=1)
+
+
+@simulated
+async def test_what_is_said_to_tokens_of_sasl():
+    async with clients(server := BadServer(sasl={"bob": "secret"}), 1) as (raw,):
+
+        async def say(token: bytes, action: Callable[[Connection, Received], None]) -> tuple[int, int, bytes | None]:
+            server.on(Op.SASL, action)
+            reply = await raw.call(Op.SASL, encode_sasl_request(token))
+            return reply.zxid, reply.err, decode_sasl_reply(reply.body, 0, len(reply.body))
+
+        assert await say(b"", misbehaviour.no_sasl) == (0, 0, None)
+        assert await say(b"x", misbehaviour.answer_with_token(b"y")) == (0, 0, b"y")
+        challenges = [(await say(b"x", misbehaviour.challenge_again))[2] for _ in range(3)]
+        assert len(set(challenges)) == 3
+        *_, asked = await say(b"", answer)
+        assert asked is not None
+        response, proof = respond(asked, "bob", "secret", "cnonce")
+        *_, wrong = await say(response, misbehaviour.answer_with_wrong_proof)
+        assert wrong is not None
+        assert (wrong[:-1], is_proof(wrong, proof)) == (b"rspauth=" + proof[:-1], False)
+        assert (await say(b"x", misbehaviour.fail_with(-124)))[1:] == (-124, None)
+        assert await raw.reader.read() == b""
 
 
 @simulated

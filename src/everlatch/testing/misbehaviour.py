@@ -20,7 +20,9 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from everlatch.testing.answers import accept, answer, apply, expire, respond
+from everlatch.wire.auth_records import encode_sasl_reply
 from everlatch.wire.codes import KEEPER_STATE_SYNC_CONNECTED, XID_NOTIFICATION, XID_PING, Op
+from everlatch.wire.digest_md5 import challenge
 from everlatch.wire.framing import frame
 from everlatch.wire.handshake import ConnectResponse
 from everlatch.wire.headers import REPLY_HEADER, encode_reply
@@ -35,10 +37,13 @@ __all__ = [
     "answer_after_next",
     "answer_nobody",
     "answer_twice",
+    "answer_with_token",
     "answer_with_trailing_bytes",
     "answer_with_truncated_body",
     "answer_with_unknown_xid",
+    "answer_with_wrong_proof",
     "answer_with_zxid_gone_back",
+    "challenge_again",
     "deny_sessions",
     "drop_after",
     "drop_before",
@@ -56,6 +61,7 @@ __all__ = [
     "hold",
     "negative_length",
     "never",
+    "no_sasl",
     "other_session",
     "read_only",
     "reset",
@@ -205,11 +211,12 @@ def hold(connection: Connection, request: Received) -> None:
 
 def fail_with(code: int) -> Callable[[Connection, Received], None]:
     """Returns an action that refuses a request with this error, without applying it: everyday answers of a server, as
-    far as the code is one of ZooKeeper's. Refused credentials end the connection, too, as on real servers."""
+    far as the code is one of ZooKeeper's. Refused credentials, and tokens of SASL, end the connection, too, as on real
+    servers."""
 
     def fail(connection: Connection, request: Received) -> None:
-        connection.reply(request.xid, code)
-        if request.op == Op.AUTH:
+        connection.reply(request.xid, code, encode_sasl_reply(None) if request.op == Op.SASL else b"")
+        if request.op in (Op.AUTH, Op.SASL):
             connection.close()
 
     return fail
@@ -267,6 +274,34 @@ def answer_with_trailing_bytes(connection: Connection, request: Received) -> Non
     protocol was extended before. A client takes no notice."""
     for reply in apply(connection, request):
         connection.send(reply._replace(body=reply.body + b"more"))
+
+
+# --- at tokens of SASL: for `BadServer.on(Op.SASL, …)` ------------------------------------------------------------
+
+
+def answer_with_token(token: bytes | None) -> Callable[[Connection, Received], None]:
+    """Returns an action: the dev server isn't asked, and this is the server's token, whatever the client's was. Nobody
+    who is what he says to be does that; who wants to be taken for a server may."""
+    return lambda connection, request: connection.reply(request.xid, 0, encode_sasl_reply(token), zxid=0)
+
+
+def no_sasl(connection: Connection, request: Received) -> None:
+    """No error, and no token: a server that isn't set up for SASL."""
+    answer_with_token(None)(connection, request)
+
+
+def challenge_again(connection: Connection, request: Received) -> None:
+    """A challenge, of DIGEST-MD5, whatever has come before: at first that is in order. Robustness only."""
+    nonce = connection.server.znodes.nonce(0.0)
+    answer_with_token(challenge(nonce))(connection, request)
+
+
+def answer_with_wrong_proof(connection: Connection, request: Received) -> None:
+    """As it should be, but the last byte of the token is another one: if it is the last token, the server has not
+    proven that it knows the client's password. Somebody who wants to be taken for a server."""
+    for reply in apply(connection, request):
+        last = b"0" if reply.body[-1:] != b"0" else b"1"
+        connection.send(reply._replace(body=reply.body[:-1] + last))
 
 
 # --- at pings -----------------------------------------------------------------------------------------------------
