@@ -21,7 +21,7 @@ from everlatch.errors import *  # noqa: F403 (the whole tree, as its own __all__
 from everlatch.errors import __all__ as _errors
 from everlatch.multi_read import MultiRead
 from everlatch.partial_stat import PartialStat
-from everlatch.sasl import DigestMd5, SaslExchange, SaslMechanism, SaslTokenError
+from everlatch.sasl import DigestMd5, SaslExchange, SaslMechanism, SaslRefusedError, SaslTokenError
 from everlatch.server_sources import DnsServers, ServerSource
 from everlatch.session.retry import (
     AttemptPlan,
@@ -62,6 +62,7 @@ __all__ = [
     "RetryUntilElapsed",
     "SaslExchange",
     "SaslMechanism",
+    "SaslRefusedError",
     "SaslTokenError",
     "ServerSource",
     "SessionClient",

@@ -10,22 +10,26 @@ Rules:
 2. Tickets of a keytab or a password are kept in memory, one cache for each `Kerberos`; those of `ccache`, or of the
    environment (`KRB5CCNAME`), are somebody else's business: each connection reads them anew.
 3. What the library asks of a KDC may take its time, and is done in a thread. Own tickets are renewed when four fifths
-   of their life have passed, so that a reconnect needs no KDC; while there is none, the old one is used on.
+   of their life have passed, and those for the servers that were met with them, so that a reconnect needs no KDC;
+   while there is none, the old ones are used on.
 4. The last round chooses no security layer (RFC 4752, 3.1): bytes are protected by TLS, or not at all. ZooKeeper's
    servers offer nothing else that they would speak afterwards.
-5. What runs out or is missing here is no refusal: the client goes on trying. Only a server refuses.
+5. A password that the KDC refuses is refused for good: accounts are locked for less. All else that runs out or is
+   missing is no refusal, for it may be there the next time: the client goes on trying. A KDC that could not help is not
+   asked again at once, and one that has refused a key (it may be replaced) not for a while.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.errors import InvalidArgumentError, InvalidTypeError
-from everlatch.sasl import SaslTokenError
+from everlatch.sasl import SaslRefusedError, SaslTokenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +38,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Kerberos", "KerberosNotInstalledError"]
 
+logger = logging.getLogger("everlatch")
+
 _NO_LAYER: Final = 1
 """The bit of "no security layer" in the last round's first byte."""
 _RENEW_AFTER: Final = 0.8
 """Of a ticket's life."""
 _SHORTEST_PAUSE: Final = 1.0
+_ASK_AGAIN_AFTER: Final = 1.0
+_OFFER_AGAIN_AFTER: Final = 10.0
+"""Seconds. Rule 5."""
+_REFUSALS: Final = frozenset({-1765328378, -1765328366, -1765328361, -1765328360, -1765328353})
+"""KRB5KDC_ERR_C_PRINCIPAL_UNKNOWN, _CLIENT_REVOKED, _KEY_EXP, _PREAUTH_FAILED; KRB5KRB_AP_ERR_BAD_INTEGRITY."""
 _caches = itertools.count(1)
 
 
@@ -89,6 +100,11 @@ class Kerberos:
         self._own: Any = None
         """Credentials of a keytab or a password."""
         self._renew_at = 0.0
+        self._failure: SaslTokenError | None = None
+        self._ask_at = 0.0
+        """Before that, the last failure is one still."""
+        self._hosts: dict[str, None] = {}
+        """Servers that were met."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -103,50 +119,95 @@ class Kerberos:
         return self._renew if self._is_own else None
 
     @property
+    def library_error(self) -> type[Exception]:
+        """What the library raises."""
+        found: type[Exception] = self._gssapi.exceptions.GSSError
+        return found
+
+    @property
     def _is_own(self) -> bool:
         return self.keytab is not None or self._password is not None
 
     def _renew(self) -> float:
+        """Raises `SaslTokenError`. Returns in how many seconds it is due again."""
         with self._lock:
-            now = time.monotonic()
-            if now >= self._renew_at:
+            if time.monotonic() >= self._renew_at:
                 self._acquire_own()
-            return max(self._renew_at - now, _SHORTEST_PAUSE)
+                for host in list(self._hosts):
+                    self._fetch_ticket_for(host)
+            return max(self._renew_at - time.monotonic(), _SHORTEST_PAUSE)
 
-    def credentials(self) -> Any:
-        """The tickets to be used now. Blocks; raises the library's errors."""
+    def _fetch_ticket_for(self, host: str) -> None:
+        """The library keeps it, for the exchange that will ask for it."""
+        try:
+            self._context_with(host, self._own).step()
+        except self.library_error as error:
+            logger.warning("no ticket for %s@%s yet: %s", self.service, host, _told(error))
+
+    def context(self, host: str) -> Any:
+        """A security context to be made with a server, by the tickets that there are now. Blocks; raises
+        `SaslTokenError`."""
+        try:
+            with self._lock:
+                made = self._context_with(host, self._credentials())
+                self._hosts[host] = None
+                return made
+        except self.library_error as error:
+            raise self.failure(error) from error
+
+    def _context_with(self, host: str, credentials: Any) -> Any:
+        gssapi = self._gssapi
+        target = gssapi.Name(f"{self.service}@{host}", gssapi.NameType.hostbased_service)
+        flags = gssapi.RequirementFlag.mutual_authentication | gssapi.RequirementFlag.integrity
+        return gssapi.SecurityContext(name=target, creds=credentials, flags=flags, usage="initiate")
+
+    def failure(self, error: Exception) -> SaslTokenError:
+        """What the library has raised, in words that say who was to be authenticated."""
+        who = self.principal or "who has a ticket"
+        if self._password is not None and _is_refusal(error):
+            return SaslRefusedError(f"the KDC refuses the password of {who}: {_told(error)}")
+        return SaslTokenError(f"{who} has no ticket that serves: {_told(error)}")
+
+    def _credentials(self) -> Any:
         if not self._is_own:
             store = None if self.ccache is None else {b"ccache": os.fsencode(self.ccache)}
             return self._gssapi.Credentials(name=self._name(), usage="initiate", store=store)
-        with self._lock:
-            if self._own is None or time.monotonic() >= self._renew_at:
-                try:
-                    self._acquire_own()
-                except self._gssapi.exceptions.GSSError:
-                    if not self._lives():
-                        raise
-            return self._own
+        if self._own is None or time.monotonic() >= self._renew_at:
+            try:
+                self._acquire_own()
+            except (SaslTokenError, self.library_error):
+                if not self._lives():
+                    raise
+        return self._own
 
     def _acquire_own(self) -> None:
-        if self._password is not None:
-            raw = self._gssapi.raw
-            own = raw.acquire_cred_with_password(self._name(), self._password.encode(), usage="initiate").creds
-            own = self._gssapi.Credentials(own)
-        else:
-            assert self.keytab is not None
-            # The library would take the tickets that the cache has for as long as half of their life is left.
-            store = {b"client_keytab": os.fsencode(self.keytab), b"ccache": self._memory}
-            own = self._gssapi.Credentials(name=self._name(), usage="initiate", store=store)
-        life = own.lifetime
-        if life is None or life <= 0:
-            raise SaslTokenError(f"the ticket of {self.principal or 'the keytab'} has run out, and there is no new one")
+        now = time.monotonic()
+        if self._failure is not None and now < self._ask_at:
+            raise self._failure
+        try:
+            own = self._from_keytab() if self._password is None else self._from_password(self._password)
+            life = own.lifetime
+        except self.library_error as error:
+            self._ask_at = time.monotonic() + (_OFFER_AGAIN_AFTER if _is_refusal(error) else _ASK_AGAIN_AFTER)
+            self._failure = self.failure(error)
+            raise self._failure from error
+        self._failure = None
         self._own = own
-        self._renew_at = time.monotonic() + life * _RENEW_AFTER
+        self._renew_at = time.monotonic() + (life or 0) * _RENEW_AFTER
+
+    def _from_password(self, password: str) -> Any:
+        acquired = self._gssapi.raw.acquire_cred_with_password(self._name(), password.encode(), usage="initiate")
+        return self._gssapi.Credentials(acquired.creds)
+
+    def _from_keytab(self) -> Any:
+        assert self.keytab is not None
+        store = {b"client_keytab": os.fsencode(self.keytab), b"ccache": self._memory}
+        return self._gssapi.Credentials(name=self._name(), usage="initiate", store=store)
 
     def _lives(self) -> bool:
         try:
             return self._own is not None and self._own.lifetime > 0
-        except self._gssapi.exceptions.GSSError:
+        except self.library_error:
             return False
 
     def _name(self) -> Any:
@@ -160,7 +221,7 @@ class _GssapiExchange:
 
     def __init__(self, kerberos: Kerberos, host: str) -> None:
         self._kerberos = kerberos
-        self._target = f"{kerberos.service}@{host}"
+        self._host = host
         self._context: Any = None
         self._has_chosen = False
 
@@ -169,25 +230,20 @@ class _GssapiExchange:
             if challenge:
                 raise SaslTokenError(f"{self._target} goes on after the last round")
             return None
-        gssapi = self._kerberos._gssapi
         try:
             if self._context is None:
-                self._context = self._begin()
+                self._context = self._kerberos.context(self._host)
             if self._context.complete:
                 return self._choose(challenge)
             token = self._context.step(challenge or None)
-        except gssapi.exceptions.GSSError as error:
-            raise SaslTokenError(
-                f"{self._target} as {self._kerberos.principal or 'who has a ticket'}: {error}"
-            ) from error
+        except self._kerberos.library_error as error:
+            raise self._kerberos.failure(error) from error
         # Its part is done, and it has nothing to say: the server's last round is asked for by an empty token.
         return token or b""
 
-    def _begin(self) -> Any:
-        gssapi = self._kerberos._gssapi
-        target = gssapi.Name(self._target, gssapi.NameType.hostbased_service)
-        flags = gssapi.RequirementFlag.mutual_authentication | gssapi.RequirementFlag.integrity
-        return gssapi.SecurityContext(name=target, creds=self._kerberos.credentials(), flags=flags, usage="initiate")
+    @property
+    def _target(self) -> str:
+        return f"{self._kerberos.service}@{self._host}"
 
     def _choose(self, challenge: bytes | None) -> bytes:
         if not challenge:
@@ -199,6 +255,17 @@ class _GssapiExchange:
         # No layer, no buffer for one; and no name to act for but its own.
         chosen: bytes = self._context.wrap(bytes([_NO_LAYER, 0, 0, 0]), False).message
         return chosen
+
+
+def _is_refusal(error: Any) -> bool:
+    """Whether the KDC knows who asks, and says no. Codes are unsigned there."""
+    return (error.min_code - (1 << 32) if error.min_code >= 1 << 31 else error.min_code) in _REFUSALS
+
+
+def _told(error: Any) -> str:
+    """The library's words, without its numbers."""
+    words = [*error.get_all_statuses(error.maj_code, True), *error.get_all_statuses(error.min_code, False)]
+    return "; ".join(dict.fromkeys(str(word) for word in words if word and word != "Success"))
 
 
 def _library() -> Any:

@@ -20,12 +20,17 @@ from everlatch.wire.digest_md5 import DigestMd5Error, is_proof, respond
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DigestMd5", "SaslExchange", "SaslMechanism", "SaslTokenError"]
+__all__ = ["DigestMd5", "SaslExchange", "SaslMechanism", "SaslRefusedError", "SaslTokenError"]
 
 
 class SaslTokenError(Exception):
     """An exchange can't go on: the server's token is not to be understood, or there is no ticket. Ends an attempt to
     connect; the client goes on to the next server."""
+
+
+class SaslRefusedError(SaslTokenError):
+    """It is not worth another attempt: whoever knows has refused the credentials. Ends the client, as a server's own
+    refusal does."""
 
 
 class SaslExchange(Protocol):

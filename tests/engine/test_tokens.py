@@ -154,3 +154,24 @@ async def test_nothing_is_kept_fresh_where_nothing_runs_out() -> None:
     mechanism.keep_fresh = lambda: None  # type: ignore[method-assign]
     made.connected()
     await made.close()
+
+
+def test_a_loop_that_ends_waits_for_no_thread() -> None:
+    """Nor does the interpreter; what the thread finds is nobody's."""
+    mechanism = Mechanism()
+    gate = mechanism.gates[b"hangs"] = threading.Event()
+
+    async def begin_one() -> None:
+        made = Tokens(Engine(), mechanism)  # type: ignore[arg-type]
+        made.compute(step(mechanism, 1, b"hangs"))
+        while not mechanism.begun:
+            await asyncio.sleep(0)
+        await made.close()
+
+    asyncio.run(begin_one())
+    assert mechanism.running == 1
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "everlatch-sasl"]
+    assert thread.daemon
+    gate.set()
+    thread.join(10)
+    assert not thread.is_alive()

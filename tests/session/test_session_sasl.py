@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everlatch.errors import SaslError, SessionClosedRequireAuthError, UnexpectedReplyError
-from everlatch.sasl import DigestMd5, SaslTokenError
+from everlatch.sasl import DigestMd5, SaslRefusedError, SaslTokenError
 from everlatch.session.actions import ComputeToken
 from everlatch.session.sasl import XID_SASL
 from everlatch.session.session import Phase
@@ -343,6 +343,14 @@ def test_one_that_fails_is_no_refusal():
     assert driver.ops() == []
     compute(driver, steps(driver)[-1], b"one")
     assert server.take() == b"one"
+
+
+def test_one_that_was_refused_elsewhere_ends_it_all():
+    driver, _server, step = computing(PAIR)
+    driver.session.token_failed(step.conn, SaslRefusedError("the KDC refuses the password"), driver.now)
+    driver.pump()
+    assert driver.states == [State.AUTH_FAILED]
+    assert "the KDC refuses the password" in str(driver.changes[-1].reason)
 
 
 def test_the_time_that_it_takes_is_not_the_servers():

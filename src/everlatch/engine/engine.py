@@ -44,6 +44,7 @@ from everlatch.errors import (
     LinkError,
     NotStartedError,
     RequestTooLargeError,
+    SaslError,
     StartError,
     WrongLoopError,
     describe,
@@ -147,6 +148,8 @@ class Engine:
         self._close_task: asyncio.Task[None] | None = None
         self._audience = Audience()
         self._restorers: dict[Callable[[StateChange], None], None] = {}
+        self._refusal: BaseException | None = None
+        """Why the client has stopped, if its credentials were refused."""
         self._restored = 0
         """The generation that they were called for last."""
         self._goes_ahead = False
@@ -728,6 +731,7 @@ class Engine:
             if self._tokens is not None:
                 self._tokens.connected()
         elif change.state in FINAL_STATES:
+            self._refusal = change.reason if change.state is State.AUTH_FAILED else None
             self._wake(change)
             if self._tokens is not None:
                 self._tokens.ended()
@@ -854,7 +858,11 @@ class Engine:
 
     def _final_error(self, what: str) -> EverlatchError:
         if self.session.state is State.AUTH_FAILED:
-            return AuthFailedError(what)
+            error = AuthFailedError(what)
+            if isinstance(self._refusal, SaslError):  # which has more to say
+                error.args = (f"{error}: {self._refusal}",)
+            error.__cause__ = self._refusal
+            return error
         if self.session.state is State.GAVE_UP:
             return GaveUpError(f"{what}: the client has given up; close it")
         return ClientClosedError(f"{what}: the client is closed")

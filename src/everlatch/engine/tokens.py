@@ -2,8 +2,8 @@
 
 Rules:
 1. One thread at a time. A step that asks a server (Kerberos: the KDC) can't be interrupted, and may outlive the attempt
-   that asked for it; were every attempt to begin its own, a KDC that is down would soon have all threads of the loop's
-   executor, the application's included.
+   that asked for it; were every attempt to begin its own, a KDC that is down would soon have many. It is a daemon, and
+   none of the loop's executor: that is waited for when the loop and the interpreter end.
 2. A step whose attempt has gone is not begun; what it would have found is nobody's.
 3. Tickets are renewed while the client is connected, so that a reconnect needs no KDC. That it fails is no reason to
    leave a server: it is logged, and tried again.
@@ -12,7 +12,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.errors import describe
@@ -62,11 +64,9 @@ class Tokens:
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         while self._thread is not None and not self._thread.done():
             await asyncio.wait({self._thread})
-        thread = self._thread = asyncio.get_running_loop().run_in_executor(None, work)
-        # One that is left behind is not asked how it ended; asyncio would complain.
-        thread.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        await asyncio.wait({thread})  # cancelling this leaves it running
-        return thread.result()
+        outcome = self._thread = _begin(work)
+        await asyncio.wait({outcome})  # cancelling this leaves it running
+        return outcome.result()
 
     def connected(self) -> None:
         """There is a connection: from now on tickets are kept fresh."""
@@ -95,3 +95,22 @@ class Tokens:
         tasks = {task for task in (self._step, self._keeping) if task is not None}
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+
+
+def _begin(work: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Starts a thread; its outcome is nobody's if the loop has ended by then."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+    # One that is left behind is not asked how it ended; asyncio would complain.
+    outcome.add_done_callback(lambda ended: ended.exception())
+
+    def run() -> None:
+        try:
+            settle, result = outcome.set_result, work()
+        except BaseException as error:
+            settle, result = outcome.set_exception, error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result)
+
+    threading.Thread(target=run, name="everlatch-sasl", daemon=True).start()
+    return outcome

@@ -55,6 +55,7 @@ from everlatch.errors import (
     server_error,
 )
 from everlatch.paths import Endpoint, strip_chroot
+from everlatch.sasl import SaslRefusedError
 from everlatch.session.actions import (
     Action,
     Announce,
@@ -867,7 +868,6 @@ class Session:
             self._make_step(step, now)
 
     def _make_step(self, step: SaslStep, now: float) -> None:
-        """Raises `SaslError`."""
         mechanism = self._sasl.mechanism
         if mechanism is not None and mechanism.is_blocking:
             # That it takes its time is not the server's fault. The session needs to be heard of before it expires.
@@ -877,8 +877,9 @@ class Session:
         try:
             token = step.exchange.step(step.challenge)
         except Exception as error:  # a mechanism may be anybody's code
-            raise self._sasl_failure(error) from error
-        self._send_token(token, now)
+            self._step_failed(error, now)
+        else:
+            self._send_token(token, now)
 
     def token_computed(self, conn: int, token: bytes | None, now: float) -> None:
         """What the step has come to that `ComputeToken` asked for."""
@@ -889,7 +890,14 @@ class Session:
     def token_failed(self, conn: int, error: BaseException, now: float) -> None:
         """It could not be made."""
         if conn == self._conn and self._sasl.is_open:
-            self._drop(self._sasl_failure(error), now)
+            self._step_failed(error, now)
+
+    def _step_failed(self, error: BaseException, now: float) -> None:
+        failure = self._sasl_failure(error)
+        if isinstance(error, SaslRefusedError):
+            self._auth_failed(failure, now)
+        else:
+            self._drop(failure, now)
 
     def _sasl_failure(self, error: BaseException) -> SaslError:
         failure = SaslError(f"{self._sasl.name} with {self.server} failed: {describe(error)}")
@@ -1209,7 +1217,7 @@ class Session:
         credential.waiting.clear()
         self._go_on_when_authenticated(now)
 
-    def _auth_failed(self, error: ServerError, now: float) -> None:
+    def _auth_failed(self, error: EverlatchError, now: float) -> None:
         self._hang_up()
         self._ended = auth_refused
         self._fail_all(auth_refused)
