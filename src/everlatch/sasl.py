@@ -98,17 +98,22 @@ class DigestMd5:
 
     def begin(self, host: str) -> SaslExchange:
         """`host` is of no importance: all servers have one name here."""
-        return _DigestMd5Exchange(self)
+        return _DigestMd5Exchange(self, self._new_nonce())
 
     def keep_fresh(self) -> None:
         """Nothing runs out."""
+
+    def _new_nonce(self) -> str:
+        """For each exchange another one. What has to be repeated (a simulation, the fuzzer) takes it from a seed."""
+        return secrets.token_urlsafe(24)
 
 
 class _DigestMd5Exchange:
     """An empty token; an answer to the server's challenge; and the server's proof is looked at."""
 
-    def __init__(self, mechanism: DigestMd5) -> None:
+    def __init__(self, mechanism: DigestMd5, nonce: str) -> None:
         self._mechanism = mechanism
+        self._nonce = nonce
         self._has_begun = False
         self._expected: bytes | None = None
 
@@ -121,7 +126,7 @@ class _DigestMd5Exchange:
         try:
             if self._expected is None:
                 username, password = self._mechanism.username, self._mechanism.password
-                token, self._expected = respond(challenge, username, password, secrets.token_urlsafe(24))
+                token, self._expected = respond(challenge, username, password, self._nonce)
                 return token
             if is_proof(challenge, self._expected):
                 return None
