@@ -28,7 +28,7 @@ class SrvrAnswers:
         """Questions without an answer so far."""
         monkeypatch.setattr(server_version, "srvr", self._srvr)
 
-    async def _srvr(self, server: Endpoint, *, timeout: float) -> ServerStatus:
+    async def _srvr(self, server: Endpoint, *, timeout: float, **_: object) -> ServerStatus:
         self.asked.append(str(server))
         self.running += 1
         try:

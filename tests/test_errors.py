@@ -7,6 +7,7 @@ from everlatch import errors
 from everlatch.errors import (
     SERVER_ERRORS,
     CallTimeoutError,
+    CertificateFileError,
     EverlatchError,
     FrameTooLargeError,
     LinkError,
@@ -82,6 +83,7 @@ InvalidConnectStringError InvalidArgumentError
 InvalidACLArgumentError InvalidArgumentError
 InvalidTypeError InvalidArgumentError TypeError
 RequestTooLargeError InvalidArgumentError
+CertificateFileError InvalidArgumentError
 ClientStateError EverlatchError RuntimeError
 NotStartedError ClientStateError
 AlreadyStartedError ClientStateError
@@ -109,6 +111,10 @@ HistoryResetError EverlatchError
 LinkError EverlatchError ConnectionError
 ConnectionClosedByServerError LinkError
 ConnectFailedError LinkError
+TlsError ConnectFailedError
+ServerCertificateError TlsError
+ClientCertificateError TlsError
+NoTlsError TlsError
 HandshakeTimeoutError LinkError TimeoutError
 HandshakeRefusedError LinkError
 SilentLinkError LinkError
@@ -146,6 +152,7 @@ SAMPLES = [
     StaleLeaderError("/latch/_c_1-latch-0000000000", 7, NoNodeError("check", "/latch/_c_1-latch-0000000000")),
     MemberInTheWayError("/latch", "b", ("java-1", "java-2")),
     FrameTooLargeError(20, 10),
+    CertificateFileError("ca", "/etc/ca.pem", "No such file or directory"),
     UnknownServerError(-126, "get", "/a"),
     UnsupportedByServerError("who_am_i", "3.6.2", "3.7.0", "/"),
     NoNodeError("get", "/a"),
@@ -256,6 +263,7 @@ def test_messages():
         MemberInTheWayError: "'/latch' can't be handed over to 'b': 'java-1', 'java-2' stand before it and can't step "
         "aside",
         FrameTooLargeError: "frame of 20 bytes, over the limit of 10",
+        CertificateFileError: "ca '/etc/ca.pem': No such file or directory",
         UnknownServerError: "get '/a': unknown error code (-126)",
         UnsupportedByServerError: "who_am_i needs ZooKeeper 3.7.0, the server in use is 3.6.2: nothing was sent; "
         "upgrade the servers (-6)",
@@ -328,6 +336,7 @@ def test_fields():
     large = ReplyTooLargeError("get", "/a", 20, 10)
     assert (large.operation, large.path, large.size, large.limit) == ("get", "/a", 20, 10)
     frame = FrameTooLargeError(20, 10)
+    assert "is that a port for TLS?" in str(FrameTooLargeError(int.from_bytes(b"\x15\x03\x03\0"), 10))
     assert (frame.size, frame.limit) == (20, 10)
     part = NotEmptyError("delete", "/a")
     refused = TransactionFailedError(2, "/a", part)

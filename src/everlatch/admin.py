@@ -9,6 +9,10 @@ A server answers four-letter words on its client port, without a session, but on
 `4lw.commands.whitelist`: `srvr` alone unless it is configured otherwise. The AdminServer listens on port 8080 and has
 no such list.
 
+All of this goes over TLS as well, where servers listen by TLS: with `tls=TlsSettings(ca=…, cert=…, key=…)` of
+`everlatch.tls`, or an `ssl.SSLContext`. `server_hostname` is the name that the server's certificate must have, if it is
+not the one that it is reached by.
+
     AdminError
     ├── NotWhitelistedError                      the server's configuration forbids the word
     ├── NotServingError (ConnectionError)        the server is up, and serves nobody
@@ -29,10 +33,13 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from everlatch.errors import EverlatchError, InvalidArgumentError, describe
+from everlatch.errors import EverlatchError, InvalidArgumentError, InvalidTypeError, describe
 from everlatch.paths import Endpoint, parse_connect_string
+from everlatch.tls import TlsSettings
+from everlatch.tls.transport import connect_tls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -67,6 +74,8 @@ __all__ = [
 ]
 
 _Server: TypeAlias = str | Endpoint
+_Tls: TypeAlias = "TlsSettings | ssl.SSLContext | None"
+"""How a server is talked to; `None`: plainly."""
 _T = TypeVar("_T")
 
 _TIMEOUT: Final = 5.0
@@ -246,7 +255,14 @@ class WatchSummary(NamedTuple):
 # --- four-letter words --------------------------------------------------------------------------------------------
 
 
-async def four_letter(server: _Server, command: str, *, timeout: float = _TIMEOUT) -> str:
+async def four_letter(
+    server: _Server,
+    command: str,
+    *,
+    timeout: float = _TIMEOUT,
+    tls: _Tls = None,
+    server_hostname: str | None = None,
+) -> str:
     """Asks `command` (`srvr`, `wchp`, `gtmk`, …) and returns the answer as it is.
 
     A word that the server doesn't know is answered with nothing. Raises an `AdminError`; what the server writes
@@ -256,7 +272,8 @@ async def four_letter(server: _Server, command: str, *, timeout: float = _TIMEOU
     question = command.encode("ascii", "replace")
     if len(question) != 4:
         raise InvalidArgumentError(f"a four-letter word has four letters: {command!r}")
-    async with _connection(endpoint, command, timeout) as (reader, writer):
+    way = _way(tls, server_hostname)
+    async with _connection(endpoint, command, timeout, way) as (reader, writer):
         writer.write(question)
         answer = await _read_to_end(reader, _limit(command))
     text = answer.decode("utf-8", "replace")
@@ -267,61 +284,88 @@ async def four_letter(server: _Server, command: str, *, timeout: float = _TIMEOU
     return text
 
 
-async def ruok(server: _Server, *, timeout: float = _TIMEOUT) -> bool:
+async def ruok(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> bool:
     """Whether the process is up and answers. It may still serve nobody: `srvr` tells."""
-    return await _ask(server, "ruok", _parse_ruok, timeout)
+    return await _ask(server, "ruok", _parse_ruok, timeout, tls, server_hostname)
 
 
-async def srvr(server: _Server, *, timeout: float = _TIMEOUT) -> ServerStatus:
+async def srvr(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> ServerStatus:
     """Version, mode, zxid and counts of a server that serves; the one word that every server answers by default."""
-    return await _ask(server, "srvr", _parse_status, timeout)
+    return await _ask(server, "srvr", _parse_status, timeout, tls, server_hostname)
 
 
-async def isro(server: _Server, *, timeout: float = _TIMEOUT) -> bool:
+async def isro(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> bool:
     """Whether the server serves read-only, being cut off from its quorum. `NotServingError` if it serves nobody."""
-    answer = await _ask(server, "isro", _parse_read_only, timeout)
+    answer = await _ask(server, "isro", _parse_read_only, timeout, tls, server_hostname)
     if answer is None:
         raise NotServingError(str(_endpoint(server)), "isro")
     return answer
 
 
-async def mntr(server: _Server, *, timeout: float = _TIMEOUT) -> dict[str, int | float | str]:
+async def mntr(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> dict[str, int | float | str]:
     """All of the server's metrics, by their names (`zk_watch_count`); what looks like a number is one."""
-    return await _ask(server, "mntr", _parse_metrics, timeout)
+    return await _ask(server, "mntr", _parse_metrics, timeout, tls, server_hostname)
 
 
-async def stat(server: _Server, *, timeout: float = _TIMEOUT) -> list[ConnectionInfo]:
+async def stat(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> list[ConnectionInfo]:
     """The server's connections, briefly: without their sessions. The rest of `stat`'s answer is that of `srvr`."""
-    return await _ask(server, "stat", _parse_clients, timeout)
+    return await _ask(server, "stat", _parse_clients, timeout, tls, server_hostname)
 
 
-async def cons(server: _Server, *, timeout: float = _TIMEOUT) -> list[ConnectionInfo]:
+async def cons(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> list[ConnectionInfo]:
     """The server's connections, with their sessions; the one that asks is among them."""
-    return await _ask(server, "cons", _parse_connections, timeout)
+    return await _ask(server, "cons", _parse_connections, timeout, tls, server_hostname)
 
 
-async def dump(server: _Server, *, timeout: float = _TIMEOUT) -> SessionDump:
+async def dump(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> SessionDump:
     """Sessions, and the ephemeral nodes that belong to them. Complete on the leader."""
-    return await _ask(server, "dump", _parse_dump, timeout)
+    return await _ask(server, "dump", _parse_dump, timeout, tls, server_hostname)
 
 
-async def wchs(server: _Server, *, timeout: float = _TIMEOUT) -> WatchSummary:
+async def wchs(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> WatchSummary:
     """How many watches the server holds."""
-    return await _ask(server, "wchs", _parse_watch_summary, timeout)
+    return await _ask(server, "wchs", _parse_watch_summary, timeout, tls, server_hostname)
 
 
-async def conf(server: _Server, *, timeout: float = _TIMEOUT) -> dict[str, str]:
+async def conf(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> dict[str, str]:
     """The configuration in force; in an ensemble with its members (`server.1`, …) and their `version`."""
-    return await _ask(server, "conf", _parse_settings, timeout)
+    return await _ask(server, "conf", _parse_settings, timeout, tls, server_hostname)
 
 
-async def envi(server: _Server, *, timeout: float = _TIMEOUT) -> dict[str, str]:
+async def envi(
+    server: _Server, *, timeout: float = _TIMEOUT, tls: _Tls = None, server_hostname: str | None = None
+) -> dict[str, str]:
     """The server's environment: Java, operating system, class path, memory."""
-    return await _ask(server, "envi", _parse_settings, timeout)
+    return await _ask(server, "envi", _parse_settings, timeout, tls, server_hostname)
 
 
-async def _ask(server: _Server, command: str, parse: Callable[[str], _T], timeout: float) -> _T:
-    text = await four_letter(server, command, timeout=timeout)
+async def _ask(
+    server: _Server,
+    command: str,
+    parse: Callable[[str], _T],
+    timeout: float,
+    tls: _Tls,
+    server_hostname: str | None,
+) -> _T:
+    text = await four_letter(server, command, timeout=timeout, tls=tls, server_hostname=server_hostname)
     try:
         # A server on Windows ends its lines the Windows way.
         return parse(text.replace("\r\n", "\n"))
@@ -542,16 +586,26 @@ _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r\n", re.DO
 _MAX_HEAD: Final = _PIECE
 
 
-async def admin_command(server: _Server, name: str, *, port: int = 8080, timeout: float = _TIMEOUT) -> dict[str, Any]:
+async def admin_command(
+    server: _Server,
+    name: str,
+    *,
+    port: int = 8080,
+    timeout: float = _TIMEOUT,
+    tls: _Tls = None,
+    server_hostname: str | None = None,
+) -> dict[str, Any]:
     """Runs a command of the AdminServer by its name (`server_stats`, `watch_summary`, …) and returns its answer.
 
     `server` is a server as everywhere here, whose AdminServer listens at `port` of the same host, or the URL of the
-    commands, `http://host:8080/commands`. Raises an `AdminError`.
+    commands, `http://host:8080/commands` (also where it is `https` that is spoken there: `tls` says so). Raises an
+    `AdminError`.
     """
     endpoint, path = _admin_address(server, port)
     if not _NAME.fullmatch(name):
         raise InvalidArgumentError(f"the name of a command has letters, digits and '_': {name!r}")
-    async with _connection(endpoint, name, timeout) as (reader, writer):
+    way = _way(tls, server_hostname)
+    async with _connection(endpoint, name, timeout, way) as (reader, writer):
         writer.write(_http_request(endpoint, f"{path}/{name}"))
         status, body = await _read_response(reader, _limit(name))
     return _command_result(str(endpoint), name, status, body)
@@ -672,12 +726,12 @@ def _endpoint(server: _Server) -> Endpoint:
 
 @contextlib.asynccontextmanager
 async def _connection(
-    endpoint: Endpoint, command: str, timeout: float
+    endpoint: Endpoint, command: str, timeout: float, way: _Way | None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection that ends with the block, or when the time is up; what fails in it becomes an `AdminError`."""
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await _open(endpoint)
+            reader, writer = await _open(endpoint, way)
             try:
                 yield reader, writer
             finally:
@@ -692,12 +746,37 @@ async def _connection(
         raise AdminUnreachableError(str(endpoint), command, error) from error
 
 
-async def _open(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+class _Way(NamedTuple):
+    """How a server is reached by TLS."""
+
+    tls: TlsSettings
+    server_hostname: str | None
+
+
+def _way(tls: _Tls, server_hostname: str | None) -> _Way | None:
+    if tls is not None and not isinstance(tls, (TlsSettings, ssl.SSLContext)):
+        raise InvalidTypeError(f"tls is TlsSettings, an ssl.SSLContext or None, not a {type(tls).__name__}")
+    if tls is None:
+        return None
+    return _Way(TlsSettings(tls) if isinstance(tls, ssl.SSLContext) else tls, server_hostname)
+
+
+async def _open(endpoint: Endpoint, way: _Way | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
+        if way is not None:
+            return await _open_tls(endpoint, way)
         return await asyncio.open_connection(endpoint.host, endpoint.port, limit=_MAX_HEAD)
     except ValueError as error:
         # A name that can't be looked up at all, such as one with an empty label, is no OSError.
         raise ConnectionError(f"{endpoint.host!r} is not a host name: {error}") from error
+
+
+async def _open_tls(endpoint: Endpoint, way: _Way) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader = asyncio.StreamReader(limit=_MAX_HEAD)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    host = way.server_hostname or endpoint.host
+    transport = await connect_tls(lambda: protocol, endpoint.host, endpoint.port, way.tls, host)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -30,14 +30,17 @@ from everlatch.subscriptions.reading import CHILDREN, DATA
 from everlatch.subscriptions.states import StateSubscription
 from everlatch.subscriptions.tree import TreeSubscription, tree_topic
 from everlatch.subscriptions.waits import wait_for
+from everlatch.tls import TlsSettings
 from everlatch.types import ACL, OPEN_ACL_UNSAFE, UNSET, State, StateChange, Statistics, Timeout
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Sequence
 
     from everlatch.engine.subscription import Subscription
     from everlatch.sasl import SaslMechanism
     from everlatch.session.retry import RetryPolicy
+    from everlatch.tls.settings import PathLike
     from everlatch.types import Children, Node, Remove, ServerFinding, Watch
 
 __all__ = ["Client", "SessionClient"]
@@ -191,6 +194,12 @@ class Client(_SessionState):
     `sasl`: `DigestMd5`, or `Kerberos` of `everlatch.kerberos`; comes before `auth`, on every connection.
     `shuffle`: whether to try the servers in random order.
 
+    TLS is on with `tls=True`, or when any of the PEM files `ca` (whom to trust; left out: whom the system trusts),
+    `cert` and `key` (to show to servers; `key_password` if it is encrypted) is given. They are read again when they
+    have changed, for the next connection. A server's certificate must have the name or IP address that the server has
+    in `servers`; `check_hostname=False` takes any that is trusted. `tls` may be an `ssl.SSLContext` as well, which has
+    it all. docs/how-to/tls.md has more.
+
     `servers` may be a `ServerSource` as well (`DnsServers`, your own), which changes them at run time; for those of
     the ensemble's own configuration see `EnsembleTracker`. `silence_budget`: seconds for which a link may be silent
     before other servers are asked whether they live (it is left when one does); an eighth of the session timeout if
@@ -242,6 +251,12 @@ class Client(_SessionState):
         acl: Sequence[ACL] = OPEN_ACL_UNSAFE,
         auth: Iterable[tuple[str, bytes]] = (),
         sasl: SaslMechanism | None = None,
+        tls: bool | ssl.SSLContext | None = None,
+        ca: PathLike | None = None,
+        cert: PathLike | None = None,
+        key: PathLike | None = None,
+        key_password: str | None = None,
+        check_hostname: bool = True,
         shuffle: bool = True,
         silence_budget: float | None = None,
         preventive_search_interval: float | None = None,
@@ -276,6 +291,7 @@ class Client(_SessionState):
             connect_string = _from_source(source)
         else:
             connect_string = parse_connect_string(_joined(servers))
+        settings = TlsSettings.from_arguments(tls, ca, cert, key, key_password, check_hostname)
         plan = (time_between_attempts, max_consecutive_retries, max_reconnect_attempts)
         options = SessionOptions(
             endpoints=connect_string.endpoints,
@@ -302,6 +318,7 @@ class Client(_SessionState):
             receipts_place=server_path(connect_string.chroot, _checked_place(receipts_path)),
             receipts_acl=tuple(checked_acl(acl)),
             sasl=_checked_mechanism(sasl),
+            tls=settings is not None,
         )
         engine = Engine(
             options,
@@ -311,6 +328,7 @@ class Client(_SessionState):
             close_timeout=checked_timeout(close_timeout),
             max_request_size=_positive("max_request_size", max_request_size),
             search_interval=_interval("preventive_search_interval", preventive_search_interval),
+            tls=settings,
         )
         super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
         self._feeds = Feeds(engine, self, _interval("recheck_interval", recheck_interval))

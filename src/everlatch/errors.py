@@ -6,6 +6,7 @@
     │   ├── InvalidConnectStringError
     │   ├── InvalidACLArgumentError
     │   ├── InvalidTypeError (TypeError)
+    │   ├── CertificateFileError            a file for TLS that can't be read, or isn't what it should be
     │   └── RequestTooLargeError
     ├── ClientStateError (RuntimeError)     the wrong moment, loop or thread; nothing was sent
     │   ├── NotStartedError
@@ -34,6 +35,10 @@
     ├── LinkError (ConnectionError)         why a connection ended or was refused: the `reason` of a state change
     │   ├── ConnectionClosedByServerError
     │   ├── ConnectFailedError
+    │   │   └── TlsError                    TLS failed, in the handshake or later
+    │   │       ├── ServerCertificateError  we refuse the server's certificate
+    │   │       ├── ClientCertificateError  the server refuses ours, or wants one
+    │   │       └── NoTlsError              what listens there doesn't speak TLS
     │   ├── HandshakeTimeoutError (TimeoutError)
     │   ├── HandshakeRefusedError
     │   ├── SilentLinkError
@@ -73,6 +78,8 @@ __all__ = [
     "BadArgumentsError",
     "BadVersionError",
     "CallTimeoutError",
+    "CertificateFileError",
+    "ClientCertificateError",
     "ClientClosedError",
     "ClientStateError",
     "ClosingError",
@@ -105,6 +112,7 @@ __all__ = [
     "NoChildrenForEphemeralsError",
     "NoNodeError",
     "NoSuchMemberError",
+    "NoTlsError",
     "NoWatcherError",
     "NodeExistsError",
     "NodeOccupiedError",
@@ -129,6 +137,7 @@ __all__ = [
     "RuntimeInconsistencyError",
     "SSLConnectionError",
     "SaslError",
+    "ServerCertificateError",
     "ServerError",
     "ServerLeftError",
     "SessionClosedRequireAuthError",
@@ -139,6 +148,7 @@ __all__ = [
     "StartError",
     "SystemZookeeperError",
     "ThrottledOpError",
+    "TlsError",
     "TransactionFailedError",
     "TruncatedError",
     "UnexpectedReplyError",
@@ -192,6 +202,15 @@ class InvalidACLArgumentError(InvalidArgumentError):
 
 class InvalidTypeError(InvalidArgumentError, TypeError):
     """An argument of the wrong type, such as text for data (encode it first)."""
+
+
+class CertificateFileError(InvalidArgumentError):
+    """A file for TLS that can't be read, is no PEM, or doesn't go with the others. `argument`: which of the client's
+    arguments names it (`ca`, `cert`, `cert and key`); `path`; `problem`: what is wrong."""
+
+    def __init__(self, argument: str, path: str, problem: str) -> None:
+        self.argument, self.path, self.problem = argument, path, problem
+        super().__init__(f"{argument} {path!r}: {problem}")
 
 
 class RequestTooLargeError(InvalidArgumentError):
@@ -424,6 +443,26 @@ class ConnectFailedError(LinkError):
     """No connection: refused, unreachable, or the name did not resolve. `__cause__` has the system's own error."""
 
 
+class TlsError(ConnectFailedError):
+    """TLS with a server failed, in the handshake or later. `__cause__` has OpenSSL's own error, if there is one.
+
+    The client goes on to the next server, and tries again later: certificates may be renewed meanwhile.
+    """
+
+
+class ServerCertificateError(TlsError):
+    """The server's certificate was refused: it is not trusted, has expired, or is for another name."""
+
+
+class ClientCertificateError(TlsError):
+    """The server has refused the client's certificate, or wants one and got none. With TLS 1.3 that comes only after
+    the handshake."""
+
+
+class NoTlsError(TlsError):
+    """What listens there doesn't speak TLS, or has closed the connection instead: a plain port, in most cases."""
+
+
 class HandshakeTimeoutError(LinkError, TimeoutError):
     """The server did not complete the TCP connection, or did not answer the handshake, within its budget."""
 
@@ -458,12 +497,17 @@ class InvalidLengthError(ProtocolError):
     """A length that is negative, or larger than what holds it."""
 
 
+_TLS_ALERT = 0x1503
+"""How the answer begins that a server which expects TLS may give to anything else."""
+
+
 class FrameTooLargeError(ProtocolError):
     """A frame over the size limit. `size` is what the server announced."""
 
     def __init__(self, size: int, limit: int) -> None:
         self.size, self.limit = size, limit
-        super().__init__(f"frame of {size} bytes, over the limit of {limit}")
+        hint = "; it looks like TLS: is that a port for TLS?" if size >> 16 == _TLS_ALERT else ""
+        super().__init__(f"frame of {size} bytes, over the limit of {limit}{hint}")
 
 
 class UnexpectedReplyError(ProtocolError):

@@ -410,7 +410,7 @@ async def test_a_leader_of_the_past_loses_nothing_while_another_server_is_as_far
         seen, changes = client.statistics().last_zxid, changes_of(client)
         told = {servers[0].port: ("leader", seen - 1), servers[1].port: ("follower", seen)}
 
-        async def classified(address: Address, *_: object) -> ServerFinding:
+        async def classified(address: Address, *_: object, **__: object) -> ServerFinding:
             mode, zxid = told[address.port]
             kind = ServerKind.READ_ONLY if mode == "read-only" else ServerKind.READ_WRITE
             return ServerFinding(str(address), kind, 0.0, mode, zxid, None)
@@ -447,7 +447,7 @@ async def test_what_the_servers_are_is_asked_once_at_a_time():
 async def test_a_question_that_fails_in_an_unforeseen_way_is_reported(monkeypatch, caplog):
     async with ScriptedServer() as server, server.client() as client:
 
-        async def broken(*_: object) -> None:
+        async def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a bug of ours")
 
         monkeypatch.setattr(server_search, "classify", broken)

@@ -30,7 +30,7 @@ from everlatch.engine.lookups import Lookups
 from everlatch.engine.server_search import ServerSearch
 from everlatch.engine.server_version import ServerVersions
 from everlatch.engine.tokens import Tokens
-from everlatch.engine.transport import Dialer, Link, TcpDialer, link_type
+from everlatch.engine.transport import Dialer, Link, TcpDialer, TlsDialer, link_type
 from everlatch.errors import (
     AlreadyStartedError,
     AuthFailedError,
@@ -46,6 +46,7 @@ from everlatch.errors import (
     RequestTooLargeError,
     SaslError,
     StartError,
+    TlsError,
     WrongLoopError,
     describe,
     hex_id,
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
 
     from everlatch.engine.call import Waiter
     from everlatch.engine.subscription import Subscription
+    from everlatch.session.servers import Address
+    from everlatch.tls import TlsSettings
     from everlatch.types import Remove, Watch, WatchEvent
 
 __all__ = ["MAX_REQUEST_SIZE", "Engine"]
@@ -108,6 +111,7 @@ class Engine:
         close_timeout: float,
         max_request_size: int = MAX_REQUEST_SIZE,
         search_interval: float | None = None,
+        tls: TlsSettings | None = None,
         dialer: Dialer | None = None,
     ) -> None:
         self.session = Session(options, rng, self._fire_watches)
@@ -122,7 +126,9 @@ class Engine:
         if self._has_receipts:
             self._max_body -= LARGEST_RECEIPT + len(options.receipts_place.encode())
         self._rng = rng
-        self._dialer: Dialer = dialer or TcpDialer()
+        self.tls = tls
+        """How the servers are talked to; `None`: plainly."""
+        self._dialer: Dialer = dialer or (TcpDialer() if tls is None else TlsDialer(tls))
         # Set by start().
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Callable[[], float] = _no_clock
@@ -674,9 +680,7 @@ class Engine:
         try:
             await self._dialer.dial(request.address, make_link)
         except Exception as error:  # whatever a dialer raises, the client goes on to the next server
-            failed = ConnectFailedError(f"connecting to {request.address} failed: {describe(error)}")
-            failed.__cause__ = error
-            self.session.connection_lost(request.conn, failed, self._clock())
+            self.session.connection_lost(request.conn, _not_connected(request.address, error), self._clock())
             self.pump()
         finally:
             # Loops close a socket that did not get connected, and some (uvloop) ask for the link before. One that did
@@ -878,9 +882,19 @@ def _report_late(late: float) -> None:
         logger.warning("the event loop was blocked for %.3g s: something in this process holds it up", late)
 
 
+def _not_connected(address: Address, error: Exception) -> ConnectFailedError:
+    if isinstance(error, TlsError):
+        return error
+    failed = ConnectFailedError(f"connecting to {address} failed: {describe(error)}")
+    failed.__cause__ = error
+    return failed
+
+
 def _loss(error: Exception | None) -> LinkError:
     if error is None:
         return ConnectionClosedByServerError("the server closed the connection")
+    if isinstance(error, TlsError):
+        return error
     reason = ConnectionClosedByServerError(f"the connection broke: {describe(error)}")
     reason.__cause__ = error
     return reason

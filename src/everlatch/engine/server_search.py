@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from everlatch.engine.engine import Engine
+    from everlatch.tls import TlsSettings
 
 __all__ = ["ServerSearch", "classify"]
 
@@ -43,11 +44,16 @@ _LIVING: Final = frozenset({ServerKind.READ_WRITE, ServerKind.REACHABLE})
 """Who may serve a session."""
 
 
-async def classify(address: Address, clock: Callable[[], float], patience: float = _PATIENCE) -> ServerFinding:
-    """Asks one server. Never raises but for cancellation: who can't be asked is unreachable."""
+async def classify(
+    address: Address, clock: Callable[[], float], patience: float = _PATIENCE, tls: TlsSettings | None = None
+) -> ServerFinding:
+    """Asks one server, by TLS if there are settings for it. Never raises but for cancellation: who can't be
+    asked is unreachable."""
     started = clock()
     try:
-        status = await srvr(Endpoint(address.ip, address.port), timeout=patience)
+        status = await srvr(
+            Endpoint(address.ip, address.port), timeout=patience, tls=tls, server_hostname=address.endpoint.host
+        )
     except NotServingError as error:
         return ServerFinding(str(address), ServerKind.NOT_SERVING, clock() - started, None, None, error)
     except (NotWhitelistedError, MalformedAnswerError) as error:
@@ -94,7 +100,7 @@ class ServerSearch:
 
     async def _ask_for(self, conn: int, address: Address) -> None:
         while self._is_in_doubt(conn):
-            finding = await classify(address, self._engine.now)
+            finding = await self._classify(address)
             if finding.kind in _LIVING:  # of use even if the link was left meanwhile
                 self._engine.session.server_answered(conn, address, self._engine.now())
                 self._engine.hurry()
@@ -120,7 +126,10 @@ class ServerSearch:
         self._engine.hurry()
 
     async def _ask_all(self, addresses: list[Address]) -> list[ServerFinding]:
-        return await asyncio.gather(*(classify(address, self._engine.now) for address in addresses))
+        return await asyncio.gather(*(self._classify(address) for address in addresses))
+
+    async def _classify(self, address: Address) -> ServerFinding:
+        return await classify(address, self._engine.now, tls=self._engine.tls)
 
     # -- searching ahead
 

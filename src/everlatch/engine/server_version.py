@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from everlatch.engine.engine import Engine
     from everlatch.paths import Endpoint
     from everlatch.session.requests import Operation
+    from everlatch.tls import TlsSettings
     from everlatch.types import Timeout, Watch
 
 __all__ = ["ServerVersions"]
@@ -131,17 +132,20 @@ class ServerVersions:
             if lookup is not None:
                 lookup.cancel()  # who waits for it looks again, for its connection has gone
             self._conn = conn
-            lookup = self._lookup = asyncio.create_task(_ask(self._engine.server_address))
+            lookup = self._lookup = asyncio.create_task(_ask(*self._whom()))
         if not lookup.done():
             await asyncio.wait({lookup})
         return None if lookup.cancelled() else lookup.result()
 
+    def _whom(self) -> tuple[Endpoint | None, TlsSettings | None, str | None]:
+        return self._engine.server_address, self._engine.tls, self._engine.session.server_host
 
-async def _ask(server: Endpoint | None) -> ServerStatus | None:
+
+async def _ask(server: Endpoint | None, tls: TlsSettings | None = None, host: str | None = None) -> ServerStatus | None:
     if server is None:
         return None
     try:
-        return await srvr(server, timeout=_PATIENCE)
+        return await srvr(server, timeout=_PATIENCE, tls=tls, server_hostname=host)
     except Exception as error:  # rule 3, whatever the reason
         logger.debug("nothing is known of %s: %s", server, describe(error))
         return None

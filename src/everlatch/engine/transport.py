@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
-import weakref
 from typing import TYPE_CHECKING, Protocol, cast
+
+from everlatch.tls.transport import connect_tls, receive_buffer, reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from everlatch.session.servers import Address
+    from everlatch.tls import TlsSettings
 
-__all__ = ["BufferedLink", "Dialer", "Link", "LinkEvents", "StreamLink", "TcpDialer", "link_type"]
+__all__ = ["BufferedLink", "Dialer", "Link", "LinkEvents", "StreamLink", "TcpDialer", "TlsDialer", "link_type"]
 
 
 class LinkEvents(Protocol):
@@ -39,19 +40,6 @@ class LinkEvents(Protocol):
     def link_writable(self, link: Link) -> None:
         """The transport takes bytes again."""
         ...
-
-
-_NO_LINGER = struct.pack("ii", 1, 0)
-_RECEIVE_SIZE = 1 << 18
-_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
-
-
-def _receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """One for all connections of a loop: it is filled and emptied within one turn."""
-    buffer = _buffers.get(loop)
-    if buffer is None:
-        buffer = _buffers[loop] = memoryview(bytearray(_RECEIVE_SIZE))
-    return buffer
 
 
 class Link(asyncio.BaseProtocol):
@@ -78,6 +66,10 @@ class Link(asyncio.BaseProtocol):
         self._events.link_lost(self, error)
         if not self.closed.done():
             self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """From the loop, or from TLS, which has them decrypted."""
+        self._events.link_received(self, data)
 
     def pause_writing(self) -> None:
         """From the loop: the server doesn't read. What waits, waits in our queue."""
@@ -111,19 +103,11 @@ class Link(asyncio.BaseProtocol):
         go on sending for minutes, and a write that is long settled could arrive after all."""
         if self.transport is None:
             return
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.transport.is_closing():
-            with contextlib.suppress(OSError):  # closed by the peer, or no TCP
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.transport.abort()
+        reset(self.transport)
 
 
 class StreamLink(Link, asyncio.Protocol):
     """For uvloop, which reads into a buffer of its own and passes on what has come."""
-
-    def data_received(self, data: bytes) -> None:
-        """From the loop."""
-        self._events.link_received(self, data)
 
 
 class BufferedLink(Link, asyncio.BufferedProtocol):
@@ -131,7 +115,7 @@ class BufferedLink(Link, asyncio.BufferedProtocol):
 
     def __init__(self, conn: int, events: LinkEvents, closed: asyncio.Future[None]) -> None:
         super().__init__(conn, events, closed)
-        self._buffer = _receive_buffer(closed.get_loop())
+        self._buffer = receive_buffer(closed.get_loop())
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """From the loop."""
@@ -161,3 +145,14 @@ class TcpDialer:
     async def dial(self, address: Address, make_link: Callable[[], Link]) -> None:
         """Connects; the address is numeric, so nothing is resolved."""
         await asyncio.get_running_loop().create_connection(make_link, address.ip, address.port)
+
+
+class TlsDialer:
+    """TLS over TCP. The connection is there when the handshake is done: all of it is within the session's budget."""
+
+    def __init__(self, tls: TlsSettings) -> None:
+        self._tls = tls
+
+    async def dial(self, address: Address, make_link: Callable[[], Link]) -> None:
+        """Connects and shakes hands. The server's certificate must have the name that led to the address."""
+        await connect_tls(make_link, address.ip, address.port, self._tls, address.endpoint.host)

@@ -79,10 +79,11 @@ def auth_refused(request: Request) -> EverlatchError:
     return AuthFailedError(request.operation.name, request.path)
 
 
-def handshake_refused(reason: BaseException) -> BaseException:
-    """A connection that ends during the handshake was refused; a failure to connect stays what it is."""
+def handshake_refused(reason: BaseException, hint: str = "") -> BaseException:
+    """A connection that ends during the handshake was refused; a failure to connect stays what it is. `hint`: what may
+    be behind it."""
     if isinstance(reason, (ConnectFailedError, HandshakeTimeoutError)):
         return reason
-    refused = HandshakeRefusedError(f"the connection ended during the handshake: {reason}")
+    refused = HandshakeRefusedError(f"the connection ended during the handshake: {reason}{hint}")
     refused.__cause__ = reason
     return refused

@@ -46,3 +46,5 @@ class SessionOptions(NamedTuple):
     """The servers' path of the node below which receipts are kept."""
     receipts_acl: Sequence[ACL] = ()
     sasl: SaslMechanism | None = None
+    tls: bool = False
+    """Whether connections are by TLS; for what errors say."""

@@ -148,6 +148,9 @@ _MISSING = {
     Phase.AUTHENTICATING: "no answer to the credentials",
 }
 
+_REFUSAL_HINT = " (it does not serve at the moment, or its port is for TLS)"
+_MISSING_BY_TLS = _MISSING | {Phase.DIALING: "no TLS connection"}
+
 _DECIDING = frozenset({"leader", "standalone"})
 _SERVED = frozenset({Phase.SERVING, Phase.LEAVING})
 _ANSWERING = frozenset({Phase.AUTHENTICATING, *_SERVED})
@@ -173,6 +176,8 @@ class Session:
         self.watching = Watching(self._fire, self._ask, self._coming_one_shots)
         self._answers = Answers(self.requests, self.watching, self._server_path, self._ask, lambda: self.session_id)
         self.credentials = Credentials()
+        self._missing = _MISSING_BY_TLS if options.tls else _MISSING
+        self._refusal_hint = "" if options.tls else _REFUSAL_HINT
         self._sasl = Sasl(options.sasl)
         self.liveness = Liveness(options.session_timeout, options.silence_budget)
         self.lease = Lease(drift=options.lease_drift, strict=options.lease_strict)
@@ -428,7 +433,7 @@ class Session:
             self._rival_lost(self._rivals.remove(conn), reason, now)
         elif conn == self._conn and self.phase is not Phase.IDLE:
             if self.phase in (Phase.HANDSHAKE, Phase.AUTHENTICATING):
-                reason = handshake_refused(reason)
+                reason = handshake_refused(reason, self._refusal_hint)
             self._link_down(reason, now)
 
     def bytes_received(self, conn: int, data: bytes, now: float) -> None:
@@ -539,6 +544,11 @@ class Session:
     def server(self) -> str | None:
         """The server of the present connection or attempt."""
         return str(self._address) if self._address is not None else None
+
+    @property
+    def server_host(self) -> str | None:
+        """The name, or IP address, by which that server was to be reached."""
+        return self._address.endpoint.host if self._address is not None else None
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -699,7 +709,7 @@ class Session:
         return self._rounds.budget(self.liveness.timeout, is_first=self.state is State.CONNECTING)
 
     def _timed_out(self, phase: Phase) -> LinkError:
-        missing = (phase is Phase.HANDSHAKE and self._draining.missing) or _MISSING[phase]
+        missing = (phase is Phase.HANDSHAKE and self._draining.missing) or self._missing[phase]
         return HandshakeTimeoutError(f"{missing} in {self._attempt_budget():.3g} s")
 
     def failures(self) -> list[tuple[str, BaseException]]:
@@ -707,9 +717,9 @@ class Session:
         failures = self._rounds.failures
         for rival in [] if self.phase in _SERVED else self._rivals:
             phase = Phase.RESOLVING if rival.is_name else Phase.HANDSHAKE if rival.is_made else Phase.DIALING
-            failures[str(rival.address)] = HandshakeTimeoutError(f"{_MISSING[phase]} so far")
+            failures[str(rival.address)] = HandshakeTimeoutError(f"{self._missing[phase]} so far")
         if self.phase in _MISSING:
-            missing = self._draining.missing or _MISSING[self.phase]
+            missing = self._draining.missing or self._missing[self.phase]
             failures[str(self._address)] = HandshakeTimeoutError(f"{missing} so far")
         return list(failures.items())
 
