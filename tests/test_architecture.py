@@ -16,7 +16,7 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 ORDER = (
     *("types", "errors", "partial_stat", "paths", "arguments", "acls", "tls", "wire", "sasl", "kerberos"),
-    *("session", "admin", "engine"),
+    *("session", "admin", "guardian", "engine"),
     *("transaction", "multi_read", "operations", "subscriptions", "server_sources", "client", "ensemble_tracker"),
     *("everlatch", "recipes", "sync", "cli"),
 )

@@ -89,6 +89,7 @@ NotStartedError ClientStateError
 AlreadyStartedError ClientStateError
 ClientClosedError ClientStateError
 GaveUpError ClientStateError
+GuardianUnavailableError ClientStateError
 WrongLoopError ClientStateError
 QueueFullError EverlatchError
 StartError EverlatchError ConnectionError

@@ -17,6 +17,7 @@ from everlatch.errors import (
     describe,
     hex_id,
 )
+from everlatch.guardian.ward import Ward
 from everlatch.operations import Operations, auth_body
 from everlatch.paths import ConnectString, parse_connect_string, validate_path
 from everlatch.server_sources import ServerSource, source_endpoints
@@ -237,7 +238,11 @@ class Client(_SessionState):
     `max_request_size`, `max_reply_size`: bytes of a frame; the first must not exceed the servers' jute.maxbuffer.
     `rng`: where all randomness comes from.
 
-    Raises `InvalidArgumentError` and its subclasses for what can't be right.
+    `guardian`: a small child process, one for all clients of this process that want it, closes the session at once when
+    this process has died, however that happened (`SIGKILL` too): its ephemeral nodes are gone within milliseconds
+    instead of after `session_timeout`. `guardian_pid` and `guardian_restarts` tell of it.
+
+    Raises `InvalidArgumentError` and its subclasses for what can't be right; `GuardianUnavailableError`.
     """
 
     def __init__(
@@ -284,6 +289,7 @@ class Client(_SessionState):
         max_request_size: int = MAX_REQUEST_SIZE,
         max_reply_size: int = 1 << 26,
         rng: random.Random | None = None,
+        guardian: bool = False,
     ) -> None:
         source: ServerSource | None = None
         if isinstance(servers, ServerSource):
@@ -329,6 +335,7 @@ class Client(_SessionState):
             max_request_size=_positive("max_request_size", max_request_size),
             search_interval=_interval("preventive_search_interval", preventive_search_interval),
             tls=settings,
+            ward=Ward() if guardian else None,
         )
         super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
         self._feeds = Feeds(engine, self, _interval("recheck_interval", recheck_interval))
@@ -396,6 +403,19 @@ class Client(_SessionState):
             self._engine.update_servers(source_endpoints(self._source))
         except Exception as error:  # a source is anybody's code
             logger.error("the servers stay as they are: the source %r failed: %s", self._source, describe(error))
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """The process that closes the session if this one dies; `None`: there is none, or not just now (the log says
+        why, and that another one is started)."""
+        ward = self._engine.ward
+        return None if ward is None else ward.pid
+
+    @property
+    def guardian_restarts(self) -> int:
+        """How often another guardian had to be started in this process, because one had died or was stuck."""
+        ward = self._engine.ward
+        return 0 if ward is None else ward.restarts
 
     @property
     def session_password(self) -> bytes:

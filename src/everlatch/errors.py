@@ -13,6 +13,7 @@
     │   ├── AlreadyStartedError
     │   ├── ClientClosedError
     │   ├── GaveUpError
+    │   ├── GuardianUnavailableError
     │   └── WrongLoopError
     ├── QueueFullError                      too much is waiting; nothing was sent
     ├── StartError (ConnectionError)        no server could be reached by `start()`
@@ -91,6 +92,7 @@ __all__ = [
     "EverlatchError",
     "FrameTooLargeError",
     "GaveUpError",
+    "GuardianUnavailableError",
     "HandOverError",
     "HandshakeRefusedError",
     "HandshakeTimeoutError",
@@ -234,6 +236,10 @@ class AlreadyStartedError(ClientStateError):
 
 class ClientClosedError(ClientStateError):
     """A call after `close()`, or one that was still waiting when the client was closed."""
+
+
+class GuardianUnavailableError(ClientStateError):
+    """`guardian=True` can't be had here: the message says why, and what to change."""
 
 
 class GaveUpError(ClientStateError):

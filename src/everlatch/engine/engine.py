@@ -8,7 +8,8 @@ Rules:
    in the next turn, if others have to be told first of what came before the reply.
 4. With many calls in flight reading pauses for a millisecond after each read: replies then come in batches, and the
    CPU per call halves. With few in flight it never does.
-5. When a session begins its restorers are called, before anybody is told: they make calls, which go ahead of all that
+5. The guardian, if there is one, hears of a session before anybody else does, and before anything is written in it.
+6. When a session begins its restorers are called, before anybody is told: they make calls, which go ahead of all that
    waits, and can't wait for anything themselves (promise P6).
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -51,6 +53,7 @@ from everlatch.errors import (
     describe,
     hex_id,
 )
+from everlatch.guardian.guarded import Guarded
 from everlatch.paths import Endpoint
 from everlatch.session.actions import (
     Announce,
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
 
     from everlatch.engine.call import Waiter
     from everlatch.engine.subscription import Subscription
+    from everlatch.guardian.ward import Ward
     from everlatch.session.servers import Address
     from everlatch.tls import TlsSettings
     from everlatch.types import Remove, Watch, WatchEvent
@@ -113,6 +117,7 @@ class Engine:
         search_interval: float | None = None,
         tls: TlsSettings | None = None,
         dialer: Dialer | None = None,
+        ward: Ward | None = None,
     ) -> None:
         self.session = Session(options, rng, self._fire_watches)
         self._requests = self.session.requests
@@ -129,6 +134,10 @@ class Engine:
         self.tls = tls
         """How the servers are talked to; `None`: plainly."""
         self._dialer: Dialer = dialer or (TcpDialer() if tls is None else TlsDialer(tls))
+        self.ward = ward
+        """Our place with the guardian, if there is to be one."""
+        self._process = os.getpid()
+        """Where the client was made; in a forked child the session is not its own."""
         # Set by start().
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Callable[[], float] = _no_clock
@@ -238,6 +247,7 @@ class Engine:
         call.request = request
         call.requests = self._requests
         call.waiter = None
+        self._tell_guardian()
         self.pump()
         return call
 
@@ -280,6 +290,7 @@ class Engine:
         elif self.session.state not in FINAL_STATES:
             self._checked_loop()
             self.session.update_servers(endpoints, self._clock())
+            self._tell_guardian()
             self.hurry()
 
     async def resolve(self, endpoint: Endpoint) -> list[str]:
@@ -312,7 +323,10 @@ class Engine:
             raise AlreadyStartedError("start(): this client was started before; a client is used once, make a new one")
         if self.session.state is State.CLOSED:
             raise ClientClosedError("start(): this client was closed before it was started; make a new one")
-        loop = self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self.ward is not None:
+            self.ward.begin(loop)
+        self._loop = loop
         self._clock = clock_of(loop)
         self._dispatcher = Dispatcher(loop)
         self._lookups = Lookups(loop)
@@ -344,6 +358,8 @@ class Engine:
         seconds = self._close_timeout if isinstance(timeout, Unset) else timeout
         if seconds is not None:
             seconds = checked_timeout(seconds)
+        if os.getpid() != self._process:
+            return  # our parent's connection, and its loop's descriptors, are shared with it: not a byte, no shutdown
         if self._loop is None:
             self._close_unstarted(asyncio.get_running_loop())
             return
@@ -387,6 +403,8 @@ class Engine:
         await self.versions.close()
         if self._tokens is not None:
             await self._tokens.close()
+        if self.ward is not None:
+            await self.ward.end()
 
     # -- states ----------------------------------------------------------------------------------------------------
 
@@ -724,6 +742,8 @@ class Engine:
 
     def _announce(self, change: StateChange) -> None:
         _log(change)
+        if change.state is State.CONNECTED:
+            self._tell_guardian()
         # Listeners are told one change a turn, and there may be several of one read.
         self._goes_first(self._turns_to_tell + 1)
         if self._lookups is not None and (change.state in CONNECTED_STATES or change.state in FINAL_STATES):
@@ -746,6 +766,23 @@ class Engine:
         self._audience.tell(change)
         if change.state is State.RENEWED:
             self._let_listeners_go_first()
+
+    def _tell_guardian(self) -> None:
+        """Of a new session, or what has changed about how to close this one."""
+        session, ward = self.session, self.ward
+        if ward is None or not session.session_id:
+            return
+        used = session.address if session.state in CONNECTED_STATES else None
+        ward.guard(
+            Guarded(
+                session.session_id,
+                session.password,
+                session.liveness.timeout,
+                session.endpoints,
+                None if used is None else (used.ip, used.port, used.endpoint.host),
+                session.credentials.frames(),
+            )
+        )
 
     def _tell_end(self, final: StateChange) -> None:
         for callback in self._told_of_end:
@@ -797,6 +834,8 @@ class Engine:
 
     def _finish(self) -> None:
         self._audience.end()
+        if self.ward is not None:
+            self.ward.forget()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

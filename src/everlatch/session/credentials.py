@@ -63,6 +63,10 @@ class Credentials:
         self._unanswered.append(credential)
         return credential.frame()
 
+    def frames(self) -> list[bytes]:
+        """What authenticates on a connection, whoever makes it."""
+        return [credential.frame() for credential in self._all.values()]
+
     def replay(self) -> list[bytes]:
         """The frames for a new connection."""
         self._unanswered.clear()

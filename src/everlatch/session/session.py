@@ -551,6 +551,11 @@ class Session:
         return self._address.endpoint.host if self._address is not None else None
 
     @property
+    def address(self) -> Address | None:
+        """The address of that server."""
+        return self._address
+
+    @property
     def endpoints(self) -> list[Endpoint]:
         """The servers, in the order in which they are tried."""
         return list(self._rounds.servers)

@@ -1,0 +1,180 @@
+"""A guardian's process as its parent sees it: started, told, ended, and taken care of when it has died.
+
+Rules:
+1. It is started by `vfork` and `exec`, with nothing of ours but its two pipes and a pidfd of this process, which we
+   open ourselves: whoever has our pid later is not taken for us.
+2. It runs the code that we have, compiled, which it reads from its standard input. So it fits to us though everlatch is
+   upgraded under a process that runs, and needs no compiler, which takes a megabyte and ten milliseconds.
+3. It begins with all signals blocked that can be: what ends us, or a whole group of processes, doesn't end it.
+4. It is our child, so that no `init` is needed to take it away; what was reaped already by other code is no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import marshal
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from everlatch.errors import GuardianUnavailableError
+from everlatch.guardian import process
+from everlatch.guardian.line import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Child", "check_available"]
+
+_BOOT = """\
+# The guardian of everlatch, which closes its parent's ZooKeeper sessions when that has died
+import marshal
+exec(marshal.load(open(0, "rb")))
+"""
+_NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
+"""What it may take from our environment: where libraries and certificates are. Anything else may be secret."""
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
+"""What a process does to itself; never blocked."""
+
+
+def check_available() -> None:
+    """Raises `GuardianUnavailableError` if there can be none here."""
+    if not hasattr(os, "fork") or not hasattr(signal, "pthread_sigmask"):
+        raise GuardianUnavailableError("there is no guardian on this system: it takes POSIX processes and signals")
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise GuardianUnavailableError(
+            "there is no guardian in a program without a Python interpreter of its own (sys.executable)"
+        )
+    try:
+        _code()
+    except ImportError as error:
+        raise GuardianUnavailableError(f"there is no guardian, for its code can't be had: {error}") from error
+
+
+@functools.cache
+def _code() -> bytes:
+    """Of the process. Raises `ImportError`."""
+    name = process.__name__
+    spec = importlib.util.find_spec(name)
+    get_code = getattr(spec and spec.loader, "get_code", None)
+    code = get_code(name) if get_code is not None else None
+    if code is None:
+        raise ImportError(f"{name} was not loaded from a file")
+    return marshal.dumps(code)
+
+
+class Child:
+    """A process that guards. Raises `GuardianUnavailableError` when it can't be started."""
+
+    def __init__(self) -> None:
+        self.line = Line()
+        self.status, theirs = os.pipe()
+        os.set_blocking(self.status, False)  # it may be read from several loops
+        """Readable when it has something to say; at its end, it has ended."""
+        self.is_up = False
+        self.began = time.monotonic()
+        self.how_it_ended: int | None = None
+        """As `waitpid` has it, as an exit code."""
+        own = _own_pidfd()
+        try:
+            self.pid = _spawn(self.line.far_end, theirs, own)
+        except OSError as error:
+            self._close()
+            raise GuardianUnavailableError(f"starting the guardian failed: {error}") from error
+        finally:
+            for descriptor in (self.line.far_end, theirs, own):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    def read_status(self, descriptor: int) -> bool:
+        """What it says by `status`, or a duplicate of it. Whether it lives."""
+        try:
+            said = os.read(descriptor, 64)
+        except BlockingIOError:
+            return True
+        self.is_up = self.is_up or said == process.UP
+        return bool(said)
+
+    def kill(self) -> None:
+        """Nobody is left to be guarded; or it is stuck, or hears us no more. `status` tells when it has ended."""
+        if self._wait(os.WNOHANG):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """It has ended, or will at once. Takes all away that was left of it."""
+        self._wait(0)
+        self._close()
+
+    def _wait(self, options: int) -> bool:
+        if self.how_it_ended is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:  # reaped by somebody else, who waits for any child
+                pid, status = self.pid, 0
+            if pid:
+                self.how_it_ended = os.waitstatus_to_exitcode(status)
+        return self.how_it_ended is not None
+
+    def _close(self) -> None:
+        self.line.close()
+        if self.status >= 0:
+            os.close(self.status)
+            self.status = -1
+
+
+def _own_pidfd() -> int:
+    """−1: there are none here."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):  # not on this system, or forbidden
+        return -1
+
+
+def _spawn(pipe: int, status: int, own: int) -> int:
+    numbers = (pipe, status, own, os.getpid())
+    command = [sys.executable, *["-I", "-S", "-E", "-B", "-X", "frozen_modules=on", "-c"], _BOOT, *map(str, numbers)]
+    with _signals_blocked(), _readable(_code()) as code:
+        started = subprocess.Popen(  # noqa: S603 (our own interpreter)
+            command,
+            stdin=code,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={name: os.environ[name] for name in _NEEDED if name in os.environ},
+            pass_fds=[descriptor for descriptor in (pipe, status, own) if descriptor >= 0],
+            start_new_session=True,
+        )
+    started.returncode = 0  # we wait for it ourselves: it must not complain that nobody has
+    return started.pid
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A child inherits the mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _readable(data: bytes) -> Iterator[int]:
+    """A descriptor that `data` can be read from."""
+    near, far = os.pipe()
+    try:
+        with open(far, "wb", buffering=0) as file:
+            os.set_blocking(far, False)
+            written = file.write(data)
+        if written != len(data):
+            raise OSError(f"a pipe holds {written} bytes only")
+        yield near
+    finally:
+        os.close(near)

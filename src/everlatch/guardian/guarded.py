@@ -1,0 +1,49 @@
+"""What a guardian is told of a session: all that it takes to close it, ready to be sent.
+
+Rules: what can be encoded is encoded here, by `everlatch.wire`, so that the guardian needs no codec. All of it is
+secret: no repr shows it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from everlatch.guardian.process import SESSION
+from everlatch.wire.framing import frame
+from everlatch.wire.handshake import ConnectRequest, encode_connect_request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from everlatch.paths import Endpoint
+
+__all__ = ["Guarded", "Message"]
+
+Message: TypeAlias = tuple[Any, ...]
+"""As `everlatch.guardian.process` has them: values that `marshal` knows."""
+
+
+class Guarded(NamedTuple):
+    """A session, and how to get to servers that can close it."""
+
+    session_id: int
+    password: bytes
+    timeout: float
+    """Seconds; as the servers have granted it."""
+    servers: Sequence[Endpoint]
+    """In the order in which to try them."""
+    used: tuple[str, int, str] | None
+    """The address of the one in use, its port, and its host as the user has written it."""
+    authentication: Sequence[bytes]
+    """Frames to be sent when the session is taken."""
+
+    def __repr__(self) -> str:
+        return f"<Guarded session 0x{self.session_id & (1 << 64) - 1:x}>"
+
+    def message(self, key: int) -> Message:
+        """As it is told, under the number of its client."""
+        # Whatever zxid the client has seen, the server that ends its session need not have.
+        request = ConnectRequest(0, 0, round(self.timeout * 1000), self.session_id, self.password, False)
+        handshake = frame(encode_connect_request(request))
+        servers = [(endpoint.host, endpoint.port) for endpoint in self.servers]
+        return SESSION, key, self.timeout, servers, self.used, handshake, list(self.authentication), None

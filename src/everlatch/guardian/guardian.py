@@ -1,0 +1,268 @@
+"""The one guardian of an OS process, for all clients and event loops in it.
+
+Rules:
+1. It runs while there is a client that wants it. Each event loop that has one watches it: whoever sees first that it
+   has died starts another one and tells it all that is known, and the others watch that one.
+2. One that is stuck, or can't be told anything any more, is killed and replaced at once, by whoever had something to
+   tell. Nothing here waits, but for the end of a process that has been killed.
+3. One that dies again and again is replaced after pauses that grow. Each death is logged, and each that can't be
+   mended.
+4. Nothing is done in a forked child: it is not its guardian. It has another one if it needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from everlatch.errors import GuardianUnavailableError
+from everlatch.guardian.child import Child
+from everlatch.guardian.forks import forks
+from everlatch.guardian.line import LineBrokenError
+from everlatch.guardian.process import OVER
+
+if TYPE_CHECKING:
+    from everlatch.guardian.guarded import Guarded, Message
+
+__all__ = ["Guardian", "Lookout", "gone", "here"]
+
+logger = logging.getLogger("everlatch")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+_LIVES = 5.0
+"""Seconds after which one that dies was not broken from the beginning."""
+
+
+class Guardian:
+    """All clients that are guarded, and the process that does it."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        """Whose guardian it is."""
+        self.restarts = 0
+        self._child: Child | None = None
+        self._told: dict[int, Message] = {}
+        """What each client has said last."""
+        self._clients: set[int] = set()
+        self._lookouts: dict[asyncio.AbstractEventLoop, Lookout] = {}
+        self._keys = itertools.count(1)
+        self._pause = 0.0
+        self._not_before = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; `None`: there is none now."""
+        return None if self._child is None else self._child.pid
+
+    def join(self, loop: asyncio.AbstractEventLoop) -> int:
+        """A client is to be guarded; returns its number. Raises `GuardianUnavailableError`."""
+        with forks.lock:
+            if self._child is None:
+                self._start()
+            key = next(self._keys)
+            self._clients.add(key)
+            lookout = self._lookouts.get(loop)
+            if lookout is None:
+                lookout = self._lookouts[loop] = Lookout(self, loop)
+            lookout.clients.add(key)
+            try:
+                lookout.watch()
+            except NotImplementedError:
+                last = self._forget(loop, key)
+                if last is not None:
+                    last.reap()
+                raise GuardianUnavailableError("there is no guardian on an event loop without add_reader") from None
+            return key
+
+    def tell(self, key: int, guarded: Guarded) -> None:
+        """What a client's session is now."""
+        with forks.lock:
+            message = guarded.message(key)
+            if self._told.get(key) != message:
+                self._told[key] = message
+                self._say(message)
+
+    def forget(self, key: int) -> None:
+        """A client's session is nobody's concern any more."""
+        with forks.lock:
+            if self._told.pop(key, None) is not None:
+                self._say((OVER, key))
+
+    def leave(self, loop: asyncio.AbstractEventLoop, key: int) -> Child | None:
+        """A client is closed. Returns the process if it was the last one: it was killed, and wants to be reaped."""
+        with forks.lock:
+            self.forget(key)
+            return self._forget(loop, key)
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, key: int) -> Child | None:
+        self._clients.discard(key)
+        lookout = self._lookouts.get(loop)
+        if lookout is not None:
+            lookout.clients.discard(key)
+            if not lookout.clients:
+                lookout.stop()
+                del self._lookouts[loop]
+        if self._clients or self._child is None:
+            return None
+        child, self._child = self._child, None
+        forks.lines.pop(child.line, None)
+        child.kill()
+        return child
+
+    # -- the process -----------------------------------------------------------------------------------------------
+
+    def _start(self) -> Child:
+        child = self._child = Child()
+        forks.watch()
+        forks.lines[child.line] = None
+        try:
+            for message in self._told.values():
+                child.line.tell(message)
+        except LineBrokenError:
+            logger.debug("the guardian (pid %d) ended at once", child.pid)  # its status says so, too
+        return child
+
+    def _say(self, message: Message) -> None:
+        child = self._child
+        if child is None:
+            return  # the next one is told everything
+        try:
+            child.line.tell(message)
+        except LineBrokenError as error:
+            child.kill()
+            self.ended(child, str(error))
+            self.ensure()
+
+    def ended(self, child: Child, why: str = "") -> None:
+        """That process has died, or was killed."""
+        with forks.lock:
+            if child is not self._child:
+                return
+            self._child = None
+            forks.lines.pop(child.line, None)
+            child.reap()
+            now = time.monotonic()
+            lived = now - child.began
+            self._pause = 0.0 if lived >= _LIVES else min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._not_before = now + (self._pause if self._pause > _FIRST_PAUSE else 0.0)
+            why = why or _how(child)
+            logger.warning("the guardian (pid %d) of %d clients is gone: %s", child.pid, len(self._clients), why)
+
+    def ensure(self) -> Child | float:
+        """The process; one is started if there is none. If that can't be: the seconds after which to try again."""
+        with forks.lock:
+            if self._child is not None:
+                return self._child
+            now = time.monotonic()
+            if now < self._not_before:
+                return self._not_before - now
+            try:
+                child = self._start()
+            except GuardianUnavailableError as error:
+                self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+                self._not_before = now + self._pause
+                clients, pause = len(self._clients), self._pause
+                logger.error("%d clients are without a guardian; trying again in %.3g s: %s", clients, pause, error)
+                return self._pause
+            self.restarts += 1
+            logger.warning("another guardian (pid %d) guards %d sessions now", child.pid, len(self._told))
+            return child
+
+
+class Lookout:
+    """Watches the guardian from one event loop."""
+
+    def __init__(self, guardian: Guardian, loop: asyncio.AbstractEventLoop) -> None:
+        self.clients: set[int] = set()
+        """Those of this loop."""
+        self._guardian = guardian
+        self._loop = loop
+        self._descriptor = -1
+        """A duplicate of the child's status: what another loop closes must not vanish under this one."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self) -> None:
+        """Watches, unless it does already. Raises `NotImplementedError`."""
+        if self._descriptor >= 0 or self._timer is not None:
+            return
+        found = self._guardian.ensure()
+        if isinstance(found, float):
+            self._timer = self._loop.call_later(found, self._again)
+            return
+        self._descriptor = os.dup(found.status)
+        try:
+            self._loop.add_reader(self._descriptor, self._on_status, found)
+        except BaseException:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            raise
+
+    def _again(self) -> None:
+        self._timer = None
+        if self._is_ours:
+            self.watch()
+
+    def _on_status(self, child: Child) -> None:
+        if not self._is_ours or child.read_status(self._descriptor):
+            return
+        self._let_go()
+        self._guardian.ended(child)
+        self.watch()
+
+    @property
+    def _is_ours(self) -> bool:
+        return self._guardian.process == os.getpid()
+
+    def _let_go(self) -> None:
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def stop(self) -> None:
+        """Nobody on this loop needs it any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._loop.is_closed():
+            self._let_go()
+
+
+async def gone(child: Child) -> None:
+    """Waits for the end of a process that was killed, and takes it away."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def on_status() -> None:
+        if not child.read_status(child.status) and not done.done():
+            done.set_result(None)
+
+    loop.add_reader(child.status, on_status)
+    try:
+        await done
+    finally:
+        loop.remove_reader(child.status)
+        child.reap()
+
+
+def _how(child: Child) -> str:
+    code = child.how_it_ended or 0
+    if code < 0:
+        return f"killed by signal {-code}"
+    return f"exit code {code}" + ("" if child.is_up else " before it was up")
+
+
+_here: Guardian | None = None
+
+
+def here() -> Guardian:
+    """That of this process."""
+    global _here
+    with forks.lock:
+        if _here is None or _here.process != os.getpid():
+            _here = Guardian()
+        return _here

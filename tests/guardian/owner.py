@@ -1,0 +1,119 @@
+"""A process that is guarded: `owner.py SERVERS TIMEOUT CLIENTS PATH`.
+
+Starts so many clients with a guardian; each makes an ephemeral node `PATH/NUMBER`. Says `up GUARDIAN-PID`. Then it does
+what it is told by its input, a function's name a line, and says so. The end of its input ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from everlatch import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
+clients: list[Client] = []
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def fork() -> None:
+    """A child that lives on."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    say("forked", pid)
+
+
+def fork_and_leave() -> None:
+    """A child that leaves all blocks that it is in, and ends as programs do."""
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    say("forked", pid)
+
+
+def daemonize() -> None:
+    """As daemons do it: two forks, and all descriptors are closed but the standard ones."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.closerange(3, 4096)
+    say("daemon", os.getpid())
+    time.sleep(60)
+    os._exit(0)
+
+
+def replace() -> None:
+    """Another program takes this one's place."""
+    say("replaced", os.getpid())
+    os.execv(sys.executable, SLEEPER)
+
+
+def spawn() -> None:
+    say("spawned", subprocess.Popen(SLEEPER).pid)
+
+
+def spawn_with_hook() -> None:
+    say("spawned", subprocess.Popen(SLEEPER, preexec_fn=os.setsid).pid)
+
+
+def spawn_by_os() -> None:
+    say("spawned", os.spawnv(os.P_NOWAIT, sys.executable, SLEEPER))
+
+
+def multiprocess() -> None:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    say("spawned", child.pid)
+
+
+def close_descriptors() -> None:
+    os.closerange(3, 4096)
+    say("closed", os.getpid())
+    time.sleep(60)
+    os._exit(0)
+
+
+async def close() -> None:
+    for client in clients:
+        await client.close()
+    say("closed", clients[0].guardian_pid)
+
+
+def guardian() -> None:
+    say("guardian", clients[0].guardian_pid, clients[0].guardian_restarts)
+
+
+async def main(servers: str, timeout: str, count: str, path: str) -> None:
+    orders = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    clients.extend(Client(servers, session_timeout=float(timeout), guardian=True) for _ in range(int(count)))
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.gather(*(stack.enter_async_context(client) for client in clients))
+        await asyncio.gather(*(client.create(f"{path}/{n}", ephemeral=True) for n, client in enumerate(clients)))
+        say("up", clients[0].guardian_pid)
+        while order := (await orders.readline()).decode().strip():
+            done: Awaitable[None] | None = globals()[order]()
+            if done is not None:
+                await done
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
