@@ -10,6 +10,7 @@ from everlatch.arguments import checked_acl, checked_timeout, server_path
 from everlatch.engine.engine import MAX_REQUEST_SIZE, Engine
 from everlatch.errors import (
     ClientStateError,
+    GuardianUnavailableError,
     InvalidArgumentError,
     InvalidConnectStringError,
     InvalidTypeError,
@@ -20,6 +21,7 @@ from everlatch.errors import (
 from everlatch.guardian.ward import Ward
 from everlatch.operations import Operations, auth_body
 from everlatch.paths import ConnectString, parse_connect_string, validate_path
+from everlatch.sasl import DigestMd5
 from everlatch.server_sources import ServerSource, source_endpoints
 from everlatch.session.receipts import MOST_RECEIPTS
 from everlatch.session.retry import AttemptPlan, FullJitter
@@ -335,7 +337,7 @@ class Client(_SessionState):
             max_request_size=_positive("max_request_size", max_request_size),
             search_interval=_interval("preventive_search_interval", preventive_search_interval),
             tls=settings,
-            ward=Ward() if guardian else None,
+            ward=_ward_of(sasl) if guardian else None,
         )
         super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
         self._feeds = Feeds(engine, self, _interval("recheck_interval", recheck_interval))
@@ -704,6 +706,16 @@ def _some_interval(name: str, seconds: float) -> float:
     if seconds <= 0:
         raise InvalidArgumentError(f"{name} is more than 0 seconds, not {seconds!r}")
     return seconds
+
+
+def _ward_of(sasl: SaslMechanism | None) -> Ward:
+    """A place with the guardian, if it can do what this client can."""
+    if sasl is not None and not isinstance(sasl, DigestMd5):
+        raise GuardianUnavailableError(
+            f"the guardian can authenticate by DigestMd5, not by {sasl!r}: leave guardian=True out, or authenticate by "
+            "DigestMd5 or a client certificate"
+        )
+    return Ward()
 
 
 def _checked_mechanism(sasl: SaslMechanism | None) -> SaslMechanism | None:

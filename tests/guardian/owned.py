@@ -76,7 +76,7 @@ async def owner_of(
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()  # until nobody has its output any more
+        await process.communicate()  # until nobody has its output any more, and the pipes are closed
         if owner.guardian and is_alive(owner.guardian):
             os.kill(owner.guardian, signal.SIGKILL)
             await until_dead(owner.guardian)

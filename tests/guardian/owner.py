@@ -1,7 +1,8 @@
 """A process that is guarded: `owner.py SERVERS TIMEOUT CLIENTS PATH`.
 
 Starts so many clients with a guardian; each makes an ephemeral node `PATH/NUMBER`. Says `up GUARDIAN-PID`. Then it does
-what it is told by its input, a function's name a line, and says so. The end of its input ends it.
+what it is told by its input, a function's name a line, and says so. The end of its input ends it. More options of its
+clients, as Python has them, come by the environment: OPTIONS.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from everlatch import Client
+from everlatch import Client, DigestMd5  # noqa: F401 (options may have it)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -103,7 +104,8 @@ def guardian() -> None:
 async def main(servers: str, timeout: str, count: str, path: str) -> None:
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    clients.extend(Client(servers, session_timeout=float(timeout), guardian=True) for _ in range(int(count)))
+    options: dict[str, Any] = eval(os.environ.get("OPTIONS", "{}"))
+    clients.extend(Client(servers, session_timeout=float(timeout), guardian=True, **options) for _ in range(int(count)))
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.gather(*(stack.enter_async_context(client) for client in clients))
         await asyncio.gather(*(client.create(f"{path}/{n}", ephemeral=True) for n, client in enumerate(clients)))

@@ -55,6 +55,7 @@ from everlatch.errors import (
 )
 from everlatch.guardian.guarded import Guarded
 from everlatch.paths import Endpoint
+from everlatch.sasl import DigestMd5
 from everlatch.session.actions import (
     Announce,
     AskModes,
@@ -134,6 +135,8 @@ class Engine:
         self.tls = tls
         """How the servers are talked to; `None`: plainly."""
         self._dialer: Dialer = dialer or (TcpDialer() if tls is None else TlsDialer(tls))
+        sasl = options.sasl
+        self._sasl = (sasl.username, sasl.password) if isinstance(sasl, DigestMd5) else None
         self.ward = ward
         """Our place with the guardian, if there is to be one."""
         self._process = os.getpid()
@@ -781,6 +784,7 @@ class Engine:
                 session.endpoints,
                 None if used is None else (used.ip, used.port, used.endpoint.host),
                 session.credentials.frames(),
+                self._sasl,
             )
         )
 

@@ -20,22 +20,34 @@ import signal
 import subprocess
 import sys
 import time
+from types import CodeType
 from typing import TYPE_CHECKING
 
 from everlatch.errors import GuardianUnavailableError
-from everlatch.guardian import process
 from everlatch.guardian.line import Line
+from everlatch.guardian.told import DIGEST_MD5, UP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from everlatch.guardian.guarded import Guarded
+    from everlatch.guardian.told import Message
 
 __all__ = ["Child", "check_available"]
 
 _BOOT = """\
 # The guardian of everlatch, which closes its parent's ZooKeeper sessions when that has died
-import marshal
-exec(marshal.load(open(0, "rb")))
+import marshal, sys
+for name, code in marshal.load(open(0, "rb")):
+    module = sys.modules[name] = type(sys)(name)
+    if code:
+        exec(code, module.__dict__)
+module.main(sys.argv[1:])
 """
+_PACKAGE = "everlatch.guardian"
+_PARTS = ("told", "owners", "exchange", "names", "connection", "farewell", "process")
+"""The modules of the process, each behind those that it imports."""
+_DIGEST_MD5 = "everlatch.wire.digest_md5"
 _NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
 """What it may take from our environment: where libraries and certificates are. Anything else may be secret."""
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
@@ -51,21 +63,26 @@ def check_available() -> None:
             "there is no guardian in a program without a Python interpreter of its own (sys.executable)"
         )
     try:
-        _code()
+        _program()
     except ImportError as error:
         raise GuardianUnavailableError(f"there is no guardian, for its code can't be had: {error}") from error
 
 
 @functools.cache
-def _code() -> bytes:
-    """Of the process. Raises `ImportError`."""
-    name = process.__name__
+def _program() -> bytes:
+    """What the process begins with. Raises `ImportError`."""
+    codes = [(f"{_PACKAGE}.{part}", _code(f"{_PACKAGE}.{part}")) for part in _PARTS]
+    return marshal.dumps([("everlatch", None), (_PACKAGE, None), *codes])
+
+
+def _code(name: str) -> CodeType:
+    """That of a module, from its cache if it has one. Raises `ImportError`."""
     spec = importlib.util.find_spec(name)
     get_code = getattr(spec and spec.loader, "get_code", None)
     code = get_code(name) if get_code is not None else None
-    if code is None:
+    if not isinstance(code, CodeType):
         raise ImportError(f"{name} was not loaded from a file")
-    return marshal.dumps(code)
+    return code
 
 
 class Child:
@@ -78,6 +95,7 @@ class Child:
         """Readable when it has something to say; at its end, it has ended."""
         self.is_up = False
         self.began = time.monotonic()
+        self._knows_sasl = False
         self.how_it_ended: int | None = None
         """As `waitpid` has it, as an exit code."""
         own = _own_pidfd()
@@ -91,13 +109,24 @@ class Child:
                 if descriptor >= 0:
                     os.close(descriptor)
 
+    def tell(self, message: Message) -> None:
+        """Raises `LineBrokenError`."""
+        self.line.tell(message)
+
+    def tell_session(self, key: int, guarded: Guarded) -> None:
+        """What a client's session is now. Raises `LineBrokenError`."""
+        if guarded.sasl is not None and not self._knows_sasl:
+            self._knows_sasl = True
+            self.line.tell((DIGEST_MD5, marshal.dumps(_code(_DIGEST_MD5))))
+        self.line.tell(guarded.message(key))
+
     def read_status(self, descriptor: int) -> bool:
         """What it says by `status`, or a duplicate of it. Whether it lives."""
         try:
             said = os.read(descriptor, 64)
         except BlockingIOError:
             return True
-        self.is_up = self.is_up or said == process.UP
+        self.is_up = self.is_up or said == UP
         return bool(said)
 
     def kill(self) -> None:
@@ -140,7 +169,7 @@ def _own_pidfd() -> int:
 def _spawn(pipe: int, status: int, own: int) -> int:
     numbers = (pipe, status, own, os.getpid())
     command = [sys.executable, *["-I", "-S", "-E", "-B", "-X", "frozen_modules=on", "-c"], _BOOT, *map(str, numbers)]
-    with _signals_blocked(), _readable(_code()) as code:
+    with _signals_blocked(), _readable(_program()) as code:
         started = subprocess.Popen(  # noqa: S603 (our own interpreter)
             command,
             stdin=code,

@@ -20,11 +20,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from everlatch.guardian.line import LineBrokenError
-from everlatch.guardian.process import CHILD, FORK, own_stat
+from everlatch.guardian.owners import own_stat
+from everlatch.guardian.told import CHILD, FORK
 
 if TYPE_CHECKING:
-    from everlatch.guardian.guarded import Message
     from everlatch.guardian.line import Line
+    from everlatch.guardian.told import Message
 
 __all__ = ["Forks", "forks"]
 

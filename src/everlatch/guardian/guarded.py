@@ -6,21 +6,19 @@ secret: no repr shows it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
-from everlatch.guardian.process import SESSION
+from everlatch.guardian.told import SESSION
 from everlatch.wire.framing import frame
 from everlatch.wire.handshake import ConnectRequest, encode_connect_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from everlatch.guardian.told import Message
     from everlatch.paths import Endpoint
 
-__all__ = ["Guarded", "Message"]
-
-Message: TypeAlias = tuple[Any, ...]
-"""As `everlatch.guardian.process` has them: values that `marshal` knows."""
+__all__ = ["Guarded"]
 
 
 class Guarded(NamedTuple):
@@ -36,6 +34,10 @@ class Guarded(NamedTuple):
     """The address of the one in use, its port, and its host as the user has written it."""
     authentication: Sequence[bytes]
     """Frames to be sent when the session is taken."""
+    sasl: tuple[str, str] | None = None
+    """User and password for DIGEST-MD5."""
+    tls: tuple[str | None, str | None, str | None, str | None, bool] | None = None
+    """Absolute paths of ca, cert and key; the key's password; and whether names are verified."""
 
     def __repr__(self) -> str:
         return f"<Guarded session 0x{self.session_id & (1 << 64) - 1:x}>"
@@ -46,4 +48,5 @@ class Guarded(NamedTuple):
         request = ConnectRequest(0, 0, round(self.timeout * 1000), self.session_id, self.password, False)
         handshake = frame(encode_connect_request(request))
         servers = [(endpoint.host, endpoint.port) for endpoint in self.servers]
-        return SESSION, key, self.timeout, servers, self.used, handshake, list(self.authentication), None
+        about = (self.timeout, servers, self.used, handshake, list(self.authentication), self.sasl, self.tls)
+        return SESSION, key, *about

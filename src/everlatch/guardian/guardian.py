@@ -23,10 +23,12 @@ from everlatch.errors import GuardianUnavailableError
 from everlatch.guardian.child import Child
 from everlatch.guardian.forks import forks
 from everlatch.guardian.line import LineBrokenError
-from everlatch.guardian.process import OVER
+from everlatch.guardian.told import OVER
 
 if TYPE_CHECKING:
-    from everlatch.guardian.guarded import Guarded, Message
+    from collections.abc import Callable
+
+    from everlatch.guardian.guarded import Guarded
 
 __all__ = ["Guardian", "Lookout", "gone", "here"]
 
@@ -45,7 +47,7 @@ class Guardian:
         """Whose guardian it is."""
         self.restarts = 0
         self._child: Child | None = None
-        self._told: dict[int, Message] = {}
+        self._told: dict[int, Guarded] = {}
         """What each client has said last."""
         self._clients: set[int] = set()
         self._lookouts: dict[asyncio.AbstractEventLoop, Lookout] = {}
@@ -81,16 +83,15 @@ class Guardian:
     def tell(self, key: int, guarded: Guarded) -> None:
         """What a client's session is now."""
         with forks.lock:
-            message = guarded.message(key)
-            if self._told.get(key) != message:
-                self._told[key] = message
-                self._say(message)
+            if self._told.get(key) != guarded:
+                self._told[key] = guarded
+                self._say(lambda child: child.tell_session(key, guarded))
 
     def forget(self, key: int) -> None:
         """A client's session is nobody's concern any more."""
         with forks.lock:
             if self._told.pop(key, None) is not None:
-                self._say((OVER, key))
+                self._say(lambda child: child.tell((OVER, key)))
 
     def leave(self, loop: asyncio.AbstractEventLoop, key: int) -> Child | None:
         """A client is closed. Returns the process if it was the last one: it was killed, and wants to be reaped."""
@@ -120,18 +121,18 @@ class Guardian:
         forks.watch()
         forks.lines[child.line] = None
         try:
-            for message in self._told.values():
-                child.line.tell(message)
+            for key, guarded in self._told.items():
+                child.tell_session(key, guarded)
         except LineBrokenError:
             logger.debug("the guardian (pid %d) ended at once", child.pid)  # its status says so, too
         return child
 
-    def _say(self, message: Message) -> None:
+    def _say(self, tell: Callable[[Child], None]) -> None:
         child = self._child
         if child is None:
             return  # the next one is told everything
         try:
-            child.line.tell(message)
+            tell(child)
         except LineBrokenError as error:
             child.kill()
             self.ended(child, str(error))

@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from everlatch.guardian.guarded import Message
+    from everlatch.guardian.told import Message
 
 __all__ = ["Line", "LineBrokenError"]
 

@@ -1,0 +1,167 @@
+"""Ends sessions: each at the server that it was used with, and at others if that doesn't answer soon.
+
+Part of the guardian's process; see `process`. Rules: a server that says nothing gets a rival; after a round in which no
+server has done it there is a short pause, and all names are looked up anew; all ends when the session's timeout has
+passed since its owner died.
+"""
+
+import select
+import time
+from collections import deque
+
+from everlatch.guardian.connection import Attempt, Certificates
+from everlatch.guardian.exchange import FailedError, Session
+from everlatch.guardian.names import Names, is_ip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["Farewell", "close_sessions"]
+
+STAGGER = 0.02
+"""Seconds after which a server that says nothing gets a rival."""
+SLOW = 0.25
+"""The same when it has taken the session, and has only to commit its end."""
+SILENCE = 1.5
+"""Seconds without a byte after which an attempt is given up."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+"""Seconds between two rounds."""
+MOST_AT_ONCE = 48
+"""Sessions that are ended at a time: servers take 60 connections from one address, unless told otherwise."""
+
+
+class Farewell:
+    """Ends one session, by as many attempts as it takes."""
+
+    def __init__(self, session: Session, names: Names, certificates: "Certificates | None", died_at: float) -> None:
+        self._session = session
+        self._names = names
+        self._certificates = certificates
+        self.deadline = died_at + session.timeout
+        self.attempts: dict[Attempt, float] = {}
+        """Those under way, and when each is given up."""
+        self._waiting: deque[tuple[str, int, str]] = deque()
+        self._unresolved: list[tuple[str, int]] = []
+        self._tried: set[tuple[str, int]] = set()
+        self._next_at = 0.0
+        """When the next one may begin."""
+        self._pause = FIRST_PAUSE
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._tried.clear()
+        if self._session.used is not None:
+            self._waiting.append(self._session.used)
+        for host, port in self._session.servers:
+            if is_ip(host):
+                self._waiting.append((host, port, host))
+            else:
+                self._unresolved.append((host, port))
+                self._names.ask(host)
+
+    def _take_resolved(self) -> None:
+        asked, self._unresolved = self._unresolved, []
+        for host, port in asked:
+            ips = self._names.answer(host)
+            if ips is None:
+                self._unresolved.append((host, port))
+            else:
+                self._waiting += [(ip, port, host) for ip in ips]
+
+    def move_on(self, now: float) -> float:
+        """Begins what is due, and gives up what takes too long. Returns when to be called again."""
+        for attempt in [attempt for attempt, end in self.attempts.items() if now >= end]:
+            self.failed(attempt, now)
+        self._take_resolved()
+        if now >= self._next_at:
+            self._attempt(now)
+        due = [self.deadline, *self.attempts.values()]
+        if self._waiting or not (self.attempts or self._unresolved):
+            due.append(self._next_at)
+        return min(due)
+
+    def _attempt(self, now: float) -> None:
+        while self._waiting:
+            ip, port, host = self._waiting.popleft()
+            if (ip, port) in self._tried:
+                continue
+            self._tried.add((ip, port))
+            try:
+                attempt = Attempt(self._session, ip, port, host, self._certificates)
+            except (OSError, ValueError):  # no route, no descriptor left, an address that is none, no certificates
+                continue
+            self.attempts[attempt] = now + SILENCE
+            self._next_at = now + STAGGER
+            return
+        if not self.attempts and not self._unresolved:
+            self._next_at = now + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._begin_round()
+
+    def heard(self, attempt: Attempt, now: float) -> None:
+        """It goes on well."""
+        self.attempts[attempt] = now + SILENCE
+        self._next_at = max(self._next_at, now + (SLOW if attempt.has_answered else STAGGER))
+
+    def failed(self, attempt: Attempt, now: float) -> None:
+        """The next one at once."""
+        del self.attempts[attempt]
+        attempt.socket.close()
+        self._next_at = now
+
+    def stop(self) -> None:
+        """It is done, or too late."""
+        for attempt in self.attempts:
+            attempt.socket.close()
+        self.attempts.clear()
+
+
+def close_sessions(
+    sessions: "list[Session]",
+    certificates: "dict[Any, Certificates]",
+    died_at: float,
+    clock: "Callable[[], float]" = time.monotonic,
+) -> None:
+    """Ends them all. Returns when that is done, or the time of the last one has passed. `certificates`: by what a
+    session has of TLS."""
+    names = Names()
+    waiting = deque(sessions)
+    active: list[Farewell] = []
+    while waiting or active:
+        while waiting and len(active) < MOST_AT_ONCE:
+            session = waiting.popleft()
+            active.append(Farewell(session, names, certificates.get(session.tls), died_at))
+        now = clock()
+        due = min([farewell.move_on(now) for farewell in active])
+        gone = _handle_events(active, names, max(0.0, due - now), clock)
+        now = clock()
+        for farewell in [one for one in active if one in gone or now >= one.deadline]:
+            farewell.stop()
+            active.remove(farewell)
+
+
+def _handle_events(
+    active: "list[Farewell]", names: Names, timeout: float, clock: "Callable[[], float]"
+) -> "set[Farewell]":
+    """Waits, and does what there is to do. Returns those that are done."""
+    poller = select.poll()
+    poller.register(names.wake, select.POLLIN)
+    attempts = {attempt.socket.fileno(): (one, attempt) for one in active for attempt in one.attempts}
+    for descriptor, (_, attempt) in attempts.items():
+        poller.register(descriptor, attempt.events)
+    gone = set()
+    for descriptor, _ in poller.poll(timeout * 1000):
+        if descriptor == names.wake:
+            names.heard()
+            continue
+        farewell, attempt = attempts[descriptor]
+        try:
+            if attempt.go_on():
+                gone.add(farewell)
+            else:
+                farewell.heard(attempt, clock())
+        except (OSError, ValueError, FailedError):
+            farewell.failed(attempt, clock())
+    return gone
