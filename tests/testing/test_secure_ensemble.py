@@ -9,7 +9,7 @@ import pytest
 from everlatch import Client, ClientInfo
 from everlatch.errors import InvalidArgumentError, SessionClosedRequireAuthError
 from everlatch.kerberos import Kerberos
-from everlatch.testing import Ensemble, EnsembleError, Kdc, NetworkEnsemble
+from everlatch.testing import Ensemble, EnsembleError, Kdc, NetworkEnsemble, SessionNotEndedError, expire_session
 from everlatch.wire import digest_md5
 from everlatch.wire.auth_records import decode_sasl_reply, decode_who_am_i_reply, encode_sasl_request
 from everlatch.wire.codes import Op
@@ -71,6 +71,10 @@ async def test_one_server_by_tls_for_who_can_say_who_he_is(version: str) -> None
             assert "sasl:al.ice-1_" in await identities(raw)
         async with Client(server.plain_address, sasl=options["sasl"]) as client:
             assert ClientInfo("sasl", "bob") in await client.who_am_i()
+            with pytest.raises(SessionNotEndedError, match="error -124; does it demand `auth` or `sasl` first"):
+                await expire_session(client, server)
+            await expire_session(client, server, sasl=options["sasl"])
+            await client.wait_connected()
         async with Raw.open(server.plain_address) as raw:
             assert await raw.authenticate("digest", b"bob:another") == 0
             assert await looked(raw) == SessionClosedRequireAuthError.code
@@ -94,6 +98,8 @@ async def test_without_sasl_anybody_who_says_a_name_is_let_in(version: str) -> N
         async with Raw.open(server.address) as raw:
             assert await raw.authenticate(*ensemble.client_options["auth"][0]) == 0
             assert await looked(raw) == 0
+            await expire_session((raw.session_id, raw.password), server, **ensemble.client_options)
+            assert await raw.hung_up()
         async with Raw.open(server.address) as raw:
             assert await looked(raw) == SessionClosedRequireAuthError.code
             assert await raw.hung_up()

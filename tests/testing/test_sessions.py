@@ -100,6 +100,18 @@ async def test_a_server_that_talks_nonsense() -> None:
 
 
 @on_every_loop
+async def test_a_server_that_refuses_is_told_and_one_that_only_knows_it_elsewhere_is_asked_again() -> None:
+    async with ScriptedServer() as server:
+        server.next(lambda connection, request: connection.reply(request.xid, err=-118))
+        await expire_session(server.znodes.new_session(), server.address)
+        assert server.znodes.session_ids == []
+        server.next(lambda connection, request: connection.reply(request.xid, err=-124))
+        with pytest.raises(SessionNotEndedError, match="error -124"):
+            await expire_session(server.znodes.new_session(), server.address)
+        assert len(server.znodes.session_ids) == 1
+
+
+@on_every_loop
 async def test_nobody_listens() -> None:
     with pytest.raises(SessionNotEndedError, match="no connection to"):
         await expire_session((7, bytes(16)), f"127.0.0.1:{closed_port()}")
