@@ -106,7 +106,7 @@ def test_an_encrypted_key_needs_its_password_and_the_password_is_shown_nowhere(c
 
 def test_nobody_else_can_read_the_keys_and_nothing_else_is_left_there(certificates: Certificates) -> None:
     names = {path.name: stat.S_IMODE(path.stat().st_mode) for path in certificates.directory.iterdir()}
-    pairs = {f"{name}.{ending}" for name in ("server", "client") for ending in ("crt", "key", "pem")}
+    pairs = {f"{name}.{ending}" for name in ("server", "client", "kit-1") for ending in ("crt", "key", "pem")}
     assert names == dict.fromkeys({"ca.pem", "other-ca.pem"} | pairs, 0o600)
 
 

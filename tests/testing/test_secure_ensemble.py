@@ -114,6 +114,10 @@ async def test_three_servers_by_tls_each_with_its_own_certificate() -> None:
                 assert await sasl(raw, "bob", "secret") == 0
         with pytest.raises((OSError, EOFError)):
             await Raw.open(ensemble.servers[0].address, tls=certificates.client_context(None)).__aenter__()
+        # Servers trust the former authority until they are restarted, and tell about their connections all the time.
+        async with Raw.open(ensemble.servers[1].address, tls=certificates.client_context()) as raw:
+            certificates.replace_authority()
+            assert await ensemble.server_of(raw.session_id) is ensemble.servers[1]
 
 
 async def test_a_network_by_tls_and_with_a_kdc_that_its_hosts_reach() -> None:

@@ -42,7 +42,6 @@ ClientAuth: TypeAlias = Literal["need", "want", "none"]
 
 _ORGANISATION: Final = "everlatch tests"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-_KIT: Final = "kit"
 _DAY: Final = datetime.timedelta(days=1)
 _CLIENT_AUTH: Final = {"need": ssl.CERT_REQUIRED, "want": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
@@ -87,16 +86,17 @@ class Certificates:
         self.other_ca = self.directory / "other-ca.pem"
         """An authority that nobody trusts: see `issue`."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._authority = _trustme().CA(organization_name=_ORGANISATION)
         self._other_authority = _trustme().CA(organization_name=f"{_ORGANISATION}, of somebody else")
-        _write(self.ca, self._authority.cert_pem.bytes())
         _write(self.other_ca, self._other_authority.cert_pem.bytes())
         self._issued: dict[str, Issued] = {}
+        self._kits: list[Issued] = []
+        """What the kit itself has got of each authority."""
+        self._new_authority(b"")
         self.issue("server")
         self.issue("client")
 
     def __repr__(self) -> str:
-        return f"<Certificates in {self.directory}: {', '.join(self._issued)}>"
+        return f"<Certificates in {self.directory}>"
 
     def __getitem__(self, name: str) -> Issued:
         """What was issued with this name last. Raises `KeyError`."""
@@ -133,7 +133,8 @@ class Certificates:
         """A new certificate with a new key, for these `hosts`, in the place of the one that has this name.
 
         Another host than the server's: a wrong name. Not `trusted`: it comes from `other_ca`. With a `password` the key
-        file is encrypted. A server reads its files when it starts; see the method `restart` of `Server`.
+        file is encrypted. A server reads its files when it starts: see `restart` of `Server`. ZooKeeper 3.9.5 reads its
+        own certificate for each connection, but whom it trusts when it starts.
         """
         check_choice("validity", validity, Validity)
         if not name or set(name) & set("/\\\0"):
@@ -168,9 +169,7 @@ class Certificates:
     def replace_authority(self, *, trust_former: bool = True) -> None:
         """From here on another authority issues; `ca` holds it, and the former ones too if `trust_former`. What was
         issued before stays as it is: issue it again."""
-        former = self.ca.read_bytes() if trust_former else b""
-        self._authority = _trustme().CA(organization_name=_ORGANISATION)
-        _write(self.ca, self._authority.cert_pem.bytes() + former)
+        self._new_authority(self.ca.read_bytes() if trust_former else b"")
 
     def server_context(self, name: str = "server", *, client_auth: ClientAuth = "want") -> ssl.SSLContext:
         """For a server of this process: it has the certificate of this name, and asks clients for one of `ca`."""
@@ -187,14 +186,23 @@ class Certificates:
             _load(context, self._issued[name])
         return context
 
-    def kit_context(self) -> ssl.SSLContext:
-        """For the kit's own questions: whatever certificate the server has, it wants to be asked."""
-        # Issued for each question: whoever has replaced the authority may have told nobody to trust the former one.
-        self.issue(_KIT)
-        context = self.client_context(_KIT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
+    def kit_contexts(self) -> list[ssl.SSLContext]:
+        """For the kit's own questions: whatever certificate a server has, it wants to be asked, and whichever authority
+        it has heard of last, it is to take one of these."""
+        return [_asking(kit) for kit in reversed(self._kits)]
+
+    def _new_authority(self, former: bytes) -> None:
+        self._authority: trustme.CA = _trustme().CA(organization_name=_ORGANISATION)
+        _write(self.ca, self._authority.cert_pem.bytes() + former)
+        self._kits.append(self.issue(f"kit-{len(self._kits) + 1}"))
+
+
+def _asking(kit: Issued) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    _load(context, kit)
+    return context
 
 
 def _load(context: ssl.SSLContext, issued: Issued) -> None:

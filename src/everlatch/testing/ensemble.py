@@ -274,7 +274,7 @@ async def _connections(server: Server) -> list[int]:
         return []
     try:
         return await server.connections()
-    except (OSError, MalformedAnswerError):
+    except (OSError, MalformedAnswerError, EnsembleError):
         return []
 
 
