@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import gssapi
 import pytest
+import uvloop
 
 from everlatch.errors import InvalidArgumentError
 from everlatch.testing import EnsembleError, Kdc, KdcUnavailableError
@@ -162,3 +163,12 @@ async def test_without_a_kdc_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kdc_module, "_SYSTEM", ())
     with pytest.raises(KdcUnavailableError, match="apt-get install krb5-kdc krb5-admin-server krb5-user"):
         await Kdc().start()
+
+
+def test_much_is_asked_of_it_at_once_and_on_uvloop() -> None:
+    async def main() -> None:
+        async with Kdc() as one, Kdc(realm="OTHER.TEST") as other:
+            asked = [kdc.ticket(name) for kdc in (one, other) for name in ("bob", "alice", "bob")]
+            assert len(set(await asyncio.gather(*asked))) == len(asked)
+
+    uvloop.run(main())

@@ -12,6 +12,10 @@
         await network.link_down(await network.server_of(client.session_id))
         …
 
+    async with Ensemble(3, tls=True, sasl="digest", require_auth=True) as ensemble:       # or sasl="kerberos"
+        client = Client(ensemble.connect_string, **ensemble.client_options)
+        …
+
     from everlatch.testing import BadServer, misbehaviour
 
     async with BadServer() as server, server.client() as client:      # no Java, any server's bad day

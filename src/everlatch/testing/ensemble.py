@@ -126,7 +126,8 @@ class Ensemble:
         return self._access.client_options
 
     async def start(self) -> None:
-        """Starts all servers and returns when all serve; raises `EnsembleError`, or `ZooKeeperNotFoundError`."""
+        """Starts all servers and returns when all serve; raises `EnsembleError`, `ZooKeeperNotFoundError`, and where
+        they are needed `TrustmeMissingError`, `KdcUnavailableError`, `KerberosNotInstalledError`."""
         if self._servers:
             raise EnsembleError("this ensemble is started already")
         build = find_build(self.version)

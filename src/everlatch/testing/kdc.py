@@ -86,6 +86,7 @@ class Kdc:
         self._directory: Path | None = None
         self._process: _KdcProcess | None = None
         self._principals: set[str] = set()
+        self._administering = asyncio.Lock()
         self._ticket_count = 0
 
     def __repr__(self) -> str:
@@ -186,25 +187,22 @@ class Kdc:
     async def add_principal(self, principal: str, password: str | None = None) -> str:
         """Makes a principal, or gives it another key: that of the password, or a random one. Returns its full name."""
         name = self.full_name(principal)
-        known = name in self._principals
-        if password is None:
-            command = ["change_password", "-randkey", name] if known else ["add_principal", "-randkey", name]
-            await self._administer(command)
-        elif not password or "\n" in password:
+        if password is not None and (not password or "\n" in password):
             raise InvalidArgumentError("a password is a line that isn't empty")
-        else:
-            command = ["change_password" if known else "add_principal", name]
-            await self._administer(command, f"{password}\n{password}\n")
-        self._principals.add(name)
+        async with self._administering:
+            await self._set_key(name, password)
         return name
 
     async def keytab(self, principal: str) -> Path:
         """A file with the principal's key as it is now."""
-        name = await self._known(principal)
+        name = self.full_name(principal)
         keytab = self._path(f"{_file_name(name)}.keytab")
         # In one step, for somebody may be reading it; and to a file that is there it would be added.
         new = self._path(f"{keytab.name}-{secrets.token_hex(4)}")
-        await self._administer(["ktadd", "-norandkey", "-k", str(new), name])
+        async with self._administering:
+            if name not in self._principals:
+                await self._set_key(name, None)
+            await self._administer(["ktadd", "-norandkey", "-k", str(new), name])
         new.replace(keytab)
         return keytab
 
@@ -224,9 +222,13 @@ class Kdc:
 
     # -- inside
 
-    async def _known(self, principal: str) -> str:
-        name = self.full_name(principal)
-        return name if name in self._principals else await self.add_principal(name)
+    async def _set_key(self, name: str, password: str | None) -> None:
+        change = "change_password" if name in self._principals else "add_principal"
+        if password is None:
+            await self._administer([change, "-randkey", name])
+        else:
+            await self._administer([change, name], f"{password}\n{password}\n")
+        self._principals.add(name)
 
     async def _lay_out(self) -> _KdcProcess:
         self._directory = Path(tempfile.mkdtemp(prefix="everlatch-kdc-"))
@@ -277,16 +279,17 @@ class Kdc:
         await self._run("kadmin.local", ["-r", self.realm, *command], told)
 
     async def _run(self, program: str, arguments: Sequence[str], told: str = "") -> None:
-        process = await asyncio.create_subprocess_exec(
-            self._programs[program],
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=os.environ | self._own_environment,
-        )
+        with _readable(told.encode()) as source:
+            process = await asyncio.create_subprocess_exec(
+                self._programs[program],
+                *arguments,
+                stdin=source,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=os.environ | self._own_environment,
+            )
         try:
-            said, _ = await process.communicate(told.encode())
+            said, _ = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
@@ -325,6 +328,19 @@ class _KdcProcess(Process):
     @property
     def _times_ready(self) -> int:
         return self._read_log().count(_READY)
+
+
+@contextlib.contextmanager
+def _readable(data: bytes) -> Iterator[int]:
+    """A descriptor from which these few bytes are read. Not a stream of the loop's: whom they are for may have ended
+    without reading them."""
+    source, sink = os.pipe()
+    try:
+        os.write(sink, data)
+        os.close(sink)
+        yield source
+    finally:
+        os.close(source)
 
 
 def find_program(name: str) -> str | None:
