@@ -38,3 +38,10 @@ def test_the_example_with_the_proxy_runs(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_the_example_with_the_network_runs(tmp_path: Path) -> None:
     assert run("network_example.py", tmp_path) == "all of it is gone now\n"
+
+
+@pytest.mark.real
+def test_the_example_with_identities_runs(tmp_path: Path) -> None:
+    said = run("secure_example.py", tmp_path).splitlines()
+    assert ["scheme='sasl', user='app'" in said[0], "scheme='x509'" in said[0]] == [True, True]
+    assert said[1:] == ["AuthFailedError", "StartError", "created, perhaps", "True"]

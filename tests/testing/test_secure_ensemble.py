@@ -69,8 +69,10 @@ async def test_one_server_by_tls_for_who_can_say_who_he_is(version: str) -> None
         async with Raw.open(server.plain_address) as raw:
             assert await sasl(raw, "al.ice-1_", "another") == 0
             assert "sasl:al.ice-1_" in await identities(raw)
-        async with Client(server.plain_address, sasl=options["sasl"]) as client:
-            assert ClientInfo("sasl", "bob") in await client.who_am_i()
+        async with Client(ensemble.connect_string, **options) as client:
+            assert {ClientInfo("sasl", "bob"), ClientInfo("x509", certificates.client.subject)} <= {
+                *await client.who_am_i()
+            }
             with pytest.raises(SessionNotEndedError, match="error -124; does it demand `auth` or `sasl` first"):
                 await expire_session(client, server)
             await expire_session(client, server, sasl=options["sasl"])
@@ -130,7 +132,7 @@ async def test_a_network_by_tls_and_with_a_kdc_that_its_hosts_reach() -> None:
             assert await looked(raw) == SessionClosedRequireAuthError.code
         assert f"kdc = {network.address}:" in network.kdc.krb5_conf.read_text()
         with network.kdc.in_environment():
-            async with Client(server.plain_address, sasl=network.client_options["sasl"]) as client:
+            async with Client(network.connect_string, **network.client_options) as client:
                 assert ClientInfo("sasl", "bob@EVERLATCH.TEST") in await client.who_am_i()
         kdc = network.kdc
     assert not kdc.running

@@ -7,11 +7,10 @@ Rules of this module: when a server doesn't come up, the error has the end of it
 from __future__ import annotations
 
 import asyncio
-import re
-import ssl
+import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from everlatch.admin import MalformedAnswerError, cons, four_letter, srvr
+from everlatch.admin import AdminUnreachableError, MalformedAnswerError, cons, four_letter, srvr
 from everlatch.testing.process import POLL, EnsembleError, Process
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ _PORT_TAKEN: Final = "Address already in use"
 # for an answer may really take that long on a busy machine.
 _FIRST_PROBE: Final = 0.1
 _PROBE_TIMEOUT: Final = 2.0
-_PATIENCE: Final = 5.0
-_SESSION: Final = re.compile(rb"\bsid=0x([0-9a-f]+)")
 
 _SMALL_JVM: Final = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _SMALL_GC: Final = "-XX:+UseSerialGC"
@@ -159,26 +156,11 @@ class Server(Process):
 
     async def _secure_connections(self, certificates: Certificates) -> list[int]:
         for context in certificates.kit_contexts():
-            async with asyncio.timeout(_PATIENCE):
-                answer = await self._ask_securely(b"cons", context)
             # The one that asks is among them: nothing at all comes from a server that doesn't trust it.
-            if answer:
-                sessions = _SESSION.findall(answer)
-                return [int.from_bytes(bytes.fromhex(each.decode().zfill(16)), signed=True) for each in sessions]
+            with contextlib.suppress(AdminUnreachableError, MalformedAnswerError):
+                if found := await cons(self.address, tls=context):
+                    return [connection.session_id for connection in found if connection.session_id]
         raise self._error("does not answer by TLS")
-
-    async def _ask_securely(self, word: bytes, context: ssl.SSLContext) -> bytes:
-        try:
-            reader, writer = await asyncio.open_connection(self.host, self.port, ssl=context)
-        except (ssl.SSLError, ConnectionResetError):
-            return b""
-        try:
-            writer.write(word)
-            return await reader.read()
-        except (ssl.SSLError, ConnectionResetError):
-            return b""
-        finally:
-            writer.transport.abort()
 
     def log_tail(self, lines: int = 40) -> str:
         """The last lines of the server's log, without those that only tell of our own questions."""
