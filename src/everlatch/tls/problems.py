@@ -94,7 +94,7 @@ def _of_server(error: ssl.SSLCertVerificationError, host: str) -> str:
 
 def _of_openssl(error: ssl.SSLError, has_certificate: bool | None, *, agreed: bool) -> TlsError:
     """`agreed`: whether the server has taken up the handshake. What it refuses then is not versions and ciphers."""
-    reason = error.reason or ""
+    reason: str = getattr(error, "reason", None) or ""  # not set on those that Python itself raises
     said = reason.lower().replace("_", " ") or describe(error)
     if "ALERT" in reason and reason.endswith(_ABOUT_OUR_CERTIFICATE):
         return ClientCertificateError(f"the server {_of_client(has_certificate)} ({said})")

@@ -198,7 +198,7 @@ def _present(context: ssl.SSLContext, cert: str, key: str | None, password: str 
     except _PasswordWantedError:
         problem = "the key is encrypted: give key_password"
     except ssl.SSLError as error:
-        problem = _problem(error.reason or "", locked=asked.was_asked)
+        problem = _problem(getattr(error, "reason", None) or "", locked=asked.was_asked)
     except OSError as error:
         problem = _reason(error) if key is None else _reason_of_either(cert, key, error)
     except ValueError:  # longer than OpenSSL takes
