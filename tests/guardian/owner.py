@@ -2,7 +2,7 @@
 
 Starts so many clients with a guardian; each makes an ephemeral node `PATH/NUMBER`. Says `up GUARDIAN-PID`. Then it does
 what it is told by its input, a function's name a line, and says so. The end of its input ends it. More options of its
-clients, as Python has them, come by the environment: OPTIONS.
+clients, as Python has them, come by the environment: OPTIONS; and what is to be done first: BEFORE.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def guardian() -> None:
 async def main(servers: str, timeout: str, count: str, path: str) -> None:
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    exec(os.environ.get("BEFORE", ""))
     options: dict[str, Any] = eval(os.environ.get("OPTIONS", "{}"))
     clients.extend(Client(servers, session_timeout=float(timeout), guardian=True, **options) for _ in range(int(count)))
     async with contextlib.AsyncExitStack() as stack:

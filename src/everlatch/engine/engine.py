@@ -772,20 +772,20 @@ class Engine:
 
     def _tell_guardian(self) -> None:
         """Of a new session, or what has changed about how to close this one."""
-        session, ward = self.session, self.ward
-        if ward is None or not session.session_id:
-            return
+        if self.ward is not None and self.session.session_id:
+            self.ward.guard(self._guarded())
+
+    def _guarded(self) -> Guarded:
+        session = self.session
         used = session.address if session.state in CONNECTED_STATES else None
-        ward.guard(
-            Guarded(
-                session.session_id,
-                session.password,
-                session.liveness.timeout,
-                session.endpoints,
-                None if used is None else (used.ip, used.port, used.endpoint.host),
-                session.credentials.frames(),
-                self._sasl,
-            )
+        return Guarded(
+            session.session_id,
+            session.password,
+            session.liveness.timeout,
+            session.endpoints,
+            None if used is None else (used.ip, used.port, used.endpoint.host),
+            session.credentials.frames(),
+            self._sasl,
         )
 
     def _tell_end(self, final: StateChange) -> None:

@@ -151,7 +151,7 @@ class Guardian:
             self._pause = 0.0 if lived >= _LIVES else min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
             self._not_before = now + (self._pause if self._pause > _FIRST_PAUSE else 0.0)
             why = why or _how(child)
-            logger.warning("the guardian (pid %d) of %d clients is gone: %s", child.pid, len(self._clients), why)
+            logger.warning("the guardian (pid %d) of %s is gone: %s", child.pid, self._how_many, why)
 
     def ensure(self) -> Child | float:
         """The process; one is started if there is none. If that can't be: the seconds after which to try again."""
@@ -166,12 +166,17 @@ class Guardian:
             except GuardianUnavailableError as error:
                 self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
                 self._not_before = now + self._pause
-                clients, pause = len(self._clients), self._pause
-                logger.error("%d clients are without a guardian; trying again in %.3g s: %s", clients, pause, error)
+                message = "%s without a guardian; trying again in %.3g s: %s"
+                logger.error(message, self._how_many, self._pause, error)
                 return self._pause
             self.restarts += 1
-            logger.warning("another guardian (pid %d) guards %d sessions now", child.pid, len(self._told))
+            sessions = _counted(len(self._told), "session")
+            logger.warning("another guardian (pid %d) has taken over, with %s", child.pid, sessions)
             return child
+
+    @property
+    def _how_many(self) -> str:
+        return _counted(len(self._clients), "client")
 
 
 class Lookout:
@@ -248,6 +253,10 @@ async def gone(child: Child) -> None:
     finally:
         loop.remove_reader(child.status)
         child.reap()
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _how(child: Child) -> str:
