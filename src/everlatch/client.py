@@ -337,7 +337,7 @@ class Client(_SessionState):
             max_request_size=_positive("max_request_size", max_request_size),
             search_interval=_interval("preventive_search_interval", preventive_search_interval),
             tls=settings,
-            ward=_ward_of(sasl) if guardian else None,
+            ward=_ward_of(sasl, settings) if guardian else None,
         )
         super().__init__(engine, connect_string.chroot, tuple(checked_acl(acl)))
         self._feeds = Feeds(engine, self, _interval("recheck_interval", recheck_interval))
@@ -708,8 +708,13 @@ def _some_interval(name: str, seconds: float) -> float:
     return seconds
 
 
-def _ward_of(sasl: SaslMechanism | None) -> Ward:
+def _ward_of(sasl: SaslMechanism | None, tls: TlsSettings | None) -> Ward:
     """A place with the guardian, if it can do what this client can."""
+    if tls is not None and not tls.is_plain:
+        raise GuardianUnavailableError(
+            "the guardian is another process, and can't be given an SSLContext: give ca, cert and key instead, or "
+            "leave guardian=True out"
+        )
     if sasl is not None and not isinstance(sasl, DigestMd5):
         raise GuardianUnavailableError(
             f"the guardian can authenticate by DigestMd5, not by {sasl!r}: leave guardian=True out, or authenticate by "

@@ -115,3 +115,15 @@ async def until_gone(witness: Client, path: str = "/owned", *, timeout: float = 
             while await witness.children(path):
                 await asyncio.sleep(0.0005)
     return time.monotonic()
+
+
+def shown_of(pid: int) -> bytes:
+    """What others may see of a process."""
+    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+
+
+def peak_memory(pid: int) -> float:
+    """MiB that were resident at most."""
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+    (size,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return size / 1024

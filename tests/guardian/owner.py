@@ -101,6 +101,13 @@ def guardian() -> None:
     say("guardian", clients[0].guardian_pid, clients[0].guardian_restarts)
 
 
+async def connections() -> None:
+    """How many there have been; each client has used its own before."""
+    for client in clients:
+        await client.exists("/")
+    say("connections", sum(client.connections for client in clients))
+
+
 async def main(servers: str, timeout: str, count: str, path: str) -> None:
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)

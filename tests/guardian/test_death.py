@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from everlatch import Client, DigestMd5
 from everlatch.devserver import DevServer
-from guardian.owned import is_alive, owner_of, state_of, until_asleep, until_dead, until_gone
+from guardian.owned import is_alive, owner_of, peak_memory, shown_of, state_of, until_asleep, until_dead, until_gone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -233,15 +233,3 @@ async def test_servers_that_demand_authentication() -> None:
             assert PASSWORD.encode() not in shown_of(owner.guardian)
             await owner.kill()
             await until_gone(witness, timeout=SOON)
-
-
-def shown_of(pid: int) -> bytes:
-    """What others may see of a process."""
-    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
-
-
-def peak_memory(pid: int) -> float:
-    """MiB that were resident at most."""
-    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
-    (size,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    return size / 1024

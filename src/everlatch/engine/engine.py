@@ -786,6 +786,7 @@ class Engine:
             None if used is None else (used.ip, used.port, used.endpoint.host),
             session.credentials.frames(),
             self._sasl,
+            None if self.tls is None else _as_words(self.tls),
         )
 
     def _tell_end(self, final: StateChange) -> None:
@@ -913,6 +914,12 @@ class Engine:
         if self.session.state is State.GAVE_UP:
             return GaveUpError(f"{what}: the client has given up; close it")
         return ClientClosedError(f"{what}: the client is closed")
+
+
+def _as_words(tls: TlsSettings) -> tuple[str | None, str | None, str | None, str | None, bool]:
+    """For a process that runs elsewhere."""
+    ca, cert, key = (None if path is None else os.path.abspath(path) for path in (tls.ca, tls.cert, tls.key))
+    return ca, cert, key, tls.key_password, tls.check_hostname
 
 
 def _check_callable(what: str, callback: object) -> None:
