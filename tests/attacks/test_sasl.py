@@ -98,6 +98,8 @@ HOSTILE: dict[str, Callable[..., None]] = {
     "a wrong proof": answer_with_wrong_proof,
     "an event of an unknown type": event_of_unknown_type,
     "an event without a path": event_without_path,
+    "another error": fail_with(-4),
+    "an error that nobody knows": fail_with(-999),
     "closes": drop_before,
     "closes afterwards": drop_after,
     "resets": reset,
@@ -116,8 +118,6 @@ HARMLESS: dict[str, Callable[..., None]] = {
 REFUSALS: dict[str, Callable[..., None]] = {
     "refused": fail_with(-115),
     "authentication is demanded": fail_with(-124),
-    "another error": fail_with(-4),
-    "an error that nobody knows": fail_with(-999),
     "an error with a body": error_with_body,
     "an error behind an event": error_behind_an_event,
 }
