@@ -197,6 +197,7 @@ class Shaken(asyncio.Protocol):
         """In records as the peer has it."""
         if self.peer.holding:
             self.held.append(data)
+            self.peer.changed()
             return
         for record in self.peer.records(data):
             self.tls.write(record)
