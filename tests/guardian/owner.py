@@ -101,6 +101,13 @@ def guardian() -> None:
     say("guardian", clients[0].guardian_pid, clients[0].guardian_restarts)
 
 
+def server() -> None:
+    """The port of the one in use."""
+    used = clients[0].statistics().server
+    assert used is not None
+    say("server", used.rpartition(":")[2])
+
+
 async def connections() -> None:
     """How many there have been; each client has used its own before."""
     for client in clients:
