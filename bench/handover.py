@@ -11,9 +11,12 @@ How it is measured:
 - `crash`: from just before the leader's process is killed with SIGKILL until the next member is told that it leads.
   That takes as long as the servers keep the session of the dead one: the session timeout, less the time since they
   heard of it last, rounded up to their ticks. Another process takes its place behind the others.
+- `crash-guardian`: the same with members that have a guardian (`Client(guardian=True)`), which ends the session of the
+  dead one. No other client has such a thing.
 - Both ends of a delay are read from CLOCK_MONOTONIC, which all processes of a machine share.
 - Before each measurement all six members are there, and each watches the one before, as the servers tell.
-- Contestants take turns; each round begins with another one; first all rounds of `resign`, then those of `crash`.
+- Contestants take turns; each round begins with another one; first all rounds of `resign`, then those of `crash`,
+  then those of `crash-guardian`.
   Results are medians over the rounds.
 - everlatch: `LeaderLatch`. kazoo: `Election`. curator: `LeaderLatch`. `raw`: a socket that deletes its node, and on the
   other side one that has a watch on it and then lists the members once more, with nothing that makes it safe; what it
@@ -32,8 +35,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.circumstances import circumstances, installed
-from bench.delays import Bar, to_row
+from bench.delays import JUDGED, Bar, to_row
 from bench.java_probes import compile_probes, curator_version
+from bench.members import GUARDED
 from bench.members import MEMBERS as PYTHON_MEMBERS
 from bench.ring import MEMBERS, Ring
 from bench.server import server_version
@@ -51,13 +55,14 @@ if TYPE_CHECKING:
 __all__ = ["BARS", "CASE", "CONSTANT", "CONTESTANTS", "HOW", "HandoverPlan", "run"]
 
 CONTESTANTS = (*PYTHON_MEMBERS, "curator")
-HOW = ("resign", "crash")
+GUARDIAN = "crash-guardian"
+HOW = ("resign", "crash", GUARDIAN)
 CASE = "how"
 """What the results call a case."""
 CONSTANT = {"members": MEMBERS}
 """What each result has besides."""
 _ROUND_S = SESSION_TIMEOUT_S
-BARS = (Bar("resign", None, 3.0), Bar("resign", "kazoo", 1.0), Bar("resign", "curator", 1.0))
+BARS = (Bar("resign", None, 3.0), Bar("resign", "kazoo", 1.0), Bar("resign", "curator", 1.0), Bar(GUARDIAN, None, 30.0))
 
 
 class HandoverPlan(NamedTuple):
@@ -67,6 +72,15 @@ class HandoverPlan(NamedTuple):
     how: tuple[str, ...]
     rounds: int
 
+    @property
+    def guarded(self) -> tuple[str, ...]:
+        """Who takes part in `crash-guardian`."""
+        return (GUARDED,) if GUARDIAN in self.how and JUDGED in self.contestants else ()
+
+    def of(self, how: str) -> tuple[str, ...]:
+        """Who takes part in a case."""
+        return self.guarded if how == GUARDIAN else self.contestants
+
 
 async def run(plan: HandoverPlan, say: Callable[[str], None]) -> tuple[list[Row], dict[str, Any]]:
     """Measure; the circumstances as well. Raises `MeasurementError`, and what servers raise that don't come up."""
@@ -75,7 +89,7 @@ async def run(plan: HandoverPlan, say: Callable[[str], None]) -> tuple[list[Row]
         java = await compile_probes(Path(directory)) if "curator" in plan.contestants else None
         servers = await stack.enter_async_context(trio())
         rings = {}
-        for name in plan.contestants:
+        for name in (*plan.contestants, *plan.guarded):
             ring = Ring(name, servers.addresses, f"{ROOT}/election-{name}", partial(_command, name, java))
             rings[name] = await stack.enter_async_context(ring)
             say(f"{name}: {MEMBERS} members are there")
@@ -89,15 +103,20 @@ async def _measure(plan: HandoverPlan, rings: Mapping[str, Ring], say: Callable[
             await ring.resign()
         await pause
     delays: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for how in plan.how:
+    for how in filter(plan.of, plan.how):
         for number in range(plan.rounds):
             pause = asyncio.create_task(asyncio.sleep(_ROUND_S))
-            for name in order(plan.contestants, number):
+            for name in order(plan.of(how), number):
                 delay = await (rings[name].resign() if how == "resign" else rings[name].crash())
                 delays[name, how].append(delay)
                 say(f"round {number + 1} of {plan.rounds}: {name} {how} {delay:.2f} ms")
             await pause
-    return [to_row(name, how, delays[name, how]) for how in plan.how for name in plan.contestants]
+    return [to_row(_called(name), how, delays[name, how]) for how in plan.how for name in plan.of(how)]
+
+
+def _called(name: str) -> str:
+    """In the results."""
+    return JUDGED if name == GUARDED else name
 
 
 def _command(contestant: str, java: JavaProbes | None, address: str, path: str, name: str) -> Sequence[str]:

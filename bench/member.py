@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.members import MEMBERS, MemberJob, load
+from bench.members import GUARDED, MEMBERS, MemberJob, load
 
 __all__ = ["main"]
 
@@ -12,7 +12,7 @@ __all__ = ["main"]
 def main() -> None:
     """Take part."""
     parser = argparse.ArgumentParser(prog="python -m bench.member", description="A member of an election.")
-    parser.add_argument("contestant", choices=MEMBERS)
+    parser.add_argument("contestant", choices=(*MEMBERS, GUARDED))
     parser.add_argument("server", help="host:port")
     parser.add_argument("path")
     parser.add_argument("name")

@@ -174,11 +174,22 @@ def test_what_was_not_measured_is_never_passed() -> None:
 
 def test_a_resignation_is_judged_by_the_clock_and_against_both_others() -> None:
     rows = [to_row(name, "resign", [delay]) for name, delay in (("everlatch", 3.0), ("kazoo", 2.9), ("curator", 3.0))]
-    assert [verdict.passed for verdict in judge(rows, handover.BARS)] == [True, False, True]
+    bars = [bar for bar in handover.BARS if bar.case == "resign"]
+    assert [verdict.passed for verdict in judge(rows, bars)] == [True, False, True]
+
+
+def test_a_crash_with_a_guardian_is_everlatchs_alone_and_judged_by_the_clock() -> None:
+    plan = handover.HandoverPlan(("raw", "everlatch"), handover.HOW, 1)
+    assert plan.of("crash") == ("raw", "everlatch")
+    assert [handover._called(name) for name in plan.of("crash-guardian")] == ["everlatch"]
+    assert handover.HandoverPlan(("raw",), handover.HOW, 1).guarded == ()
+    bars = [bar for bar in handover.BARS if bar.case == "crash-guardian"]
+    for delay, passes in ((30.0, True), (31.0, False)):
+        assert [verdict.passed for verdict in judge([to_row("everlatch", "crash-guardian", [delay])], bars)] == [passes]
 
 
 def test_bars_are_for_contestants_and_cases_that_are_measured() -> None:
-    for module, cases in ((failover, {"kill", "stop"}), (handover, {"resign", "crash"})):
+    for module, cases in ((failover, {"kill", "stop"}), (handover, set(handover.HOW))):
         for bar in module.BARS:
             assert bar.case in cases
             assert bar.against in (None, *module.CONTESTANTS)

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MEMBERS", "MemberJob", "load", "say"]
+__all__ = ["GUARDED", "MEMBERS", "MemberJob", "load", "say"]
 
 MEMBERS = ("raw", "everlatch", "kazoo")
 """Those in Python."""
+GUARDED = "everlatch_guarded"
+"""everlatch's once more, with a guardian."""
 
 
 class MemberJob(NamedTuple):

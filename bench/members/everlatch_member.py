@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["take_part"]
 
 
-def take_part(job: MemberJob) -> None:
+def take_part(job: MemberJob, *, guardian: bool = False) -> None:
     """Until the end of the input."""
-    asyncio.run(_take_part(job))
+    asyncio.run(_take_part(job, guardian))
 
 
-async def _take_part(job: MemberJob) -> None:
+async def _take_part(job: MemberJob, guardian: bool) -> None:
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    async with Client(job.server, session_timeout=job.timeout_s) as client:
+    async with Client(job.server, session_timeout=job.timeout_s, guardian=guardian) as client:
         latch: LeaderLatch | None = None
         while order := (await orders.readline()).strip():
             if order == b"join":
