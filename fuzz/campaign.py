@@ -11,27 +11,29 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from fuzz.clients import Clients
+from fuzz.clients import Clients, TlsClients
 from fuzz.decoders import Decoders
 from fuzz.findings import Findings
-from fuzz.sessions import Sessions
+from fuzz.sessions import SaslSessions, Sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from fuzz.recordings import Corpus
     from fuzz.watchdog import Watchdog
 
 __all__ = ["LEVELS", "Outcome", "replay", "run"]
 
-LEVELS = ("decoders", "sessions", "clients")
-_TURNS = {"decoders": 1, "sessions": 16, "clients": 3}
+LEVELS = ("decoders", "sessions", "sasl", "clients", "tls")
+_TURNS = {"decoders": 1, "sessions": 16, "sasl": 3, "clients": 3, "tls": 1}
 """How many batches or cases of each level make a round."""
+_EVERY = {"tls": 4}
+"""In one round of so many; otherwise in each."""
 _PROGRESS = 10.0
 
 
 class Level(Protocol):
-    """What is common to the three."""
+    """What is common to all."""
 
     name: str
 
@@ -85,9 +87,9 @@ def _short(number: int) -> str:
     return f"{number // 1000}k" if number >= 10_000 else str(number)
 
 
-def _levels(corpus: Corpus, watchdog: Watchdog) -> dict[str, Level]:
-    made: tuple[Level, ...] = (Decoders(corpus, watchdog), Sessions(corpus, watchdog), Clients(corpus, watchdog))
-    return {level.name: level for level in made}
+def _levels(corpus: Corpus, watchdog: Watchdog, names: Collection[str]) -> dict[str, Level]:
+    kinds = (Decoders, Sessions, SaslSessions, Clients, TlsClients)
+    return {kind.name: kind(corpus, watchdog) for kind in kinds if kind.name in names}
 
 
 def run(
@@ -102,13 +104,14 @@ def run(
 ) -> Outcome:
     """Whole rounds, for at least so many seconds and inputs, or until too much was found; `tell` hears how it goes."""
     outcome = Outcome(seed)
-    chosen = {name: level for name, level in _levels(corpus, watchdog).items() if name in levels}
+    chosen = _levels(corpus, watchdog, levels)
     started = told = time.monotonic()
     number = 0
     with watchdog.active():
         while not outcome.findings.enough:
             for name, level in chosen.items():
-                _take_turns(outcome, name, level, number)
+                if number % _EVERY.get(name, 1) == 0:
+                    _take_turns(outcome, name, level, number // _EVERY.get(name, 1))
             number += 1
             now = time.monotonic()
             outcome.seconds = now - started
@@ -131,7 +134,7 @@ def _take_turns(outcome: Outcome, name: str, level: Level, number: int) -> None:
 
 
 def replay(corpus: Corpus, watchdog: Watchdog, which: str) -> Findings:
-    """One input again: `decoders/TARGET/HEX`, `sessions/SEED/CASE`, `clients/SEED/CASE`. Raises `ValueError`."""
+    """One input again: `decoders/TARGET/HEX`, or `LEVEL/SEED/CASE` of another level. Raises `ValueError`."""
     findings = Findings()
     try:
         name, first, second = which.split("/")
@@ -139,7 +142,7 @@ def replay(corpus: Corpus, watchdog: Watchdog, which: str) -> Findings:
             if name == "decoders":
                 Decoders(corpus, watchdog).replay(first, bytes.fromhex(second), findings)
             else:
-                _levels(corpus, watchdog)[name].run(int(first), int(second), findings)
+                _levels(corpus, watchdog, [name])[name].run(int(first), int(second), findings)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{which!r:.200} can't be replayed: {error}") from error
     return findings

@@ -2,7 +2,7 @@
 
 What is promised: every call ends, with a value or an `EverlatchError`; when the servers are healthy again the client
 is connected, and its calls are answered rightly; `close` ends, whatever the servers do, and leaves no task and no
-connection; nothing reaches the event loop's exception handler.
+connection; nothing reaches the event loop's exception handler. With SASL nobody is told a secret, in logs neither.
 
 Rules of this file: a case is made from its seed and number alone; it runs on a `VirtualLoop`, in no time. A client
 whose credentials a mutant has refused may stay away: that is what `AUTH_FAILED` is for. Its calls must end all the
@@ -23,19 +23,22 @@ from everlatch.errors import EverlatchError
 from everlatch.types import State
 from fuzz.findings import BrokenPromiseError, Finding, described
 from fuzz.line import Line
+from fuzz.secrecy import Eavesdropper, Mechanism, Secrets
 from fuzz.server import World
+from fuzz.shields import Shields
 from fuzz.virtual import StuckError, VirtualLoop
 from fuzz.watchdog import Hang
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fuzz.findings import Findings
     from fuzz.recordings import Corpus
+    from fuzz.shields import ShieldedLine
     from fuzz.virtual import MemoryTransport
     from fuzz.watchdog import Watchdog
 
-__all__ = ["Clients"]
+__all__ = ["Clients", "TlsClients"]
 
 _SERVERS = ("10.0.0.1:2181", "10.0.0.1:2181,10.0.0.2:2181", "10.0.0.1:2181,10.0.0.2:2181,named:2181")
 _PATIENCE = 10_000.0
@@ -45,6 +48,8 @@ _CLOSING = 30.0
 _WATCHED = ("/", "/n1", "/n2")
 _PIECES = (1, 5, 20, 200, 5000, 100_000, 100_000)
 _REPLY_LIMIT = 1 << 16
+_WITH_SASL = 5
+"""In one case of so many the client authenticates by SASL."""
 _COLLECTED = 32
 """In one case of so many the garbage collector runs: errors that nobody has fetched are told then."""
 
@@ -52,7 +57,7 @@ _COLLECTED = 32
 class _Connection:
     """The server's end: delivers what its `Line` has, in pieces, now and later."""
 
-    def __init__(self, case: _Case, line: Line, transport: MemoryTransport) -> None:
+    def __init__(self, case: _Case, line: Line | ShieldedLine, transport: MemoryTransport) -> None:
         self._case = case
         self._line = line
         self._transport = transport
@@ -92,8 +97,18 @@ class _Connection:
 class _Case:
     """One client, from its start to its end."""
 
-    def __init__(self, rng: random.Random, corpus: Corpus, pool: list[bytes]) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        corpus: Corpus,
+        pool: list[bytes],
+        mechanism: Mechanism | None,
+        shields: Shields | None,
+    ) -> None:
         self.rng = rng
+        self._mechanism = mechanism
+        self.secrets = None if mechanism is None and shields is None else Secrets(Shields.secret)
+        self._shields = shields
         self.delivered = bytearray()
         """All that the servers sent: the input of this case."""
         self.connections: set[_Connection] = set()
@@ -131,8 +146,10 @@ class _Case:
                 raise ConnectionRefusedError(f"nobody listens on {address}")
             if choice < 0.15:
                 await self._healed.wait()
-        line = Line(self.rng, self._corpus, self._pool, self._world, healthy=not self.is_bad)
-        return lambda transport: _Connection(self, line, transport)
+        secrets = None if self._mechanism is None else self.secrets
+        line = Line(self.rng, self._corpus, self._pool, self._world, healthy=not self.is_bad, secrets=secrets)
+        ends = line if self._shields is None else self._shields.around(line, self.rng, is_bad=self.is_bad)
+        return lambda transport: _Connection(self, ends, transport)
 
     def _heal(self) -> None:
         self.is_bad = False
@@ -152,8 +169,10 @@ class _Case:
             max_reply_size=_REPLY_LIMIT,
             auth=[("digest", b"me:secret")] if rng.random() < 0.1 else (),
             rng=random.Random(rng.random()),
+            sasl=self._mechanism,
+            **({} if self._shields is None else self._shields.client_options),
         )
-        client.add_listener(repr)
+        client.add_listener(lambda change: self._listen(change.reason or repr(change)))
         await client.start(wait=False)
         for _ in range(rng.randint(1, 6)):
             await self._use(client)
@@ -219,8 +238,17 @@ class _Case:
 
     # -- what must hold
 
+    def _listen(self, said: str | BaseException | None) -> None:
+        """Nobody may be told a secret."""
+        if self.secrets is None:
+            return
+        if isinstance(said, str):
+            self.secrets.check(said, "a text")
+        else:
+            self.secrets.check_error(said)
+
     def _check_ended(self, client: Client) -> None:
-        repr(client)
+        self._listen(f"{client!r} {client._engine.session.failures()} {client.statistics()}")
         if client.state is not State.CLOSED:
             raise BrokenPromiseError(f"a closed client is {client.state.name}")
         for call in [*self._calls, *self._watchers]:
@@ -228,6 +256,7 @@ class _Case:
                 raise BrokenPromiseError(f"the client is closed, and a call has not ended: {call!r}")
             if not call.cancelled() and not isinstance(call.exception(), EverlatchError | None):
                 raise BrokenPromiseError(f"a call ended with {call.exception()!r}") from call.exception()
+            self._listen(None if call.cancelled() else call.exception())
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
             raise BrokenPromiseError(f"the client is closed, and a task is left: {left.pop().get_coro()!r:.200}")
@@ -305,6 +334,7 @@ class Clients:
     """Level 3."""
 
     name = "clients"
+    _shields: Shields | None = None
 
     def __init__(self, corpus: Corpus, watchdog: Watchdog) -> None:
         self._corpus = corpus
@@ -314,13 +344,13 @@ class Clients:
 
     def run(self, seed: int, number: int, findings: Findings) -> int:
         """One case; returns 1."""
-        level = self._logger.level
-        # A client that is treated so badly would say so all the time.
-        self._logger.setLevel(logging.CRITICAL)
-        case = _Case(random.Random(f"{seed} {self.name} {number}"), self._corpus, self._pool)
+        mechanism = Mechanism(f"{number}") if number % _WITH_SASL == 0 else None
+        rng = random.Random(f"{seed} {self.name} {number}")
+        case = _Case(rng, self._corpus, self._pool, mechanism, self._shields)
         self._watchdog.start()
         try:
-            case.run(collect=number % _COLLECTED == 0)
+            with self._listening(case.secrets):
+                case.run(collect=number % _COLLECTED == 0)
         except (Exception, Hang) as error:
             self._watchdog.stop()
             what, trace = described(error)
@@ -329,5 +359,40 @@ class Clients:
             findings.add(Finding(self.name, f"case {number}", what, where, bytes(case.delivered), replay))
         finally:
             self._watchdog.stop()
-            self._logger.setLevel(level)
         return 1
+
+    @contextlib.contextmanager
+    def _listening(self, secrets: Secrets | None) -> Iterator[None]:
+        """To what is logged, and nobody else hears it: a client that is treated so badly says so all the time."""
+        logger = self._logger
+        before = logger.level, logger.propagate
+        eavesdropper = None if secrets is None else Eavesdropper(secrets)
+        logger.setLevel(logging.CRITICAL if eavesdropper is None else logging.DEBUG)
+        if eavesdropper is not None:
+            logger.propagate = False
+            logger.addHandler(eavesdropper)
+        try:
+            yield
+        finally:
+            logger.propagate = before[1]
+            logger.setLevel(before[0])
+            if eavesdropper is not None:
+                logger.removeHandler(eavesdropper)
+        if eavesdropper is not None:
+            eavesdropper.judge()
+
+
+class TlsClients(Clients):
+    """Level 3, over TLS."""
+
+    name = "tls"
+
+    def __init__(self, corpus: Corpus, watchdog: Watchdog) -> None:
+        super().__init__(corpus, watchdog)
+        self._shields: Shields = Shields()
+
+    def run(self, seed: int, number: int, findings: Findings) -> int:
+        """One case; returns how many connections it had: on each, something else is done to TLS."""
+        before = self._shields.count
+        super().run(seed, number, findings)
+        return self._shields.count - before

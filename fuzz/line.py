@@ -12,6 +12,7 @@ from everlatch.errors import ProtocolError
 from everlatch.wire.framing import frame
 from fuzz.findings import BrokenPromiseError
 from fuzz.mutation import StreamMutator
+from fuzz.sasl import SaslServer
 from fuzz.server import SRVR_ANSWER, MemoryServer
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from fuzz.recordings import Corpus
+    from fuzz.secrecy import Secrets
     from fuzz.server import World
 
 __all__ = ["Line"]
@@ -30,13 +32,21 @@ _FIRST_CHANGES = (0, 1, 1, 2, 3, 5, 10, 30)
 
 
 class Line:
-    """One connection to a bad server, or to a `healthy` one."""
+    """One connection to a bad server, or to a `healthy` one; with `secrets` to one that wants SASL first."""
 
     def __init__(
-        self, rng: Random, corpus: Corpus, pool: Sequence[bytes], world: World, *, healthy: bool = False
+        self,
+        rng: Random,
+        corpus: Corpus,
+        pool: Sequence[bytes],
+        world: World,
+        *,
+        healthy: bool = False,
+        secrets: Secrets | None = None,
     ) -> None:
         refusals = 0.0 if healthy else rng.choice((0.0, 0.2))
-        self._server = MemoryServer(world, corpus, rng, refusals=refusals)
+        sasl = None if secrets is None else SaslServer(rng, secrets, is_hostile=not healthy)
+        self._server = MemoryServer(world, corpus, rng, refusals=refusals, sasl=sasl)
         self._mutator: StreamMutator | None = None
         self._recording: list[bytes] | None = None
         self._is_clean = True

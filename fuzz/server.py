@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from everlatch.errors import ProtocolError
 from everlatch.types import ACL, EventType, Node, Stat
+from everlatch.wire.auth_records import decode_sasl_request, encode_sasl_reply
 from everlatch.wire.codes import KEEPER_STATE_SYNC_CONNECTED, XID_AUTH, XID_NOTIFICATION, XID_PING, Op
 from everlatch.wire.framing import FrameReader
 from everlatch.wire.handshake import ConnectResponse, decode_connect_request, encode_connect_response
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from fuzz.recordings import Corpus
+    from fuzz.sasl import SaslServer
 
 __all__ = ["SRVR_ANSWER", "STAT", "MemoryServer", "World"]
 
@@ -101,12 +103,16 @@ _WITH_PATH: dict[int, Callable[[str], bytes]] = {
 class MemoryServer:
     """One connection of a server; without I/O."""
 
-    def __init__(self, world: World, corpus: Corpus, rng: Random, *, refusals: float = 0.0) -> None:
+    def __init__(
+        self, world: World, corpus: Corpus, rng: Random, *, refusals: float = 0.0, sasl: SaslServer | None = None
+    ) -> None:
         self._world = world
         self._corpus = corpus
         self._rng = rng
         self._refusals = refusals
         """How likely a request is to be answered with an error."""
+        self._sasl = sasl
+        """If it is there, whoever comes has to authenticate first."""
         self._errors = sorted(corpus.errors)
         self._reader = FrameReader(_REQUEST_LIMIT)
         self._shaken = False
@@ -139,6 +145,11 @@ class MemoryServer:
         xid, op = decode_request_header(buf, start, end)
         body = buf[start + _REQUEST_HEADER_SIZE : end]
         world = self._world
+        if self._sasl is not None and op == Op.SASL:
+            code, token = self._sasl.answer(decode_sasl_request(body, 0, len(body)))
+            return [encode_reply(xid, 0, code, encode_sasl_reply(token))]
+        if self._sasl is not None and not self._sasl.has_proven:
+            raise ProtocolError(f"operation {op}, to a server that has not proven itself")
         if xid == XID_PING:
             return [encode_reply(xid, world.zxid, 0)]
         if xid == XID_AUTH:

@@ -3,7 +3,8 @@
 What is promised: no input raises, whatever the server says, but `submit` and `authenticate` with the errors that they
 name; every call ends exactly once, unless it was cancelled; while a server speaks as it should, every answer reaches
 the call that it is for; the bounds are kept; the timer never asks to be called again at once for ever; after `close`
-there is an end.
+there is an end. With SASL: before the server has proven itself it hears nothing but tokens, nobody is told a secret,
+and of any token whatever the client makes an answer or a `DigestMd5Error`.
 
 Rules of this file: a case is made from its seed and number alone. The session's clock is a number here. On each
 connection the server is the `Line` of a bad one.
@@ -26,7 +27,8 @@ from everlatch.errors import (
     SessionExpiredError,
 )
 from everlatch.paths import Endpoint
-from everlatch.session.actions import Closed, Dial, HangUp, Resolve
+from everlatch.sasl import SaslTokenError
+from everlatch.session.actions import Closed, ComputeToken, Dial, HangUp, Resolve
 from everlatch.session.requests import Operation, Request
 from everlatch.session.retry import AttemptPlan, FullJitter, RetryForever, RetryNTimes
 from everlatch.session.servers import Address
@@ -36,11 +38,14 @@ from everlatch.types import ACL, OPEN_ACL_UNSAFE, Children, Created, Node, State
 from everlatch.wire import records
 from everlatch.wire.auth_records import decode_who_am_i_reply, encode_auth_request
 from everlatch.wire.codes import AddWatchMode, Op
+from everlatch.wire.digest_md5 import DigestMd5Error, is_proof, respond
 from everlatch.wire.multi import CheckPart, decode_multi_reply, encode_multi_request
 from everlatch.wire.watch_records import decode_add_watch_reply, encode_add_watch_request
 from fuzz.findings import BrokenPromiseError, Finding, described
 from fuzz.line import Line
+from fuzz.secrecy import PASSWORD, USER, Mechanism, Secrets
 from fuzz.server import World
+from fuzz.tokens import SEEDS, mutated
 from fuzz.watchdog import Hang
 
 if TYPE_CHECKING:
@@ -50,9 +55,12 @@ if TYPE_CHECKING:
     from fuzz.recordings import Corpus
     from fuzz.watchdog import Watchdog
 
-__all__ = ["Sessions"]
+__all__ = ["SaslSessions", "Sessions"]
 
 _MOST_STEPS = 120
+_BLOCKING = 4
+"""In one case of so many with SASL its steps take their time."""
+_TOKENS = 64
 _REPLY_LIMIT = 1 << 15
 _LINKED = (Phase.HANDSHAKE, Phase.AUTHENTICATING, Phase.SERVING, Phase.LEAVING)
 _OWN_REQUESTS = 200
@@ -172,7 +180,7 @@ class _Call:
 
     def set_exception(self, exception: BaseException, /) -> None:
         self._end()
-        str(exception)
+        self._case.listen(exception)
         if not isinstance(exception, EverlatchError):
             raise BrokenPromiseError(f"{self._path!r} ended with {exception!r}")
 
@@ -185,8 +193,13 @@ class _Call:
 class _Case:
     """One session from its start to its end."""
 
-    def __init__(self, rng: random.Random, corpus: Corpus, pool: list[bytes]) -> None:
+    def __init__(
+        self, rng: random.Random, corpus: Corpus, pool: list[bytes], mechanism: Mechanism | None = None
+    ) -> None:
         self._pool = pool
+        self.secrets = None if mechanism is None else Secrets()
+        self._tokens: list[ComputeToken] = []
+        """That are to be computed."""
         self.clean = False
         """Whether what is being delivered is as the server meant it."""
         self.delivered = bytearray()
@@ -214,6 +227,7 @@ class _Case:
                 read_only=rng.random() < 0.3,
                 read_only_writes=rng.choice(("refuse", "queue")),
                 read_write_search_interval=rng.choice((0.5, 60.0)),
+                sasl=mechanism,
             ),
             random.Random(rng.random()),
             self._fire,
@@ -235,6 +249,7 @@ class _Case:
             *(self._deliver,) * 6,
             *(self._pass_time, self._pass_time, self._progress, self._progress),
             *(self._cancel, self._rarely, self._rival, self._find_out),
+            *(() if mechanism is None else (self._compute, self._compute)),
         )
 
     def run(self) -> None:
@@ -252,7 +267,9 @@ class _Case:
         session = self._session
         while session.actions:
             action = session.actions.popleft()
-            repr(action)
+            self.listen(repr(action))
+            if isinstance(action, ComputeToken):
+                self._tokens.append(action)
             self._closed += isinstance(action, Closed)
             if isinstance(action, Dial | Resolve):
                 self._open[action.conn] = isinstance(action, Resolve)
@@ -264,7 +281,7 @@ class _Case:
         if session.conn != self._line_of:
             self._line, self._line_of = None, session.conn
         if self._line is None and session.conn in self._made:
-            self._line = Line(self._rng, self._corpus, self._pool, self._world)
+            self._line = Line(self._rng, self._corpus, self._pool, self._world, secrets=self.secrets)
         data = session.data_to_send(self._now)
         if data:
             if session.phase not in _LINKED or self._line is None:
@@ -383,8 +400,7 @@ class _Case:
             case 2:
                 self._authenticate()
             case 3:
-                repr(session.statistics())
-                str(session.failures())
+                self.listen(f"{session.statistics()!r} {session.failures()}")
             case 4 | 5:
                 self._add_watch()
             case 6 if self._wanted:
@@ -398,6 +414,28 @@ class _Case:
         self._pump()
 
     # -- the application's part
+
+    def listen(self, said: str | BaseException) -> None:
+        """Nobody may be told a secret."""
+        if self.secrets is None:
+            str(said)
+        elif isinstance(said, str):
+            self.secrets.check(said, "a text")
+        else:
+            self.secrets.check_error(said)
+
+    def _compute(self) -> None:
+        """A step that takes its time is done, be it of a connection that is long gone."""
+        if not self._tokens:
+            return
+        conn, (exchange, challenge) = self._tokens.pop(self._rng.randrange(len(self._tokens)))
+        try:
+            token = exchange.step(challenge)
+        except SaslTokenError as error:
+            self._session.token_failed(conn, error, self._now)
+        else:
+            self._session.token_computed(conn, token, self._now)
+        self._pump()
 
     def _submit(self) -> None:
         rng = self._rng
@@ -501,6 +539,7 @@ class Sessions:
     """Level 2."""
 
     name = "sessions"
+    has_sasl = False
 
     def __init__(self, corpus: Corpus, watchdog: Watchdog) -> None:
         self._corpus = corpus
@@ -509,7 +548,12 @@ class Sessions:
 
     def run(self, seed: int, number: int, findings: Findings) -> int:
         """One case; returns 1."""
-        case = _Case(random.Random(f"{seed} {self.name} {number}"), self._corpus, self._pool)
+        case = _Case(
+            random.Random(f"{seed} {self.name} {number}"),
+            self._corpus,
+            self._pool,
+            Mechanism(f"{number}", is_blocking=number % _BLOCKING == 0) if self.has_sasl else None,
+        )
         self._watchdog.start()
         try:
             case.run()
@@ -522,3 +566,37 @@ class Sessions:
         finally:
             self._watchdog.stop()
         return 1
+
+
+class SaslSessions(Sessions):
+    """Level 2, of sessions that authenticate by SASL, to servers that demand it, rightly or in hostile words; and with
+    each of them tokens for the client's part alone."""
+
+    name = "sasl"
+    has_sasl = True
+
+    def run(self, seed: int, number: int, findings: Findings) -> int:
+        """One case, and its tokens."""
+        self._watchdog.start()
+        rng = random.Random(f"{seed} tokens {number}")
+        token: bytes | None = None
+        try:
+            for _ in range(_TOKENS):
+                token = mutated(rng.choice(SEEDS), rng)
+                _try_token(token or b"")
+        except (Exception, Hang) as error:
+            self._watchdog.stop()
+            what, trace = described(error)
+            findings.add(Finding(self.name, f"tokens of {number}", what, trace, token or b"", f"sasl/{seed}/{number}"))
+        finally:
+            self._watchdog.stop()
+        return _TOKENS + super().run(seed, number, findings)
+
+
+def _try_token(token: bytes) -> None:
+    secrets = Secrets()
+    for answer in (lambda: respond(token, USER, PASSWORD, "cnonce"), lambda: is_proof(token, b"0" * 32)):
+        try:
+            answer()
+        except DigestMd5Error as error:
+            secrets.check(repr(error), "an error")

@@ -4,19 +4,26 @@ in what is not broken."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
+import logging
 import random
+import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from everlatch import sasl
 from everlatch.engine.engine import Engine
-from everlatch.errors import TruncatedError
+from everlatch.errors import SaslError, TruncatedError
 from everlatch.session.answers import Answers
 from everlatch.session.session import Session
-from everlatch.wire import records
+from everlatch.tls.settings import TlsSettings
+from everlatch.tls.transport import TlsTransport
+from everlatch.wire import digest_md5, records
 from everlatch.wire.codes import Op
 from everlatch.wire.framing import FrameReader, frame
 from everlatch.wire.jute import decode_int
@@ -30,6 +37,9 @@ from fuzz.decoders import targets  # noqa: E402
 from fuzz.findings import Finding, Findings  # noqa: E402
 from fuzz.mutation import MAX_SIZE, Mutator, StreamMutator  # noqa: E402
 from fuzz.recordings import Corpus, load, save  # noqa: E402
+from fuzz.secrecy import PASSWORD  # noqa: E402
+from fuzz.shields import Shields  # noqa: E402
+from fuzz.tokens import SEEDS, mutated  # noqa: E402
 from fuzz.virtual import StuckError, VirtualLoop  # noqa: E402
 from fuzz.watchdog import Hang, Watchdog  # noqa: E402
 
@@ -71,9 +81,9 @@ def again(corpus: Corpus, watchdog: Watchdog, finding: Finding) -> list[str]:
 
 
 def test_all_levels_find_nothing(corpus: Corpus) -> None:
-    outcome = run(corpus, Watchdog(), 20261122, inputs=3 * 4096)
+    outcome = run(corpus, Watchdog(), 20261122, inputs=5 * 4096)
     assert [finding.render() for finding in outcome.findings] == []
-    assert min(outcome.inputs.values()) >= 9
+    assert min(outcome.inputs.values()) >= 5, outcome.inputs
     assert outcome.render().endswith("seed 20261122, 0 findings")
 
 
@@ -283,6 +293,97 @@ def test_a_client_that_hangs_is_found(corpus: Corpus, impatient: Watchdog, monke
     assert {finding.what.partition(":")[0] for finding in findings} == {"Hang"}
 
 
+# --- planted bugs: SASL and TLS ---------------------------------------------------------------------------------------
+
+
+def test_a_client_that_believes_every_server_is_found(
+    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sasl, "is_proof", lambda token, expected: True)
+    findings = found(corpus, watchdog, "sasl", 65 * 60)
+    assert any("to a server that has not proven itself" in finding.what for finding in findings)
+    assert {finding.level for finding in findings} == {"sasl"}
+    assert any("has not proven itself" in what for what in again(corpus, watchdog, findings[0]))
+
+
+def test_a_token_that_nobody_can_read_is_found(
+    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(token: bytes) -> dict[str, str]:
+        return dict(part.split("=", 1) for part in token.decode().split(","))  # type: ignore[misc]
+
+    monkeypatch.setattr(digest_md5, "directives", read)
+    findings = found(corpus, watchdog, "sasl", 65 * 3)
+    assert any(finding.what.startswith("ValueError") and finding.target.startswith("tokens") for finding in findings)
+
+
+@pytest.mark.parametrize("level", ["sasl", "clients"])
+def test_a_password_in_an_error_is_found(
+    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    def fail(self: Any, error: BaseException) -> SaslError:
+        return SaslError(f"no luck with {self._sasl.mechanism.password}")
+
+    monkeypatch.setattr(Session, "_sasl_failure", fail)
+    findings = found(corpus, watchdog, level, 65 * 60 if level == "sasl" else 60)
+    assert any("a secret is told" in finding.what for finding in findings)
+    assert not any(PASSWORD in finding.what for finding in findings)
+
+
+def test_a_response_in_a_log_is_found(corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+    respond = sasl.respond
+
+    def say(*values: Any) -> tuple[bytes, bytes]:
+        token, proof = respond(*values)
+        logging.getLogger("everlatch").debug("answering %s", token)
+        return token, proof
+
+    monkeypatch.setattr(sasl, "respond", say)
+    findings = found(corpus, watchdog, "clients", 30)
+    assert [finding.what for finding in findings] == ["BrokenPromiseError: a secret is told: in a log"]
+
+
+def test_a_tls_error_that_nobody_catches_is_found(
+    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ssl.SSLError("planted")
+
+    monkeypatch.setattr(TlsTransport, "_fail", fail)
+    assert any("in the event loop" in finding.what for finding in found(corpus, watchdog, "tls", 60))
+
+
+def test_a_tls_connection_that_is_left_open_is_found(
+    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TlsTransport, "abort", lambda _: None)
+    findings = found(corpus, watchdog, "tls", 300)
+    assert any("connections are open" in finding.what for finding in findings)
+
+
+def test_the_password_of_a_key_in_a_log_is_found(
+    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = TlsSettings.context
+
+    def say(settings: TlsSettings) -> Any:
+        logging.getLogger("everlatch").info("with %s", settings.key_password)
+        return context(settings)
+
+    monkeypatch.setattr(TlsSettings, "context", say)
+    (finding,) = found(corpus, watchdog, "tls", 10)
+    assert finding.what == "BrokenPromiseError: a secret is told: in a log"
+
+
+def test_the_certificates_of_the_fuzzer_go_with_it() -> None:
+    shields = Shields()
+    directory = Path(shields.client_options["ca"]).parent
+    assert directory.is_dir()
+    del shields
+    gc.collect()
+    assert not directory.exists()
+
+
 # --- determinism ------------------------------------------------------------------------------------------------------
 
 
@@ -295,15 +396,18 @@ def test_the_same_seed_makes_the_same_inputs(corpus: Corpus) -> None:
     assert mutants(1) != mutants(2)
 
 
-@pytest.mark.parametrize(("level", "name"), [("sessions", "_handle_event"), ("clients", "_handle_pong")])
+@pytest.mark.parametrize(
+    ("level", "name", "inputs"),
+    [("sessions", "_handle_event", 30), ("sasl", "_sasl_failure", 65 * 10), ("clients", "_handle_pong", 30)],
+)
 def test_the_same_seed_finds_the_same(
-    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch, level: str, name: str
+    corpus: Corpus, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch, level: str, name: str, inputs: int
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(Session, name, fail)
-    first, second = found(corpus, watchdog, level, 30), found(corpus, watchdog, level, 30)
+    first, second = found(corpus, watchdog, level, inputs), found(corpus, watchdog, level, inputs)
     assert first
     assert [finding.data for finding in first] == [finding.data for finding in second]
     assert [finding.replay for finding in first] == [finding.replay for finding in second]
@@ -356,6 +460,18 @@ def test_mutants_differ_and_stay_small(corpus: Corpus) -> None:
     payload = corpus.payloads[1]
     assert sum(mutator.mutate(payload) != payload for _ in range(100)) > 80
     assert mutator.mutate(b"") != b""
+
+
+def test_tokens_differ_and_half_of_them_can_be_read() -> None:
+    rng = random.Random(1)
+    tokens = [mutated(SEEDS[0], rng) for _ in range(1000)]
+    assert tokens.count(None) in range(20, 100)
+    assert len({token for token in tokens if token is not None}) > 700
+    readable = 0
+    for token in tokens:
+        with contextlib.suppress(digest_md5.DigestMd5Error):
+            readable += bool(digest_md5.directives(token or b""))
+    assert 300 < readable < 900
 
 
 def test_a_stream_is_as_it_was_up_to_the_first_change(corpus: Corpus) -> None:
@@ -430,11 +546,12 @@ def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unlimited")
 def test_a_run_says_what_it_has_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "report.json"
-    assert command_line.main(["--inputs", "4096", "--seed", "7", "--json", str(report)]) == 0
+    levels = ["--levels", "decoders,sessions,sasl,clients"]
+    assert command_line.main(["--inputs", "4096", "--seed", "7", "--json", str(report), *levels]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "fuzz: 4115 inputs (decoders 4096, sessions 16, clients 3), seed 7, 0 findings"
+    assert last == "fuzz: 4310 inputs (decoders 4096, sessions 16, sasl 195, clients 3), seed 7, 0 findings"
     written = json.loads(report.read_text())
-    assert (written["seed"], written["total"], written["findings"]) == (7, 4115, [])
+    assert (written["seed"], written["total"], written["findings"]) == (7, 4310, [])
 
 
 @pytest.mark.usefixtures("unlimited")
