@@ -48,6 +48,7 @@ from everlatch.errors import (
     ServerLeftError,
     SessionExpiredError,
     SilentLinkError,
+    TlsError,
     TruncatedError,
     UnexpectedReplyError,
     describe,
@@ -1295,10 +1296,11 @@ class Session:
         return SilentLinkError(f"{self.server} has not answered for {since:.3g} s")
 
     def _lost_locally(self, now: float) -> SilentLinkError:
-        """Not the words of an expiry: no server has said so."""
+        """Not the words of an expiry: no server has said so. What has to be mended by somebody is said as well."""
+        tls = (f"; {server}: {reason}" for server, reason in self.failures() if isinstance(reason, TlsError))
         return SilentLinkError(
             f"no answer for {now - self.liveness.proven:.3g} s: session {hex_id(self.session_id)} "
-            f"must be assumed gone, its timeout is {self.liveness.timeout:g} s"
+            f"must be assumed gone, its timeout is {self.liveness.timeout:g} s{''.join(tls)}"
         )
 
     # -- the lease -------------------------------------------------------------------------------------------------
