@@ -30,8 +30,6 @@ SUBJECTS = [
     for version in ("3.8", "3.9")
 ]
 _TICK = 0.1
-_PROVIDER = "org.apache.zookeeper.server.auth.SASLAuthenticationProvider"
-_LOGIN = "org.apache.zookeeper.server.auth.DigestLoginModule"
 
 
 class Secured(NamedTuple):
@@ -45,26 +43,29 @@ class Secured(NamedTuple):
 
 
 @contextlib.contextmanager
-def secured(version: str, is_real: bool, loop: LoopThread, directory: Path, *, require_auth: bool) -> Iterator[Secured]:
-    """Both know the users of `sasl_peer`; a client's certificate is welcome, and not needed."""
+def secured(
+    version: str, is_real: bool, loop: LoopThread, directory: Path, *, sasl: bool = True, require_auth: bool = False
+) -> Iterator[Secured]:
+    """Both know the users of `sasl_peer`, with `sasl`; a client's certificate is welcome, and not needed."""
     if is_real:
-        with _real(version, loop, directory, require_auth) as subject:
+        with _real(version, loop, sasl, require_auth) as subject:
             yield subject
     else:
-        with _dev(version, loop, directory, require_auth) as subject:
+        with _dev(version, loop, directory, sasl, require_auth) as subject:
             yield subject
 
 
 @contextlib.contextmanager
-def _real(version: str, loop: LoopThread, directory: Path, require_auth: bool) -> Iterator[Secured]:
-    users = " ".join(f'user_{name}="{password}"' for name, password in USERS.items())
-    login = directory / "jaas.conf"
-    login.write_text(f"Server {{ {_LOGIN} required {users}; }};\n")
-    config = {"authProvider.sasl": _PROVIDER, "minSessionTimeout": "200"}
-    if require_auth:
-        config["sessionRequireClientSASLAuth"] = "true"
-    options = [f"-Djava.security.auth.login.config={login}"]
-    ensemble = Ensemble(version=version, tick_time=_TICK, config=config, java_options=options, tls=True)
+def _real(version: str, loop: LoopThread, sasl: bool, require_auth: bool) -> Iterator[Secured]:
+    ensemble = Ensemble(
+        version=version,
+        tick_time=_TICK,
+        config={"minSessionTimeout": "200"},
+        tls=True,
+        sasl="digest" if sasl else None,
+        users=USERS,
+        require_auth=require_auth,
+    )
     loop.run(ensemble.start())
     try:
         (server,) = ensemble.servers
@@ -74,17 +75,16 @@ def _real(version: str, loop: LoopThread, directory: Path, require_auth: bool) -
 
 
 @contextlib.contextmanager
-def _dev(version: str, loop: LoopThread, directory: Path, require_auth: bool) -> Iterator[Secured]:
+def _dev(version: str, loop: LoopThread, directory: Path, sasl: bool, require_auth: bool) -> Iterator[Secured]:
     certificates = Certificates(directory)
     options: dict[str, Any] = {
         "version": version,
         "tick": _TICK,
         "min_session_timeout": 0.2,
-        "sasl": USERS,
+        "sasl": USERS if sasl else None,
         "require_auth": require_auth,
     }
-    context = certificates.server_context(client_auth="want")
-    plain, tls = DevServer(**options), DevServer(tls=context, **options)
+    plain, tls = DevServer(**options), DevServer(tls=certificates.server_context(), **options)
     for server in (plain, tls):
         loop.run(server.start())
     try:

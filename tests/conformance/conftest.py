@@ -78,7 +78,7 @@ def welcoming(
     request: pytest.FixtureRequest, loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Secured]:
     """With SASL and TLS; who doesn't authenticate is welcome, too."""
-    with secured(*request.param, loop_thread, tmp_path_factory.mktemp("secured"), require_auth=False) as subject:
+    with secured(*request.param, loop_thread, tmp_path_factory.mktemp("secured")) as subject:
         yield subject
 
 

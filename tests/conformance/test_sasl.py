@@ -34,6 +34,13 @@ def strict(request: pytest.FixtureRequest, loop_thread: LoopThread, tmp_path_fac
         yield subject
 
 
+@pytest.fixture(scope="module", params=SUBJECTS)
+def by_digest(request: pytest.FixtureRequest, loop_thread: LoopThread, tmp_path_factory: Any) -> Iterator[Secured]:
+    directory = tmp_path_factory.mktemp("by-digest")
+    with secured(*request.param, loop_thread, directory, sasl=False, require_auth=True) as subject:
+        yield subject
+
+
 @contextlib.asynccontextmanager
 async def session(address: str, *, of: tuple[int, bytes] = (0, bytes(16))) -> AsyncIterator[Peer]:
     """One that nobody closes: not everybody may."""
@@ -389,6 +396,30 @@ async def test_the_session_waits_for_a_connection_that_authenticates(strict: Sec
         await authenticate(peer)
         stat = (await peer.do("exists", path, False)).stat
         assert stat.ephemeral_owner == former[0]
+        await peer.close_session()
+
+
+# --- servers that demand a digest -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("scheme", [None, "ip"])
+async def test_nothing_may_come_before_a_digest(by_digest: Secured, name: str, scheme: str | None) -> None:
+    async with session(by_digest.address) as peer:
+        if scheme is not None:
+            assert await peer.authenticate(scheme, b"") == 0
+        xid, op, body = FIRST[name]
+        peer.send(op, body, xid=xid)
+        assert tuple(await peer.receive()) == (xid, 0, -124, b"")
+        assert await peer.hung_up()
+
+
+async def test_any_digest_will_do(by_digest: Secured) -> None:
+    async with session(by_digest.address) as peer:
+        assert await say(peer, b"") == (0, 0, None)
+        assert await peer.authenticate("digest", b"whoever") == 0
+        assert await peer.events() == []
+        assert await identities(peer) == [ClientInfo("digest", "whoever"), IP]
         await peer.close_session()
 
 

@@ -292,7 +292,8 @@ class Connection:
 
     @property
     def _must_authenticate(self) -> bool:
-        return self.core.options.require_auth and (self.exchange is None or self.exchange.user is None)
+        demanded = self.core.options.demanded_scheme
+        return demanded is not None and all(identity.scheme != demanded for identity in self.identities)
 
     def _go_on(self) -> None:
         """Answers what only waited for its turn."""

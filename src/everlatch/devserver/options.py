@@ -34,7 +34,8 @@ class Options:
     sasl: Mapping[str, str] | None = field(default=None, repr=False)
     """Passwords by user, for SASL DIGEST-MD5. `None`: the server knows no SASL."""
     require_auth: bool = False
-    """Whether a connection is served only once it has authenticated with SASL (`sessionRequireClientSASLAuth`)."""
+    """Whether a connection is served only once it has authenticated: with SASL where the server knows that
+    (`sessionRequireClientSASLAuth`), else with a digest of whomever (`enforce.auth.enabled`)."""
     x509: bool = False
     """Whether ACLs may name subjects of certificates, as on servers with TLS; those set it themselves."""
     reap_interval: float = 60.0
@@ -60,8 +61,6 @@ class Options:
                 f"init_limit {self.init_limit!r} and sync_limit {self.sync_limit!r} must be over 0, and election_time "
                 f"{self.election_time!r} not below"
             )
-        if self.require_auth and self.sasl is None:
-            raise InvalidArgumentError("require_auth without sasl: nobody could authenticate")
         for user in self.sasl or ():
             if not user or _OF_PRINCIPALS & set(user):
                 raise InvalidArgumentError(f"{user!r} is no user of DIGEST-MD5: it is empty, or has a / or an @ in it")
@@ -70,6 +69,13 @@ class Options:
     def features(self) -> Features:
         """What this version does otherwise than others."""
         return FEATURES[self.version]
+
+    @property
+    def demanded_scheme(self) -> str | None:
+        """What a connection has to have an identity of before it is served."""
+        if not self.require_auth:
+            return None
+        return "digest" if self.sasl is None else "sasl"
 
     @property
     def schemes(self) -> frozenset[str]:
