@@ -208,7 +208,7 @@ async def test_renewal_by_tls(three):
         client.add_listener(states)
         await client.create("/renewal", ephemeral=True)
         former = client.session_id
-        await expire_session(client, three.servers[0].plain_address)
+        await expire_session(client, (await three.server_of(former)).plain_address)
         renewed = await states.until(State.RENEWED)
         assert renewed.session_id != former
         assert await client.exists("/renewal") is None
