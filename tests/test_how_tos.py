@@ -14,7 +14,7 @@ from everlatch.devserver import DevServer
 
 HOW_TOS = Path(__file__).parents[1] / "docs" / "how-to"
 
-PAGES = ("authenticate.md", "keep-a-node.md", "watching.md")
+PAGES = ("authenticate.md", "guardian.md", "keep-a-node.md", "watching.md")
 SAYS = {
     "acl_example.py": (
         "ClientInfo(scheme='digest', user='bob')\n"
@@ -22,6 +22,7 @@ SAYS = {
         "get '/private': not permitted by the ACL (-102)\n"
         'b"bob\'s"\n'
     ),
+    "crash_example.py": "b'at work'\ngone, with exit code -9\n",
     "config_example.py": "{'workers': 4}\n",
     "keep_example.py": "/services/web-1\nb'10.0.0.8:80'\nback at /services/web-1, was deleted\n",
     "sasl_example.py": (
