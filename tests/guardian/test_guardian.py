@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest_asyncio
 from everlatch import Client, DigestMd5, GuardianUnavailableError
 from everlatch.devserver import DevServer
 from everlatch.guardian import child, guardian
-from guardian.owned import PATIENCE, is_alive, owner_of, state_of, until_dead, until_gone
+from guardian.owned import PATIENCE, environment, is_alive, owner_of, state_of, until_dead, until_gone
 from skipping_loop import on_every_loop, simulated
 
 if TYPE_CHECKING:
@@ -121,13 +122,15 @@ async def test_one_that_is_stuck_is_replaced(server: DevServer, caplog: pytest.L
 
 
 async def test_descriptors_that_others_have_closed(server: DevServer, caplog: pytest.LogCaptureFixture) -> None:
-    """A pipe that is closed, and what has its number since isn't ours to write to."""
+    """What has the number of our pipe since then isn't ours to write to, nor to close."""
     async with guarded(server) as client:
         lost = pid_of(client)
-        line = guardian.here()._child.line  # type: ignore[union-attr]
+        present = guardian.here()._child
+        assert present is not None
         near, far = os.pipe()
-        os.dup2(far, line._descriptor)
-        os.close(far)
+        numbers = (present.line._descriptor.number, present.status.number)
+        for number in numbers:
+            os.dup2(far, number)
         client._engine.ward.guard(client._engine._guarded()._replace(password=b"secret"))  # type: ignore[union-attr]
         assert client.guardian_restarts == 1
         assert not state_of(lost)
@@ -135,8 +138,8 @@ async def test_descriptors_that_others_have_closed(server: DevServer, caplog: py
         os.set_blocking(near, False)
         with pytest.raises(BlockingIOError):
             os.read(near, 1)
-        os.close(near)
-        os.close(line._descriptor) if line._descriptor >= 0 else None
+        for number in (near, far, *numbers):
+            os.close(number)
 
 
 async def test_several_loops_have_one(server: DevServer) -> None:
@@ -242,6 +245,30 @@ async def test_loops_that_watch_no_descriptors_have_none(monkeypatch: pytest.Mon
     assert children_of_this_process() == before
 
 
+def test_systems_without_posix() -> None:
+    """Everything else works there."""
+    program = """if True:
+        import asyncio, os, select, signal, sys
+        sys.modules["fcntl"] = None
+        for module, names in (
+            (os, "fork register_at_fork pidfd_open WNOHANG waitid"),
+            (signal, "pthread_sigmask SIGKILL SIGSTOP SIGBUS SIGTRAP"),
+            (select, "poll POLLIN POLLOUT"),
+        ):
+            for name in names.split():
+                delattr(module, name)
+        from everlatch import Client, GuardianUnavailableError
+        Client("zk:2181")
+        try:
+            Client("zk:2181", guardian=True)
+        except GuardianUnavailableError as error:
+            sys.exit("POSIX" not in str(error))
+        sys.exit("there is one")
+    """
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("module", "name", "value", "match"),
     [
@@ -258,12 +285,6 @@ def test_where_there_can_be_none(
     with pytest.raises(GuardianUnavailableError, match=match):
         Client("zk:2181", guardian=True)
     Client("zk:2181")
-
-
-def test_systems_without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "fork")
-    with pytest.raises(GuardianUnavailableError, match="POSIX"):
-        Client("zk:2181", guardian=True)
 
 
 def test_what_it_can_not_be_told() -> None:

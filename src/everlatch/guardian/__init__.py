@@ -6,6 +6,7 @@ In this process:
 - `guardian`: the one guardian of an OS process, for all clients and event loops in it, and its restarts.
 - `child`: the guardian's process as its parent sees it.
 - `line`: the pipe to it.
+- `descriptor`: one that other code may have closed.
 - `forks`: what it is told of children that are forked off.
 
 In the guardian's, which are sent to it and import nothing else of this package:

@@ -24,6 +24,7 @@ from types import CodeType
 from typing import TYPE_CHECKING
 
 from everlatch.errors import GuardianUnavailableError
+from everlatch.guardian.descriptor import Descriptor
 from everlatch.guardian.line import Line
 from everlatch.guardian.told import DIGEST_MD5, UP
 
@@ -50,7 +51,7 @@ _PARTS = ("told", "owners", "exchange", "names", "connection", "farewell", "proc
 _DIGEST_MD5 = "everlatch.wire.digest_md5"
 _NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
 """What it may take from our environment: where libraries and certificates are. Anything else may be secret."""
-_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
+_FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP")
 """What a process does to itself; never blocked."""
 
 
@@ -90,8 +91,9 @@ class Child:
 
     def __init__(self) -> None:
         self.line = Line()
-        self.status, theirs = os.pipe()
-        os.set_blocking(self.status, False)  # it may be read from several loops
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)  # it may be read from several loops
+        self.status = Descriptor(ours)
         """Readable when it has something to say; at its end, it has ended."""
         self.is_up = False
         self.began = time.monotonic()
@@ -120,10 +122,10 @@ class Child:
             self.line.tell((DIGEST_MD5, marshal.dumps(_code(_DIGEST_MD5))))
         self.line.tell(guarded.message(key))
 
-    def read_status(self, descriptor: int) -> bool:
+    def read_status(self, status: Descriptor) -> bool:
         """What it says by `status`, or a duplicate of it. Whether it lives."""
         try:
-            said = os.read(descriptor, 64)
+            said = os.read(status.number, 64)
         except BlockingIOError:
             return True
         self.is_up = self.is_up or said == UP
@@ -153,9 +155,7 @@ class Child:
 
     def _close(self) -> None:
         self.line.close()
-        if self.status >= 0:
-            os.close(self.status)
-            self.status = -1
+        self.status.close()
 
 
 def _own_pidfd() -> int:
@@ -187,7 +187,8 @@ def _spawn(pipe: int, status: int, own: int) -> int:
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
     """A child inherits the mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    faults = {getattr(signal, name) for name in _FAULTS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
     try:
         yield
     finally:

@@ -57,7 +57,7 @@ class Forks:
         self.lock.acquire()
         self._is_held = True
         self._number = None
-        if self.lines and sys._getframe(1).f_globals.get("__name__") not in _NO_OWNERS:
+        if self.lines and _who_forks() not in _NO_OWNERS:
             self._number = (os.getpid(), next(self._numbers))
             self._tell((FORK, self._number))
 
@@ -80,6 +80,14 @@ class Forks:
         for line in self.lines:
             with contextlib.suppress(LineBrokenError):  # whose guardian it is finds out by himself
                 line.tell(message)
+
+
+def _who_forks() -> str | None:
+    """The module that has called `fork`, seen from a function that is called before it."""
+    try:
+        return sys._getframe(2).f_globals.get("__name__")
+    except ValueError:  # no Python
+        return None
 
 
 forks = Forks()

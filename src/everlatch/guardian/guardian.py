@@ -28,6 +28,7 @@ from everlatch.guardian.told import OVER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from everlatch.guardian.descriptor import Descriptor
     from everlatch.guardian.guarded import Guarded
 
 __all__ = ["Guardian", "Lookout", "gone", "here"]
@@ -187,25 +188,26 @@ class Lookout:
         """Those of this loop."""
         self._guardian = guardian
         self._loop = loop
-        self._descriptor = -1
-        """A duplicate of the child's status: what another loop closes must not vanish under this one."""
+        self._status: Descriptor | None = None
+        """A duplicate of the child's: what another loop closes must not vanish under this one."""
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
         """Watches, unless it does already. Raises `NotImplementedError`."""
-        if self._descriptor >= 0 or self._timer is not None:
-            return
-        found = self._guardian.ensure()
-        if isinstance(found, float):
-            self._timer = self._loop.call_later(found, self._again)
-            return
-        self._descriptor = os.dup(found.status)
-        try:
-            self._loop.add_reader(self._descriptor, self._on_status, found)
-        except BaseException:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            raise
+        with forks.lock:
+            if self._status is not None or self._timer is not None:
+                return
+            found = self._guardian.ensure()
+            if isinstance(found, float):
+                self._timer = self._loop.call_later(found, self._again)
+                return
+            status = found.status.duplicate()
+            try:
+                self._loop.add_reader(status.number, self._on_status, found)
+            except BaseException:
+                status.close()
+                raise
+            self._status = status
 
     def _again(self) -> None:
         self._timer = None
@@ -213,7 +215,7 @@ class Lookout:
             self.watch()
 
     def _on_status(self, child: Child) -> None:
-        if not self._is_ours or child.read_status(self._descriptor):
+        if self._status is None or not self._is_ours or child.read_status(self._status):
             return
         self._let_go()
         self._guardian.ended(child)
@@ -224,18 +226,17 @@ class Lookout:
         return self._guardian.process == os.getpid()
 
     def _let_go(self) -> None:
-        if self._descriptor >= 0:
-            self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._status is not None:
+            self._loop.remove_reader(self._status.number)
+            self._status.close()
+            self._status = None
 
     def stop(self) -> None:
         """Nobody on this loop needs it any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._loop.is_closed():
-            self._let_go()
+        self._let_go()
 
 
 async def gone(child: Child) -> None:
@@ -247,11 +248,11 @@ async def gone(child: Child) -> None:
         if not child.read_status(child.status) and not done.done():
             done.set_result(None)
 
-    loop.add_reader(child.status, on_status)
+    loop.add_reader(child.status.number, on_status)
     try:
         await done
     finally:
-        loop.remove_reader(child.status)
+        loop.remove_reader(child.status.number)
         child.reap()
 
 
