@@ -59,14 +59,14 @@ async def owner_of(
     timeout: float = 20.0,
     clients: int = 1,
     wait: bool = True,
-    **environment: str,
+    **more: str,
 ) -> AsyncIterator[Owner]:
     """A guarded process. It, its guardian and all that it has started are dead when the block ends."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(PROGRAM), servers, str(timeout), str(clients), path),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env=environment(**more),
         start_new_session=True,
     )
     owner = Owner(process)
@@ -80,6 +80,11 @@ async def owner_of(
         if owner.guardian and is_alive(owner.guardian):
             os.kill(owner.guardian, signal.SIGKILL)
             await until_dead(owner.guardian)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Processes import what this one imports."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **more}
 
 
 def state_of(pid: int) -> str:

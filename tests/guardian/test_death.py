@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +16,23 @@ import pytest_asyncio
 
 from everlatch import Client, DigestMd5
 from everlatch.devserver import DevServer
-from guardian.owned import is_alive, owner_of, peak_memory, shown_of, state_of, until_asleep, until_dead, until_gone
+from guardian.owned import (
+    environment,
+    is_alive,
+    owner_of,
+    peak_memory,
+    shown_of,
+    state_of,
+    until_asleep,
+    until_dead,
+    until_gone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+INFANTS = Path(__file__).with_name("infants.py")
+THOROUGH = os.environ.get("EVERLATCH_HYPOTHESIS") == "thorough"
 LONG = 20.0
 """A session timeout that no test outlives: what is gone before was closed."""
 SOON = 5.0
@@ -213,6 +227,19 @@ async def test_what_the_guardian_has(server: DevServer, witness: Client) -> None
         assert os.readlink(directory / "cwd") == "/"
         assert os.getsid(owner.guardian) == owner.guardian
         assert b"swordfish" not in shown_of(owner.guardian)
+
+
+async def test_killed_at_the_beginning(server: DevServer, witness: Client) -> None:
+    """Of the session, and before the guardian's own program has begun: all that was written in it goes with it."""
+    chance = random.Random(THOROUGH or 8)
+    delays = [chance.uniform(0.002, 0.05) for _ in range(300 if THOROUGH else 40)]
+    arguments = (sys.executable, str(INFANTS), server.address, "/owned", *map(str, delays))
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE, env=environment())
+    output, _ = await process.communicate()
+    made = [int(line.split()[1]) for line in output.splitlines()]
+    assert len(made) == len(delays)
+    assert min(made) == 0 < max(made)
+    await until_gone(witness, timeout=SOON)
 
 
 USER, PASSWORD = "bob", "tr0ub4dor"
