@@ -20,6 +20,7 @@ your own:
     server.arrivals.append(reset)          # the next connection, before its handshake
     server.ping = go_silent
     server.word = drop_before              # four-letter words go unanswered, as behind a proxy
+    server.on(Op.SASL, no_sasl)            # the next token: for BadServer(sasl={"bob": "secret"})
     server.connection.reset()              # now
 
 `requests` has everything that arrived after the handshakes but pings, in order, whatever was done with it; `until`
@@ -248,7 +249,8 @@ class BadServer:
     """One server on 127.0.0.1: `async with BadServer() as server, server.client() as client`.
 
     `znodes`: what it knows; share one for an ensemble. Otherwise `options` are those of `Znodes`, such as
-    `version="3.8"` for a server that is older than 3.9. Raises `InvalidArgumentError` for options that make no sense.
+    `version="3.8"` for a server that is older than 3.9, or `sasl` and `require_auth`. Raises `InvalidArgumentError` for
+    options that make no sense.
     """
 
     def __init__(self, znodes: Znodes | None = None, **options: Any) -> None:
