@@ -323,6 +323,41 @@ async def test_a_refusal_at_a_reconnect(name: str, caplog: pytest.LogCaptureFixt
         assert stage.client.state is State.AUTH_FAILED
 
 
+# --- after the exchange -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [-124, -115])
+@pytest.mark.parametrize("action", ["at a request", "at credentials", "at a ping", "out of the blue"])
+@simulated
+async def test_a_refusal_of_who_has_authenticated(action: str, code: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The server has forgotten who the client is, or wants more than it did. Whatever the client makes of it, it tells
+    its callers, or goes on; it doesn't hang, nor fall silent."""
+    async with scene(caplog) as stage:
+        await stage.client.start()
+        await check_it_gets_in(stage)
+        server = stage.server
+        match action:
+            case "at a request":
+                server.next(fail_with(code))
+            case "at credentials":
+                server.on(Op.AUTH, fail_with(code))
+                server.connection.reset()
+            case "at a ping":
+                pong, server.ping = server.ping, misbehaviour.fail_ping(code)
+                await server.until(lambda: len(server.pings) >= 1)
+                server.ping = pong
+            case _:
+                server.connection.reply(999, code)
+        async with asyncio.timeout(60):
+            (end,) = await asyncio.gather(stage.client.get("/a"), return_exceptions=True)
+            if isinstance(end, EverlatchError):
+                stage.said.append(everything_said(end))
+                is_final = stage.client.state is State.AUTH_FAILED
+                assert is_final or (await stage.client.get("/a")).data == b"1"
+            else:
+                assert end.data == b"1"
+
+
 # --- out of turn ------------------------------------------------------------------------------------------------------
 
 

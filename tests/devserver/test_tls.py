@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from everlatch import Client, DigestMd5
 from everlatch.devserver import DevEnsemble, DevServer
 from everlatch.devserver.subjects import is_subject, subject
 from everlatch.devserver.tls import Shielding
 from everlatch.errors import ProtocolError
 from everlatch.testing.certificates import Certificates
-from everlatch.types import OPEN_ACL_UNSAFE
+from everlatch.types import ACL, OPEN_ACL_UNSAFE
 from everlatch.wire.codes import Op
 from everlatch.wire.records import encode_create_request, encode_get_data_request
 from real.raw import Raw
@@ -52,6 +53,36 @@ async def test_a_session_over_tls(certificates: Certificates) -> None:
         await client.shake_hands()
         await client.close_session()
         assert await client.hung_up()
+
+
+@on_real_loops
+async def test_a_client_with_a_certificate_and_sasl(certificates: Certificates) -> None:
+    own = certificates.client
+    options: dict[str, Any] = {"ca": certificates.ca, "cert": own.cert, "key": own.key, "start_timeout": LIMIT}
+    users = {"bob": "secret"}
+    async with (
+        DevServer(tls=certificates.server_context(client_auth="need"), sasl=users, require_auth=True) as server,
+        Client(server.address, sasl=DigestMd5("bob", "secret"), **options) as client,
+    ):
+        found = {(identity.scheme, identity.user) for identity in await client.who_am_i()}
+        assert {("x509", own.subject), ("sasl", "bob")} <= found
+        await client.create("/a", bytes(300_000), acl=[ACL(31, "x509", own.subject)])
+        assert len((await client.get("/a")).data) == 300_000
+
+
+@on_real_loops
+async def test_a_client_moves_within_an_ensemble(certificates: Certificates) -> None:
+    async with (
+        DevEnsemble(3, tls=certificates.server_context()) as ensemble,
+        Client(ensemble.address, ca=certificates.ca, start_timeout=LIMIT) as client,
+    ):
+        await client.create("/a", b"1")
+        former = ensemble.leader
+        assert former is not None
+        await former.stop()
+        async with asyncio.timeout(LIMIT):
+            await client.set("/a", b"2")
+        assert client.generation == 1
 
 
 async def test_every_member_of_an_ensemble_speaks_tls(certificates: Certificates) -> None:

@@ -41,7 +41,9 @@ class Listener:
         self._tls = tls
         self._listening: asyncio.Server | None = None
         self._links: dict[Connection, _Link] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0
+        """When the timer goes off. uvloop's can't always tell."""
         self._idle = asyncio.Event()
         self.buffer = memoryview(bytearray(_BUFFER_SIZE))
         """For all connections: what is read is taken out at once. (Otherwise asyncio allocates 256 KiB for every read,
@@ -85,9 +87,10 @@ class Listener:
             return
         due = self.core.next_deadline()
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._due <= due:
                 return
             self._timer.cancel()
+        self._due = due
         self._timer = asyncio.get_running_loop().call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
