@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from bench.plain import PlainError
 from bench.process import MeasurementError
 from bench.report import render, to_json
 from bench.throughput import Plan, about, run
-from bench.workload import OPERATIONS
+from bench.workload import NETTY, OPERATIONS, Where
 from everlatch.errors import EverlatchError
 from everlatch.testing.ensemble import Ensemble
 
@@ -119,14 +119,23 @@ def _add_fault_benchmark(parser: argparse.ArgumentParser, contestants: Sequence[
 
 
 @asynccontextmanager
-async def _server(hosts: str | None) -> AsyncIterator[str]:
-    """The address of the server to use."""
+async def _server(hosts: str | None, *, tls: bool = False) -> AsyncIterator[Where]:
+    """The servers to use; `tls`: one that speaks TLS, too."""
     if hosts is not None:
-        yield hosts
+        yield Where(hosts)
         return
-    server = Ensemble(1, version="3.8", tick_time=2.0, config=_SETTINGS, java_options=_full_jvm())
-    async with server as ensemble:
-        yield ensemble.connect_string
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(_one_server())
+        where = Where(server.connect_string)
+        if tls:
+            secure = await stack.enter_async_context(_one_server(tls=True, client_auth="none"))
+            netty = secure.servers[0].plain_address
+            where = where._replace(netty=netty, tls=secure.connect_string, ca=str(secure.certificates.ca))
+        yield where
+
+
+def _one_server(**options: Any) -> Ensemble:
+    return Ensemble(1, version="3.8", tick_time=2.0, config=_SETTINGS, java_options=_full_jvm(), **options)
 
 
 def _full_jvm() -> tuple[str, ...]:
@@ -140,10 +149,12 @@ def _full_jvm() -> tuple[str, ...]:
 
 async def _throughput(chosen: argparse.Namespace) -> None:
     rounds = chosen.rounds or (_QUICK_ROUNDS if chosen.quick else _ROUNDS)
-    plan = Plan(chosen.contestants, chosen.operations, rounds, chosen.quick)
-    async with _server(chosen.hosts) as address:
-        known = await asyncio.to_thread(about, plan, address)
-        rows = await run(plan, address, _say)
+    # There is no TLS at a server that somebody else has started.
+    contestants = tuple(name for name in chosen.contestants if not (chosen.hosts and name in NETTY))
+    plan = Plan(contestants, chosen.operations, rounds, chosen.quick)
+    async with _server(chosen.hosts, tls=not NETTY.keys().isdisjoint(contestants)) as where:
+        known = await asyncio.to_thread(about, plan, where.address)
+        rows = await run(plan, where, _say)
     print(render(rows))
     if chosen.json:
         chosen.json.write_text(json.dumps(to_json(rows, known), indent=2) + "\n")
@@ -158,8 +169,8 @@ async def _devserver(chosen: argparse.Namespace) -> None:
 
 
 async def _tree(chosen: argparse.Namespace) -> int:
-    async with _server(None) as address:
-        figures = await tree.run(address, chosen.parents, chosen.rounds, _say)
+    async with _server(None) as where:
+        figures = await tree.run(where.address, chosen.parents, chosen.rounds, _say)
     print(tree.render(figures))
     if chosen.json:
         chosen.json.write_text(json.dumps(tree.to_json(figures), indent=2) + "\n")

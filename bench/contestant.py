@@ -25,10 +25,11 @@ def main() -> None:
     parser.add_argument("window", type=int)
     parser.add_argument("address", help="host:port")
     parser.add_argument("count", type=int)
+    parser.add_argument("--ca", default="", metavar="FILE", help="by TLS, to a server of this authority")
     chosen = parser.parse_args()
     measure = load(chosen.contestant)
     with fresh_parent(chosen.address) if chosen.operation == "create" else nullcontext("") as parent:
-        sample = measure(Job(chosen.operation, chosen.window, chosen.address, chosen.count, parent))
+        sample = measure(Job(chosen.operation, chosen.window, chosen.address, chosen.count, parent, chosen.ca))
     print(json.dumps(sample._asdict()))
 
 

@@ -12,6 +12,8 @@ How it is measured:
 - Contestants take turns; each round begins with another one. Results are medians over the rounds.
 - Most of the gap after kill -9 is the kernel's, on any machine: it frees a server's memory before it closes its
   connections, and until then nobody can know. `server_death_ms` in the report is about that.
+- `everlatch-tls` reads over TLS, and goes on over TLS: three more servers, of the Netty factory, that run before the
+  others do.
 - `raw` is a socket that takes its session to the next server at once, when a connection is closed or silent for
   250 ms; what it takes is what the servers take. `java` is ZooKeeper's own client. `kazoo` repeats reads by its own
   `client.retry`, `kazoo-eager` at once. Every client has its default settings.
@@ -47,11 +49,12 @@ if TYPE_CHECKING:
     from bench.probe import Probe
     from bench.trio import Trio
 
-__all__ = ["BARS", "CASE", "CONTESTANTS", "FailoverPlan", "run"]
+__all__ = ["BARS", "BY_TLS", "CASE", "CONTESTANTS", "FailoverPlan", "run"]
 
 CONTESTANTS = (*READERS, "java")
 CASE = "fault"
 """What the results call a case."""
+BY_TLS = ("everlatch-tls",)
 BARS = (
     Bar("kill", "raw", 1.5),
     Bar("kill", "kazoo", 1 / 4),
@@ -72,17 +75,22 @@ class FailoverPlan(NamedTuple):
 async def run(plan: FailoverPlan, say: Callable[[str], None]) -> tuple[list[Row], dict[str, Any]]:
     """Measure; the circumstances as well. Raises `MeasurementError`, and what servers raise that don't come up."""
     delays: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    known: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="everlatch-bench-") as directory:
         java = await compile_probes(Path(directory)) if "java" in plan.contestants else None
-        async with trio() as servers:
-            known = _about(plan, servers)
-            for number in range(plan.rounds):
-                for contestant in order(plan.contestants, number):
-                    for fault in FAULTS:
-                        delay = await _measure(contestant, fault, servers, java)
-                        delays[contestant, fault].append(delay)
-                        say(f"round {number + 1} of {plan.rounds}: {contestant} {fault} {delay:.1f} ms")
-            known["server_death_ms"] = median(servers.deaths_ms)
+        for tls in (True, False):
+            contestants = [name for name in plan.contestants if (name in BY_TLS) == tls]
+            if not contestants:
+                continue
+            async with trio(tls=tls) as servers:
+                known = _about(plan, servers)
+                for number in range(plan.rounds):
+                    for contestant in order(contestants, number):
+                        for fault in FAULTS:
+                            delay = await _measure(contestant, fault, servers, java)
+                            delays[contestant, fault].append(delay)
+                            say(f"round {number + 1} of {plan.rounds}: {contestant} {fault} {delay:.1f} ms")
+                known["server_death_ms"] = median(servers.deaths_ms)
     return [to_row(name, fault, delays[name, fault]) for fault in FAULTS for name in plan.contestants], known
 
 
@@ -119,13 +127,14 @@ def _command(contestant: str, servers: Trio, java: JavaProbes | None) -> Sequenc
         assert java is not None
         numbers = (str(READS_BEFORE), str(READS_AFTER), str(SHORTEST_NS))
         return java.command("Reader", *where, str(round(SESSION_TIMEOUT_S * 1000)), NODE, *numbers)
-    return (sys.executable, "-m", "bench.reader", contestant, *where, str(SESSION_TIMEOUT_S))
+    how = ("--ca", servers.ca) if contestant in BY_TLS else ()
+    return (sys.executable, "-m", "bench.reader", contestant, *where, str(SESSION_TIMEOUT_S), *how)
 
 
 def _about(plan: FailoverPlan, servers: Trio) -> dict[str, Any]:
     return {
         **circumstances("failover"),
-        "zookeeper": server_version(servers.victim),
+        "zookeeper": server_version(servers.addresses[0]),
         "clients": {"kazoo": installed("kazoo")},
         "servers": 3,
         "session_timeout_s": SESSION_TIMEOUT_S,

@@ -7,6 +7,7 @@ a connection lives for one short task.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from typing import TYPE_CHECKING, Self
 
@@ -83,10 +84,14 @@ def read_names(body: bytes) -> list[str]:
 class PlainConnection:
     """A session of its own; closed, with the session, at the end of the `with` block."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, ca: str = "") -> None:
+        """`ca`: the file of an authority; by TLS, to a server of it."""
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=_IO_TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if ca:
+            context = ssl.create_default_context(cafile=ca)
+            self.socket = context.wrap_socket(self.socket, server_hostname=host.strip("[]"))
         self._xid = 0
         self._frames = self._read_frames()
         self.socket.sendall(struct.pack("!iiqiqi16s?", 45, 0, 0, _SESSION_TIMEOUT_MS, 0, 16, bytes(16), False))

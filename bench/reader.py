@@ -19,8 +19,9 @@ def main() -> None:
     parser.add_argument("servers", help="host:port,host:port,…")
     parser.add_argument("first", help="host:port")
     parser.add_argument("timeout", type=float, help="of the session, seconds")
+    parser.add_argument("--ca", default="", metavar="FILE", help="by TLS, to servers of this authority")
     chosen = parser.parse_args()
-    load(chosen.contestant)(ReaderJob(chosen.servers, chosen.first, chosen.timeout))
+    load(chosen.contestant)(ReaderJob(chosen.servers, chosen.first, chosen.timeout, chosen.ca))
 
 
 if __name__ == "__main__":

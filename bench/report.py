@@ -31,8 +31,8 @@ class Row(NamedTuple):
 
 
 class Ratios(NamedTuple):
-    """One row against `raw`, `kazoo` and `everlatch-asyncio` (plain) at the same operation and window; None where those
-    were not measured."""
+    """One row against `raw`, `kazoo` and `everlatch-asyncio` (plain) at the same operation and window, and one over TLS
+    against the same client without; None where those were not measured."""
 
     contestant: str
     operation: str
@@ -41,6 +41,7 @@ class Ratios(NamedTuple):
     ops_vs_kazoo: float | None
     cpu_vs_kazoo: float | None
     time_vs_plain: float | None
+    ops_vs_netty: float | None = None
 
 
 class Bar(NamedTuple):
@@ -74,14 +75,17 @@ BARS = (
     Bar("one at a time", "everlatch-uvloop", "get", 1, "ops_vs_raw", 0.85),
     Bar("exactly once", "everlatch-exactly-once", "set", 64, "time_vs_plain", 1.6, at_most=True),
     Bar("exactly once", "everlatch-exactly-once", "create", 64, "time_vs_plain", 1.6, at_most=True),
+    Bar("over TLS", "everlatch-asyncio-tls", "get", 1000, "ops_vs_netty", 0.8),
+    Bar("over TLS", "everlatch-uvloop-tls", "get", 1000, "ops_vs_netty", 0.8),
 )
-"""Five bars by name; a bar is passed when all its lines are."""
+"""Six bars by name; a bar is passed when all its lines are."""
 
 _METRICS = {
     "ops_vs_raw": "ops/s of raw",
     "ops_vs_kazoo": "ops/s of kazoo",
     "cpu_vs_kazoo": "CPU per op of kazoo",
     "time_vs_plain": "time per op of plain",
+    "ops_vs_netty": "ops/s without TLS",
 }
 
 
@@ -100,6 +104,7 @@ def ratios(rows: Iterable[Row]) -> list[Ratios]:
         raw = by_key.get(("raw", row.operation, row.window))
         kazoo = by_key.get(("kazoo", row.operation, row.window))
         plain = by_key.get(("everlatch-asyncio", row.operation, row.window))
+        netty = by_key.get((row.contestant.removesuffix("-tls") + "-netty", row.operation, row.window))
         found.append(
             Ratios(
                 *row[:3],
@@ -107,6 +112,7 @@ def ratios(rows: Iterable[Row]) -> list[Ratios]:
                 row.ops_per_s / kazoo.ops_per_s if kazoo else None,
                 row.cpu_us_per_op / kazoo.cpu_us_per_op if kazoo else None,
                 plain.ops_per_s / row.ops_per_s if plain else None,
+                row.ops_per_s / netty.ops_per_s if netty and row.contestant.endswith("-tls") else None,
             )
         )
     return found
@@ -161,12 +167,12 @@ def _table(rows: Sequence[Row]) -> str:
 def _ratio_table(found: Sequence[Ratios]) -> str:
     lines = [
         f"{'operation':<10}{'window':>7}  {'contestant':<23}{'ops / raw':>11}{'ops / kazoo':>13}{'CPU / kazoo':>13}"
-        f"{'time / plain':>14}",
+        f"{'time / plain':>14}{'ops / no TLS':>14}",
     ]
     for entry in _by_cell(found):
-        raw, kazoo, cpu, plain = ("-" if number is None else f"{number:.3f}" for number in entry[3:])
+        raw, kazoo, cpu, plain, netty = ("-" if number is None else f"{number:.3f}" for number in entry[3:])
         head = f"{entry.operation:<10}{entry.window:>7}  {entry.contestant:<23}"
-        lines.append(f"{head}{raw:>11}{kazoo:>13}{cpu:>13}{plain:>14}")
+        lines.append(f"{head}{raw:>11}{kazoo:>13}{cpu:>13}{plain:>14}{netty:>14}")
     return "\n".join(lines)
 
 

@@ -36,25 +36,25 @@ def remove(address: str) -> None:
         connection.pipeline(Op.DELETE, [bodies.delete(NODE), bodies.delete(ROOT)])
 
 
-def warm(address: str, operations: int) -> None:
+def warm(address: str, operations: int, ca: str = "") -> None:
     """Let the server do `operations` operations of each kind that is measured, for its just-in-time compiler."""
     writes = operations // 5
-    with fresh_parent(address) as parent, PlainConnection(address) as connection:
+    with fresh_parent(address, ca) as parent, PlainConnection(address, ca) as connection:
         connection.pipeline(Op.GET_DATA, (bodies.get(NODE) for _ in range(operations - 2 * writes)))
         connection.pipeline(Op.SET_DATA, (bodies.set(NODE, VALUE) for _ in range(writes)))
         connection.pipeline(Op.CREATE, (bodies.create(f"{parent}/n{number}", VALUE) for number in range(writes)))
 
 
 @contextmanager
-def fresh_parent(address: str) -> Iterator[str]:
+def fresh_parent(address: str, ca: str = "") -> Iterator[str]:
     """A new node of this process alone, removed with its children afterwards."""
     parent = f"{ROOT}/created-{os.getpid()}-{os.urandom(4).hex()}"
-    with PlainConnection(address) as connection:
+    with PlainConnection(address, ca) as connection:
         connection.call(Op.CREATE, bodies.create(parent, b""))
     try:
         yield parent
     finally:
-        with PlainConnection(address) as connection:
+        with PlainConnection(address, ca) as connection:
             _delete_with_children(connection, parent)
 
 

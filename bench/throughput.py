@@ -16,6 +16,9 @@ How it is measured:
   also the first to complete.) `raw` does the same by batches: as many new requests as there were replies in a read. A
   window of 1 is the plain loop that people write: a blocking call or an `await` after the other.
 - CPU per operation is user plus system time of the client's whole process during the measured section.
+- Over TLS (`…-tls`) it is another server, of the Netty factory, at which the same client works plainly as well
+  (`…-netty`): the ratio of the two is what TLS costs. Versions and ciphers are what both ends prefer, and the server's
+  certificate is verified, its name included.
 - Only ratios between contestants of one run mean something; absolute times depend on the machine and on what else
   it does.
 """
@@ -30,13 +33,14 @@ from bench.circumstances import circumstances, installed
 from bench.process import measured
 from bench.report import to_row
 from bench.server import prepare, remove, server_version, warm
-from bench.workload import CELLS, DEFAULT_COUNTS, QUICK_COUNTS, Cell
+from bench.workload import CELLS, DEFAULT_COUNTS, NETTY, QUICK_COUNTS, Cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bench.report import Row
     from bench.stopwatch import Sample
+    from bench.workload import Where
 
 __all__ = ["Plan", "about", "order", "run"]
 
@@ -53,6 +57,10 @@ class Plan(NamedTuple):
     def cells(self) -> list[Cell]:
         """The operations and windows to measure."""
         return [cell for cell in CELLS if cell.operation in self.operations]
+
+    def those_who_do(self, cell: Cell) -> list[str]:
+        """The contestants of one line."""
+        return [name for name in self.contestants if cell.operation in NETTY.get(name, self.operations)]
 
     @property
     def counts(self) -> Mapping[Cell, int]:
@@ -71,28 +79,36 @@ def order(contestants: Sequence[str], number: int) -> list[str]:
     return [*contestants[shift:], *contestants[:shift]]
 
 
-async def run(plan: Plan, address: str, say: Callable[[str], None]) -> list[Row]:
-    """Prepare the server at `address`, measure, and clean up."""
-    await asyncio.to_thread(prepare, address, with_crowd="children" in plan.operations)
+async def run(plan: Plan, where: Where, say: Callable[[str], None]) -> list[Row]:
+    """Prepare the servers, measure, and clean up."""
+    addresses = [where.address, where.netty] if where.netty else [where.address]
+    for address in addresses:
+        await asyncio.to_thread(prepare, address, with_crowd="children" in plan.operations)
     try:
         say(f"warming the server with {plan.warm_up} operations")
-        await asyncio.to_thread(warm, address, plan.warm_up)
-        return await _measure(plan, address, say)
+        for address in addresses:
+            await asyncio.to_thread(warm, address, plan.warm_up)
+        if where.tls:
+            await asyncio.to_thread(warm, where.tls, plan.warm_up, where.ca)
+        return await _measure(plan, where, say)
     finally:
-        await asyncio.to_thread(remove, address)
+        for address in addresses:
+            await asyncio.to_thread(remove, address)
 
 
-async def _measure(plan: Plan, address: str, say: Callable[[str], None]) -> list[Row]:
+async def _measure(plan: Plan, where: Where, say: Callable[[str], None]) -> list[Row]:
     samples: defaultdict[tuple[str, str, int], list[Sample]] = defaultdict(list)
     for number in range(plan.rounds):
         for cell in plan.cells:
-            for contestant in order(plan.contestants, number):
-                count = plan.counts[cell]
-                words = (contestant, cell.operation, str(cell.window), address, str(count))
+            for contestant in order(plan.those_who_do(cell), number):
+                address, *how = where.of(contestant)
+                words = (contestant, cell.operation, str(cell.window), address, str(plan.counts[cell]), *how)
                 samples[contestant, *cell].append(await measured("bench.contestant", *words))
         say(f"round {number + 1} of {plan.rounds} done")
     return [
-        to_row(contestant, *cell, samples[contestant, *cell]) for cell in plan.cells for contestant in plan.contestants
+        to_row(contestant, *cell, samples[contestant, *cell])
+        for cell in plan.cells
+        for contestant in plan.those_who_do(cell)
     ]
 
 

@@ -56,9 +56,14 @@ class Trio:
         return self._ensemble.connect_string
 
     @property
+    def ca(self) -> str:
+        """The file of the authority that has issued the servers' certificates; empty where there is no TLS."""
+        return str(self._ensemble.client_options.get("ca", ""))
+
+    @property
     def addresses(self) -> list[str]:
-        """Of all three, in the order of their ids."""
-        return [server.address for server in self._ensemble.servers]
+        """Of all three, in the order of their ids; without TLS."""
+        return [server.plain_address for server in self._ensemble.servers]
 
     @property
     def victim(self) -> str:
@@ -101,16 +106,25 @@ class Trio:
     async def _is_whole(self) -> bool:
         leader = await self._ensemble.leader()
         try:
-            synced = (await mntr(leader.address)).get("zk_synced_followers")
+            synced = (await mntr(leader.plain_address)).get("zk_synced_followers")
         except (OSError, MalformedAnswerError):
             return False
         return synced == 2 and len(await self._ensemble.followers()) == 2
 
 
 @asynccontextmanager
-async def trio() -> AsyncIterator[Trio]:
-    """Three servers of ZooKeeper 3.9, with the nodes of the workload, and warm. Raises `EnsembleError`, …"""
-    async with Ensemble(3, version="3.9", tick_time=TICK_S, config=_SETTINGS, java_options=_SMALL_HEAP) as ensemble:
+async def trio(*, tls: bool = False) -> AsyncIterator[Trio]:
+    """Three servers of ZooKeeper 3.9, with the nodes of the workload, and warm; `tls`: clients are to come by TLS.
+    Raises `EnsembleError`, …"""
+    async with Ensemble(
+        3,
+        version="3.9",
+        tick_time=TICK_S,
+        config=_SETTINGS,
+        java_options=_SMALL_HEAP,
+        tls=tls,
+        client_auth="none",
+    ) as ensemble:
         servers = Trio(ensemble, (await ensemble.followers())[0])
         await servers.wait_whole()
         await asyncio.to_thread(_warm, servers.addresses)

@@ -19,6 +19,7 @@ __all__ = [
     "CROWD",
     "CROWD_SIZE",
     "DEFAULT_COUNTS",
+    "NETTY",
     "NODE",
     "OPERATIONS",
     "QUICK_COUNTS",
@@ -27,6 +28,7 @@ __all__ = [
     "Cell",
     "CreatedPaths",
     "Job",
+    "Where",
     "WrongReplyError",
     "check_children",
     "check_get",
@@ -67,6 +69,29 @@ DEFAULT_COUNTS = {cell: 50 if cell.operation == "children" else 3_000 if cell.wi
 QUICK_COUNTS = {cell: 5 if cell.operation == "children" else 300 if cell.window == 1 else 3_000 for cell in CELLS}
 
 
+NETTY = {f"everlatch-{loop}-{way}": ("get", "set") for loop in ("asyncio", "uvloop") for way in ("netty", "tls")}
+"""Contestants that work on the server of the Netty factory, plainly or by TLS, and the operations that they do."""
+
+
+class Where(NamedTuple):
+    """The servers of a run."""
+
+    address: str
+    """The one that all but those of `NETTY` work on."""
+    netty: str = ""
+    """The plain port of the one that those work on; empty: there is none."""
+    tls: str = ""
+    """Its port for TLS."""
+    ca: str = ""
+    """The file of the authority that has issued its certificate."""
+
+    def of(self, contestant: str) -> tuple[str, ...]:
+        """What a measuring process is told of its server: the address, and whom to trust."""
+        if contestant not in NETTY:
+            return (self.address,)
+        return (self.tls, "--ca", self.ca) if contestant.endswith("-tls") else (self.netty,)
+
+
 class Job(NamedTuple):
     """What one process has to do."""
 
@@ -76,6 +101,8 @@ class Job(NamedTuple):
     times: int
     parent: str
     """The node under which `create` makes its nodes; of this process alone. Empty for the other operations."""
+    ca: str = ""
+    """Whom to trust; not empty: it is TLS that is spoken."""
 
     @property
     def warm_up(self) -> int:

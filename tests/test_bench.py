@@ -59,6 +59,10 @@ def passing_rows():
         row("everlatch-exactly-once", 5_000, 60, "set", 64),
         row("everlatch-asyncio", 8_000, 40, "create", 64),
         row("everlatch-exactly-once", 5_000, 60, "create", 64),
+        row("everlatch-asyncio-netty", 20_000, 20),
+        row("everlatch-asyncio-tls", 16_000, 25),
+        row("everlatch-uvloop-netty", 20_000, 20),
+        row("everlatch-uvloop-tls", 16_000, 25),
     ]
 
 
@@ -79,14 +83,19 @@ def test_ratios_compare_the_same_operation_and_window_only() -> None:
     rows = [row("raw", 100, 1), row("kazoo", 20, 50), row("aiozk", 50, 10), row("raw", 7, 7, window=1)]
     rows.append(row("aiozk", 14, 7, window=1))
     found = {entry[:3]: entry[3:] for entry in ratios(rows)}
-    assert found["aiozk", "get", 1000] == (0.5, 2.5, 0.2, None)
-    assert found["aiozk", "get", 1] == (2.0, None, None, None)
-    assert found["kazoo", "get", 1000] == (0.2, 1.0, 1.0, None)
+    assert found["aiozk", "get", 1000] == (0.5, 2.5, 0.2, None, None)
+    assert found["aiozk", "get", 1] == (2.0, None, None, None, None)
+    assert found["kazoo", "get", 1000] == (0.2, 1.0, 1.0, None, None)
 
 
 def test_the_time_for_being_exactly_once_is_against_plain_writes() -> None:
     rows = [row("everlatch-asyncio", 300, 1, "set", 64), row("everlatch-exactly-once", 200, 1, "set", 64)]
     assert ratios(rows)[1].time_vs_plain == 1.5
+
+
+def test_what_tls_costs_is_against_the_same_client_at_the_same_server() -> None:
+    rows = [row("everlatch-uvloop-netty", 100, 1), row("everlatch-uvloop-tls", 90, 1), row("everlatch-uvloop", 200, 1)]
+    assert [entry.ops_vs_netty for entry in ratios(rows)] == [None, 0.9, None]
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -113,6 +122,7 @@ def test_a_value_on_the_limit_passes_every_bar() -> None:
         ("everlatch-asyncio", 1, 2_990, 80, {("one at a time", "ops_vs_raw")}),
         ("everlatch-uvloop", 1, 3_390, 70, {("one at a time", "ops_vs_raw")}),
         ("everlatch-exactly-once", 64, 4_990, 60, {("exactly once", "time_vs_plain")}),
+        ("everlatch-uvloop-tls", 1000, 15_990, 60, {("over TLS", "ops_vs_netty")}),
     ],
 )
 def test_a_missed_bar_fails_alone(contestant: str, window: int, ops: float, cpu: float, failed: set) -> None:
@@ -126,7 +136,7 @@ def test_what_was_not_measured_is_never_passed() -> None:
     without_kazoo = [entry for entry in passing_rows() if entry.contestant != "kazoo"]
     passed = {verdict.bar: verdict.passed for verdict in judge(ratios(without_kazoo))}
     assert {bar.metric for bar, result in passed.items() if result is None} == {"ops_vs_kazoo", "cpu_vs_kazoo"}
-    assert {bar.metric for bar, result in passed.items() if result} == {"ops_vs_raw", "time_vs_plain"}
+    assert {bar.metric for bar, result in passed.items() if result} == {"ops_vs_raw", "time_vs_plain", "ops_vs_netty"}
     assert [verdict.passed for verdict in judge([])] == [None] * len(BARS)
 
 
@@ -156,14 +166,14 @@ def test_the_text_has_a_line_for_every_row_and_bar() -> None:
     assert missed.endswith("got 0.025")
     assert lines[-1] == (
         "Bars: asyncio, pipelined: PASS, uvloop, pipelined: PASS, twice kazoo: PASS, one at a time: FAIL, "
-        "exactly once: PASS"
+        "exactly once: PASS, over TLS: PASS"
     )
     assert sum(line.startswith(("get ", "set ", "create ")) for line in lines) == 2 * len(passing_rows())
 
 
 def test_the_text_shows_a_missing_ratio_as_a_dash() -> None:
     lines = render([row("aiozk", 100, 5)]).splitlines()
-    assert any(line.split() == ["get", "1000", "aiozk", "-", "-", "-", "-"] for line in lines)
+    assert any(line.split() == ["get", "1000", "aiozk", "-", "-", "-", "-", "-"] for line in lines)
     assert "not measured" in lines[-1]
 
 
@@ -324,7 +334,8 @@ def test_an_unreachable_server_is_an_error_not_a_traceback(
 @pytest.mark.real
 def test_a_quick_run_against_a_real_server_reports_every_number(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    arguments = ["throughput", "--quick", "--contestants", "raw,everlatch-asyncio", "--operations", "get"]
+    names = ("raw", "everlatch-asyncio", "everlatch-asyncio-netty", "everlatch-asyncio-tls", "everlatch-uvloop-tls")
+    arguments = ["throughput", "--quick", "--rounds", "1", "--operations", "get", "--contestants", ",".join(names)]
     done = subprocess.run(
         [sys.executable, "-m", "bench", *arguments, "--json", str(file)],
         cwd=ROOT,
@@ -337,11 +348,11 @@ def test_a_quick_run_against_a_real_server_reports_every_number(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     report = json.loads(file.read_text())
     measured = {(entry["contestant"], entry["operation"], entry["window"]) for entry in report["results"]}
-    assert measured == {(name, "get", window) for name in ("raw", "everlatch-asyncio") for window in (1, 1000)}
+    assert measured == {(name, "get", window) for name in names for window in (1, 1000)}
     for entry in report["results"]:
         assert entry["ops_per_s"] > 0
         assert entry["cpu_us_per_op"] > 0
-    assert report["rounds"] == 3
+    assert report["rounds"] == 1
     assert report["zookeeper"].startswith("3.8")
     assert "Bars: " in done.stdout
 

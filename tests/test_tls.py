@@ -140,6 +140,15 @@ def test_what_contradicts_itself_is_refused(arguments, text):
     assert SECRET not in str(raised.value)
 
 
+def test_settings_that_are_made_directly_are_checked_as_well(issued):
+    assert TlsSettings(ca=issued.ca).is_plain
+    for arguments in ({"key": "key.pem"}, {"key_password": SECRET}, {"ca": issued.client.key}):
+        with pytest.raises(InvalidArgumentError):
+            TlsSettings(**arguments)
+    with pytest.raises(InvalidArgumentError, match="ca can't be given"):
+        TlsSettings(ssl.create_default_context(), ca=issued.ca)
+
+
 @pytest.mark.parametrize(
     "arguments", [{"tls": "yes"}, {"tls": 1}, {"ca": 5}, {"ca": b"ca.pem"}, {"cert": "c", "key_password": b"correct"}]
 )

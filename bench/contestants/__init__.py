@@ -24,6 +24,10 @@ _PLACES = {
     "everlatch-exactly-once": ("bench.contestants.everlatch_client", "measure_exactly_once"),
     "everlatch-lease": ("bench.contestants.everlatch_client", "measure_with_lease"),
     "everlatch-uvloop": ("bench.contestants.everlatch_client", "measure_on_uvloop"),
+    "everlatch-asyncio-netty": ("bench.contestants.everlatch_client", "measure_on_asyncio"),
+    "everlatch-asyncio-tls": ("bench.contestants.everlatch_client", "measure_on_asyncio"),
+    "everlatch-uvloop-netty": ("bench.contestants.everlatch_client", "measure_on_uvloop"),
+    "everlatch-uvloop-tls": ("bench.contestants.everlatch_client", "measure_on_uvloop"),
     "kazoo": ("bench.contestants.kazoo_client", "measure"),
     "aiozk": ("bench.contestants.aiozk_client", "measure"),
 }

@@ -48,7 +48,7 @@ async def _measure_holding(job: Job) -> Sample:
 
 
 async def _measure(job: Job, *, exactly_once: bool = False) -> Sample:
-    async with Client(job.address, session_timeout=10, exactly_once=exactly_once) as client:
+    async with Client(job.address, session_timeout=10, exactly_once=exactly_once, ca=job.ca or None) as client:
         return await measure_asyncio(job, *_operation(client, job))
 
 

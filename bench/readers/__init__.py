@@ -18,6 +18,7 @@ __all__ = ["READERS", "ReaderJob", "load"]
 _PLACES = {
     "raw": ("bench.readers.raw_reader", "read"),
     "everlatch": ("bench.readers.everlatch_reader", "read"),
+    "everlatch-tls": ("bench.readers.everlatch_reader", "read"),
     "kazoo": ("bench.readers.kazoo_reader", "read"),
     "kazoo-eager": ("bench.readers.kazoo_reader", "read_eagerly"),
 }
@@ -35,6 +36,8 @@ class ReaderJob(NamedTuple):
     """The address of the server to read from at first."""
     timeout_s: float
     """Of the session."""
+    ca: str = ""
+    """Whom to trust; not empty: it is TLS that is spoken."""
 
 
 def load(contestant: str) -> Callable[[ReaderJob], None]:

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bench.reading import Reading
-from bench.server import has_session
 from bench.workload import NODE, check_get
 from everlatch import Client
 
@@ -23,8 +22,8 @@ def read(job: ReaderJob) -> None:
 
 async def _read(job: ReaderJob) -> None:
     while True:
-        async with Client(job.servers, session_timeout=job.timeout_s) as client:
-            if not await asyncio.to_thread(has_session, job.first, client.session_id):
+        async with Client(job.servers, session_timeout=job.timeout_s, ca=job.ca or None) as client:
+            if client.statistics().server != job.first:
                 continue
             reading = Reading(client.session_id)
             while reading.goes_on():

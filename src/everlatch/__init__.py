@@ -37,6 +37,7 @@ from everlatch.subscriptions.presence import Absence, Presence
 from everlatch.subscriptions.states import StateSubscription
 from everlatch.subscriptions.tree import TreeSubscription
 from everlatch.subscriptions.tree_changes import TreeChange, TreeChangeKind
+from everlatch.tls import TlsSettings
 from everlatch.transaction import Pending, Transaction
 from everlatch.types import *  # noqa: F403
 from everlatch.types import __all__ as _types
@@ -68,6 +69,7 @@ __all__ = [
     "SessionClient",
     "StateSubscription",
     "Subscription",
+    "TlsSettings",
     "Transaction",
     "TreeChange",
     "TreeChangeKind",

@@ -31,9 +31,11 @@ _State: TypeAlias = "tuple[tuple[int, int, int] | None, ...]"
 
 
 class TlsSettings:
-    """How a client speaks TLS. Made by `from_arguments`; given to whatever connects.
+    """How a client speaks TLS: what a `Client` makes of its arguments, and the questions of `everlatch.admin` take.
+    Raises `InvalidArgumentError`, and `CertificateFileError` for files that are not what they should be.
 
-    `ca`, `cert`, `key`: paths of PEM files, or `None`. `key_password`: what the key is encrypted with. Secret.
+    `context`: a ready one, of the user's own, instead of all else. `ca`, `cert`, `key`: paths of PEM files, or `None`.
+    `key_password`: what the key is encrypted with. Secret.
     `check_hostname`: whether a server's certificate must have the name, or the IP address, that it is reached by.
     """
 
@@ -52,7 +54,14 @@ class TlsSettings:
         self.ca = _path("ca", ca)
         self.cert = _path("cert", cert)
         self.key = _path("key", key)
-        self.key_password = key_password
+        self.key_password = _checked_password(key_password)
+        given = _given(ca, cert, key, key_password)
+        if context is not None:
+            _check_context(context, given, check_hostname=check_hostname)
+        if cert is None and key is not None:
+            raise InvalidArgumentError("key is the key of a certificate: give cert as well")
+        if cert is None and key_password is not None:
+            raise InvalidArgumentError("key_password is for the key of a certificate: give cert and key as well")
         self.check_hostname = check_hostname if context is None else context.check_hostname
         self._own = context
         self._state: _State = self._look() if context is None else ()
@@ -77,25 +86,17 @@ class TlsSettings:
         """
         if tls is not None and not isinstance(tls, (bool, ssl.SSLContext)):
             raise InvalidTypeError(f"tls is True, False, None or an ssl.SSLContext, not a {type(tls).__name__}")
-        if key_password is not None and not isinstance(key_password, str):
-            raise InvalidTypeError(f"key_password is str, not {type(key_password).__name__}")
-        files = {"ca": ca, "cert": cert, "key": key, "key_password": key_password}
-        given = [name for name, value in files.items() if value is not None]
-        if isinstance(tls, ssl.SSLContext):
-            return cls(_checked_context(tls, given, check_hostname=check_hostname))
+        given = _given(ca, cert, key, key_password)
         if tls is False and given:
             raise InvalidArgumentError(f"tls=False says no TLS, and {', '.join(given)} that there is to be some")
-        if key is not None and cert is None:
-            raise InvalidArgumentError("key is the key of a certificate: give cert as well")
-        if key_password is not None and cert is None:
-            raise InvalidArgumentError("key_password is for the key of a certificate: give cert and key as well")
         if tls is None and not given:
             if not check_hostname:
                 raise InvalidArgumentError("check_hostname=False is for TLS, which is not on: give tls=True, or ca")
             return None
         if tls is False:
             return None
-        return cls(ca=ca, cert=cert, key=key, key_password=key_password, check_hostname=check_hostname)
+        context = tls if isinstance(tls, ssl.SSLContext) else None
+        return cls(context, ca=ca, cert=cert, key=key, key_password=key_password, check_hostname=check_hostname)
 
     def __repr__(self) -> str:
         if self._own is not None:
@@ -167,7 +168,19 @@ def _path(name: str, path: PathLike | None) -> str | None:
     return text
 
 
-def _checked_context(context: ssl.SSLContext, given: list[str], *, check_hostname: bool) -> ssl.SSLContext:
+def _checked_password(password: str | None) -> str | None:
+    if password is not None and not isinstance(password, str):
+        raise InvalidTypeError(f"key_password is str, not {type(password).__name__}")
+    return password
+
+
+def _given(ca: PathLike | None, cert: PathLike | None, key: PathLike | None, key_password: str | None) -> list[str]:
+    """The names of those that are."""
+    arguments = {"ca": ca, "cert": cert, "key": key, "key_password": key_password}
+    return [name for name, value in arguments.items() if value is not None]
+
+
+def _check_context(context: ssl.SSLContext, given: list[str], *, check_hostname: bool) -> None:
     if given or not check_hostname:
         more = ", ".join([*given, *([] if check_hostname else ["check_hostname"])])
         raise InvalidArgumentError(f"an SSLContext has it all: {more} can't be given as well, set it up there")
