@@ -142,6 +142,20 @@ async def test_descriptors_that_others_have_closed(server: DevServer, caplog: py
             os.close(number)
 
 
+async def test_more_than_the_pipe_takes(server: DevServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guardian hears all of it, when it is up."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    async with guarded(server) as client:
+        present = guardian.here()._child
+        assert present is not None
+        assert not present.is_up
+        for number in range(100):
+            client._engine.ward.guard(client._engine._guarded()._replace(password=b"%d" % number * 500))  # type: ignore[union-attr]
+        assert present.line.keeps
+        await until(lambda: not present.line.keeps)
+        assert client.guardian_restarts == 0
+
+
 async def test_several_loops_have_one(server: DevServer) -> None:
     """Whoever sees first that it has died starts another one, and the others watch that."""
     before = leftovers()

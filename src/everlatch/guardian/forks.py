@@ -70,6 +70,8 @@ class Forks:
         self._is_held = False
         self.lock = threading.RLock()
         if number is not None:
+            for line in self.lines:
+                line.inherited()
             self._tell((CHILD, number, *own_stat()))
         else:
             for line in self.lines:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from everlatch.errors import GuardianUnavailableError
 from everlatch.guardian.child import Child
 from everlatch.guardian.forks import forks
-from everlatch.guardian.line import LineBrokenError
+from everlatch.guardian.line import FLUSH_EVERY, LineBrokenError
 from everlatch.guardian.told import OVER
 
 if TYPE_CHECKING:
@@ -124,9 +124,22 @@ class Guardian:
         try:
             for key, guarded in self._told.items():
                 child.tell_session(key, guarded)
-        except LineBrokenError:
-            logger.debug("the guardian (pid %d) ended at once", child.pid)  # its status says so, too
+        except LineBrokenError as error:
+            self._child = None
+            child.kill()
+            child.reap()
+            raise GuardianUnavailableError(f"starting the guardian failed: {error}") from None
+        self._flush_later(child)
         return child
+
+    def _flush_later(self, child: Child) -> None:
+        if child.line.keeps:
+            asyncio.get_running_loop().call_later(FLUSH_EVERY, self._flush, child)
+
+    def _flush(self, child: Child) -> None:
+        with forks.lock:
+            if child is self._child and self.process == os.getpid():
+                self._say(lambda child: child.line.flush())
 
     def _say(self, tell: Callable[[Child], None]) -> None:
         child = self._child
@@ -138,6 +151,8 @@ class Guardian:
             child.kill()
             self.ended(child, str(error))
             self.ensure()
+        else:
+            self._flush_later(child)
 
     def ended(self, child: Child, why: str = "") -> None:
         """That process has died, or was killed."""

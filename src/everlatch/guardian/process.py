@@ -54,10 +54,11 @@ class Messages:
                 break
             self.ended = not data
             self._buffer += data
-        messages = []
-        while len(self._buffer) >= 4 and len(self._buffer) >= (end := 4 + int.from_bytes(self._buffer[:4], "big")):
-            messages.append(marshal.loads(self._buffer[4:end]))  # noqa: S302 (our owner's; nobody else can write there)
-            self._buffer = self._buffer[end:]
+        messages, pos, size = [], 0, len(self._buffer)
+        while size - pos >= 4 and size >= (end := pos + 4 + int.from_bytes(self._buffer[pos : pos + 4], "big")):
+            messages.append(marshal.loads(self._buffer[pos + 4 : end]))  # noqa: S302 (our owner's, and nobody else's)
+            pos = end
+        self._buffer = self._buffer[pos:]
         return messages
 
 
