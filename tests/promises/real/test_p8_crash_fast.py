@@ -20,7 +20,7 @@ from everlatch.wire.handshake import ConnectRequest, decode_connect_response, en
 from everlatch.wire.headers import frame_request
 from everlatch.wire.records import encode_create_request
 from guardian.owned import is_alive, owner_of, until_asleep, until_dead
-from promises.real.ensembles import ON_BOTH, PATIENCE, THOROUGH, addresses_of, without
+from promises.real.ensembles import PATIENCE, THOROUGH, addresses_of, without
 
 if TYPE_CHECKING:
     from everlatch import Client
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="session")]
 
 LONG = 8.0
 """A session timeout: what is gone in less than half of it was closed."""
-ROUNDS = 15 if THOROUGH else 5
+ROUNDS = 15 if THOROUGH else 3
 NOISE = 0.0 if THOROUGH else 0.03
 """Seconds that a busy machine may add to a median."""
 
@@ -119,7 +119,6 @@ async def guarded_seconds(witness: Client, servers: list[Server], path: str, cli
         return gone - killed
 
 
-@ON_BOTH
 @pytest.mark.parametrize("clients", [1, 10])
 async def test_killed(network: NetworkEnsemble, witness: Client, root: str, clients: int) -> None:
     """Within twice the time that raw sockets need, in the same run."""
