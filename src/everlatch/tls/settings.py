@@ -188,7 +188,6 @@ def _check_context(context: ssl.SSLContext, given: list[str], *, check_hostname:
         raise InvalidArgumentError(
             "the SSLContext is for servers (PROTOCOL_TLS_SERVER); a client needs one for clients"
         )
-    return context
 
 
 def _trusting(ca: str | None) -> ssl.SSLContext:
