@@ -1,12 +1,12 @@
 """Servers that demand SASL, in the simulation: the client proves itself on every connection, whatever happens."""
 
 import asyncio
-import itertools
 
 import pytest
 
 from everlatch import DigestMd5, NoAuthError, State
 from everlatch.testing.simulation import simulation
+from everlatch.testing.simulation.scenarios.stage import Stage
 from everlatch.types import CREATOR_ALL_ACL, ClientInfo
 
 USERS = {"bob": "secret"}
@@ -115,22 +115,22 @@ def test_acls_without_a_demand():
         world.run(test(), on=app)
 
 
-class Repeatable(DigestMd5):
-    """The client's own nonces are secret, and not from the world's seed."""
-
-    def __init__(self):
-        super().__init__("bob", "secret")
-        self.numbers = itertools.count()
-
-    def _new_nonce(self):
-        return f"nonce {next(self.numbers)}"
-
-
 def test_the_same_seed_is_the_same_run():
     async def test(world, app):
-        async with app.client(sasl=Repeatable()) as client:
+        async with app.client(sasl=BOB) as client:
             await client.create("/mine", acl=CREATOR_ALL_ACL)
             world.network.reset("app", "zk1")
             await owned(client)
 
     assert run(test) == run(test) != run(test, seed=4)
+
+
+def test_scenarios_play_on_servers_of_both_kinds():
+    demanded = 0
+    for seed in range(40):
+        with simulation(seed) as world:
+            stage = Stage.of(world)
+            options = world.servers[0].core.options
+            assert (options.demanded_scheme == "sasl") == (stage.mechanism is not None)
+            demanded += stage.mechanism is not None
+    assert 4 <= demanded <= 20

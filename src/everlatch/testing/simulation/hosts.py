@@ -13,12 +13,14 @@ import enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from everlatch.client import Client
+from everlatch.sasl import DigestMd5
 from everlatch.testing.simulation.errors import SimulationUsageError
 from everlatch.testing.simulation.process import Clock, Process, current_process
 
 if TYPE_CHECKING:
     import asyncio
     import contextvars
+    import random
     import types
     from collections.abc import Callable, Coroutine
 
@@ -109,6 +111,9 @@ class Host:
         has to be started and used on this host. `options` are those of `everlatch.Client`."""
         self._clients += 1
         rng = self.world.random(f"client {self._clients} of {self.name}")
+        if type(options.get("sasl")) is DigestMd5:
+            nonces = self.world.random(f"nonces of client {self._clients} of {self.name}")
+            options["sasl"] = _SeededDigestMd5(options["sasl"], nonces)
         return _HostClient(self, self.world.address if servers is None else servers, rng=rng, **options)
 
     def _alive(self) -> Process:
@@ -223,6 +228,17 @@ class Host:
     def note(self, text: str) -> None:
         """A line for the log."""
         self.world.journal.note(self.name, text)
+
+
+class _SeededDigestMd5(DigestMd5):
+    """Its nonces are no secret, but the same in every run."""
+
+    def __init__(self, mechanism: DigestMd5, rng: random.Random) -> None:
+        super().__init__(mechanism.username, mechanism.password)
+        self._rng = rng
+
+    def _new_nonce(self) -> str:
+        return f"{self._rng.getrandbits(128):032x}"
 
 
 class _HostClient(Client):

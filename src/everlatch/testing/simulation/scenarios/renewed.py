@@ -37,6 +37,9 @@ _LOSSES: Final = 8.0
 _REARMING: Final = (Op.SET_WATCHES, Op.SET_WATCHES2)
 
 
+_ORDER: Final = ("sasl", "auth", "watches", "calls")
+
+
 class _Connection:
     """What came over one, by operation."""
 
@@ -63,7 +66,13 @@ class _Connection:
     @property
     def stages(self) -> list[str]:
         """The operations, in groups."""
-        return ["auth" if op == Op.AUTH else "watches" if op in _REARMING else "calls" for op in self.operations]
+        return [_stage(operation) for operation in self.operations]
+
+
+def _stage(operation: int) -> str:
+    if operation in _REARMING:
+        return "watches"
+    return {Op.SASL: "sasl", Op.AUTH: "auth"}.get(Op(operation), "calls")
 
 
 class _WireLog(CommitLog):
@@ -176,7 +185,7 @@ class _Tenant:
 def _judge_order(log: _WireLog) -> None:
     for connection in log.connections:
         stages = connection.stages
-        order = sorted(stages, key=("auth", "watches", "calls").index)
+        order = sorted(stages, key=_ORDER.index)
         expect(stages == order, f"a connection carried {stages}")
 
 

@@ -17,6 +17,7 @@ from everlatch.errors import (
     RequestKillsConnectionError,
     WriteNotAppliedError,
 )
+from everlatch.sasl import DigestMd5
 from everlatch.testing.simulation.errors import SimulationError
 from everlatch.testing.simulation.servers import EPOCH
 
@@ -39,6 +40,8 @@ SOON: Final = 60.0
 LOST: Final = (OutcomeUnknownError, WriteNotAppliedError, RequestKillsConnectionError)
 """How a write without a timeout may end when replies are lost: nobody knows, or it was certainly not applied."""
 _MOST_TOLD: Final = 5
+_SECURED: Final = 0.25
+_USER: Final = ("sim", "pa55word")
 _PATIENT: Final = 3600.0
 """A client that begins while everything fails keeps trying."""
 
@@ -100,6 +103,8 @@ class Stage(NamedTuple):
     tick: float
     session_timeout: float
     log: CommitLog
+    mechanism: DigestMd5 | None
+    """What clients have to authenticate with; `None`: servers let everybody in."""
     broken: list[str]
     """What was seen that must not be, where nothing can be raised: listeners are kept from harming anybody, and
     `PromiseBrokenError` is an error of ours like those that calls end with."""
@@ -114,19 +119,23 @@ class Stage(NamedTuple):
         size: int | None = None,
         version: Version = "3.9",
     ) -> Stage:
-        """Three servers, mostly; or one, which is an ensemble too. `ticks`: how long a session may last."""
+        """Three servers, mostly; or one, which is an ensemble too. Sometimes they demand SASL. `ticks`: how long a
+        session may last."""
         rng = world.random("stage")
         tick = rng.choice([0.5, 1.0])
         log = log or CommitLog()
-        options = Options(version, tick)
+        mechanism = DigestMd5(*_USER) if world.random("security").random() < _SECURED else None
+        secured = mechanism is not None
+        options = Options(version, tick, sasl=dict([_USER]) if secured else None, require_auth=secured)
         drawn = 1 if rng.random() < 0.2 else 3
         world.ensemble(size or drawn, member=lambda number, numbers, now: log.member(number, numbers, options, now))
         timeouts = [number * tick for number in ticks] or [2.0, 4.0, 6.0]
-        return cls(world, tick, rng.choice(timeouts), log, [])
+        return cls(world, tick, rng.choice(timeouts), log, mechanism, [])
 
     def client(self, host: Host, **options: Any) -> Client:
         """One that keeps trying from the start on."""
-        usual = {"session_timeout": self.session_timeout, "start_timeout": _PATIENT, "close_timeout": SOON}
+        usual: dict[str, Any] = {"session_timeout": self.session_timeout, "start_timeout": _PATIENT}
+        usual |= {"close_timeout": SOON, "sasl": self.mechanism}
         return host.client(**(usual | options))
 
     def inhabited(self, name: str, tenant: Callable[[Stage, Host], T]) -> T:
