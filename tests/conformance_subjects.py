@@ -39,6 +39,7 @@ class Secured(NamedTuple):
     """Without TLS."""
     tls_address: str
     certificates: Certificates
+    version: str
     is_real: bool
 
 
@@ -69,7 +70,7 @@ def _real(version: str, loop: LoopThread, sasl: bool, require_auth: bool) -> Ite
     loop.run(ensemble.start())
     try:
         (server,) = ensemble.servers
-        yield Secured(server.plain_address, server.address, ensemble.certificates, is_real=True)
+        yield Secured(server.plain_address, server.address, ensemble.certificates, version, is_real=True)
     finally:
         loop.run(ensemble.close())
 
@@ -88,7 +89,7 @@ def _dev(version: str, loop: LoopThread, directory: Path, sasl: bool, require_au
     for server in (plain, tls):
         loop.run(server.start())
     try:
-        yield Secured(plain.address, tls.address, certificates, is_real=False)
+        yield Secured(plain.address, tls.address, certificates, version, is_real=False)
     finally:
         for server in (plain, tls):
             loop.run(server.stop())

@@ -143,6 +143,15 @@ async def test_what_is_refused_ends_the_connection(guest: Peer, wrong: dict[str,
     assert await guest.hung_up()
 
 
+async def test_an_unknown_user_with_the_password_of_who_came_last(
+    welcoming: Secured, guest: Peer, guests: Peers
+) -> None:
+    """Debian's 3.8.0 lets him in, under his own name: the one thing that the dev server does better."""
+    await authenticate(await guests())
+    answer = await say(guest, response(await begin(guest), user="eve", password="secret"))
+    assert (answer == REFUSED) is not (welcoming.is_real and welcoming.version == "3.8")
+
+
 @pytest.mark.parametrize("wrong", NOT_ANSWERED, ids=str)
 async def test_what_servers_stumble_over_ends_the_connection_without_a_word(guest: Peer, wrong: dict[str, Any]) -> None:
     guest.send(Op.SASL, encode_sasl_request(response(await begin(guest), **wrong)))
