@@ -14,6 +14,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from bench.plain import PlainConnection
 from bench.process import MeasurementError
 from bench.server import prepare, warm
 from bench.wire_session import WireSession
@@ -128,6 +129,8 @@ async def trio(*, tls: bool = False) -> AsyncIterator[Trio]:
         servers = Trio(ensemble, (await ensemble.followers())[0])
         await servers.wait_whole()
         await asyncio.to_thread(_warm, servers.addresses)
+        if tls:
+            await asyncio.to_thread(_warm_tls, [server.address for server in ensemble.servers], servers.ca)
         yield servers
 
 
@@ -139,3 +142,11 @@ def _warm(addresses: list[str]) -> None:
     with WireSession(addresses, SESSION_TIMEOUT_S) as session:
         for _ in range(_REATTACHMENTS):
             session.reattach()
+
+
+def _warm_tls(addresses: list[str], ca: str) -> None:
+    for address in addresses:
+        warm(address, _OPERATIONS, ca)
+        for _ in range(_REATTACHMENTS):
+            with PlainConnection(address, ca):
+                pass
