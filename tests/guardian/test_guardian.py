@@ -54,6 +54,10 @@ def pid_of(client: Client) -> int:
     return client.guardian_pid
 
 
+def refuse(*_: Any, **__: Any) -> None:
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
 def children_of_this_process() -> set[int]:
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return {int(pid) for pid in file.read().split()}
@@ -213,9 +217,6 @@ async def test_no_process_can_be_started(
 ) -> None:
     """A start says so. Later it is logged, and tried again."""
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
     async with guarded(server) as client:
         with monkeypatch.context() as patch:
             patch.setattr(child.subprocess, "Popen", refuse)
@@ -227,6 +228,30 @@ async def test_no_process_can_be_started(
                 await guarded(server).start()
         await until(lambda: client.guardian_pid is not None)
         assert client.guardian_restarts == 1
+
+
+@pytest.mark.parametrize("name", ["memfd_create", "pidfd_open"])
+async def test_what_a_kernel_may_not_have(server: DevServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delattr(os, name)
+    async with guarded(server):
+        present = guardian.here()._child
+        assert present is not None
+        await until(lambda: present.is_up)
+
+
+async def test_no_descriptors_are_left(
+    server: DevServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever can't be had, nothing is left behind, and it is tried again."""
+    async with guarded(server) as client:
+        before = leftovers()[1]
+        for name in ("pipe", "dup"):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, refuse)
+                os.kill(pid_of(client), signal.SIGKILL)
+                await until(lambda: "trying again" in caplog.text)
+            caplog.clear()
+            await until(lambda: client.guardian_pid is not None and leftovers()[1] == before)
 
 
 async def test_one_that_dies_again_and_again_is_not_started_all_the_time(

@@ -19,9 +19,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from types import CodeType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from everlatch.errors import GuardianUnavailableError
 from everlatch.guardian.descriptor import Descriptor
@@ -90,26 +91,29 @@ class Child:
     """A process that guards. Raises `GuardianUnavailableError` when it can't be started."""
 
     def __init__(self) -> None:
-        self.line = Line()
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)  # it may be read from several loops
-        self.status = Descriptor(ours)
-        """Readable when it has something to say; at its end, it has ended."""
         self.is_up = False
         self.began = time.monotonic()
         self._knows_sasl = False
         self.how_it_ended: int | None = None
         """As `waitpid` has it, as an exit code."""
-        own = _own_pidfd()
-        try:
-            self.pid = _spawn(self.line.far_end, theirs, own)
-        except OSError as error:
-            self._close()
-            raise GuardianUnavailableError(f"starting the guardian failed: {error}") from error
-        finally:
-            for descriptor in (self.line.far_end, theirs, own):
-                if descriptor >= 0:
-                    os.close(descriptor)
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            try:
+                self.line = Line()
+                theirs.callback(os.close, self.line.far_end)
+                ours.callback(self.line.close)
+                near, far = os.pipe()
+                theirs.callback(os.close, far)
+                self.status = Descriptor(near)
+                """Readable when it has something to say; at its end, it has ended."""
+                ours.callback(self.status.close)
+                os.set_blocking(near, False)  # it may be read from several loops
+                own = _own_pidfd()
+                if own >= 0:
+                    theirs.callback(os.close, own)
+                self.pid = _spawn(self.line.far_end, far, own)
+            except OSError as error:
+                raise GuardianUnavailableError(f"starting the guardian failed: {error}") from error
+            ours.pop_all()
 
     def tell(self, message: Message) -> None:
         """Raises `LineBrokenError`."""
@@ -195,16 +199,13 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextlib.contextmanager
-def _readable(data: bytes) -> Iterator[int]:
-    """A descriptor that `data` can be read from."""
-    near, far = os.pipe()
+def _readable(data: bytes) -> IO[bytes]:
+    """A file that `data` can be read from. (A pipe may hold as little as a page.)"""
+    file: IO[bytes]
     try:
-        with open(far, "wb", buffering=0) as file:
-            os.set_blocking(far, False)
-            written = file.write(data)
-        if written != len(data):
-            raise OSError(f"a pipe holds {written} bytes only")
-        yield near
-    finally:
-        os.close(near)
+        file = os.fdopen(os.memfd_create("everlatch-guardian"), "w+b", buffering=0)
+    except (AttributeError, OSError):  # not on this system, or forbidden
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (who asks closes it)
+    file.write(data)
+    file.seek(0)
+    return file

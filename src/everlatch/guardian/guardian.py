@@ -216,7 +216,12 @@ class Lookout:
             if isinstance(found, float):
                 self._timer = self._loop.call_later(found, self._again)
                 return
-            status = found.status.duplicate()
+            try:
+                status = found.status.duplicate()
+            except OSError as error:  # no descriptor is left
+                logger.error("nobody watches the guardian on %r; trying again: %s", self._loop, error)
+                self._timer = self._loop.call_later(_FIRST_PAUSE, self._again)
+                return
             try:
                 self._loop.add_reader(status.number, self._on_status, found)
             except BaseException:
