@@ -101,6 +101,15 @@ def guardian() -> None:
     say("guardian", clients[0].guardian_pid, clients[0].guardian_restarts)
 
 
+def session() -> None:
+    say("session", clients[0].session_id)
+
+
+async def make() -> None:
+    """Another node."""
+    say("made", (await clients[0].create("/owned/again", ephemeral=True)).stat.ephemeral_owner)
+
+
 def server() -> None:
     """The port of the one in use."""
     used = clients[0].statistics().server

@@ -229,6 +229,19 @@ async def test_what_the_guardian_has(server: DevServer, witness: Client) -> None
         assert b"swordfish" not in shown_of(owner.guardian)
 
 
+async def test_a_session_that_was_renewed(server: DevServer, witness: Client) -> None:
+    """The new one is ended; and nobody touches it while its owner lives."""
+    async with owner_of(server.address, timeout=LONG) as owner:
+        (old,) = await owner.tell("session", "session")
+        server.expire_session(old)
+        await until_gone(witness, timeout=SOON)
+        await owner.tell("make", "made")
+        assert await owner.tell("session", "session") != [old]
+        await assert_left_alone(witness)
+        await owner.kill()
+        await until_gone(witness, timeout=SOON)
+
+
 async def test_killed_at_the_beginning(server: DevServer, witness: Client) -> None:
     """Of the session, and before the guardian's own program has begun: all that was written in it goes with it."""
     chance = random.Random(THOROUGH or 8)

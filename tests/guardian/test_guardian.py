@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from everlatch import Client, DigestMd5, GuardianUnavailableError
-from everlatch.devserver import DevServer
+from everlatch import Client, DigestMd5, GuardianUnavailableError, State
+from everlatch.devserver import DevEnsemble, DevServer
 from everlatch.guardian import child, guardian
 from guardian.owned import PATIENCE, environment, is_alive, owner_of, state_of, until_dead, until_gone
 from skipping_loop import on_every_loop, simulated
@@ -106,6 +106,49 @@ async def test_one_that_is_killed_is_replaced(caplog: pytest.LogCaptureFixture) 
             f"another guardian (pid {client.guardian_pid}) has taken over, with 1 session",
         ]
         assert leftovers()[1:] == before[1:]
+
+
+def told_of(client: Client) -> Any:
+    """What the guardian knows of a client's session; `None`: nothing."""
+    known = guardian.here()._told.values()
+    return next((told for told in known if told.session_id == client.session_id), None)
+
+
+async def test_it_is_told_of_changes(server: DevServer) -> None:
+    async with guarded(server, auth=[("digest", b"a:b")]) as client:
+        told = told_of(client)
+        assert (told.password, told.timeout) == (client.session_password, 10.0)
+        assert told.used == ("127.0.0.1", server.port, "127.0.0.1")
+        assert len(told.authentication) == 1
+        await client.add_auth("digest", b"c:d")
+        assert len(told_of(client).authentication) == 2
+        client.update_servers([server.address, "127.0.0.1:1"])
+        assert {endpoint.port for endpoint in told_of(client).servers} == {server.port, 1}
+        old = client.session_id
+        server.expire_session(old)
+        await until(lambda: client.generation == 2 and client.state is State.CONNECTED)
+        assert [known.session_id for known in guardian.here()._told.values()] == [client.session_id] != [old]
+
+
+async def test_it_is_told_of_another_server() -> None:
+    async with DevEnsemble(3) as ensemble, Client(ensemble.address, guardian=True, start_timeout=PATIENCE) as client:
+        before = told_of(client).used
+        used = next(member for member in ensemble.members if member.address == f"{before[0]}:{before[1]}")
+        await used.stop()
+        await until(lambda: told_of(client).used not in (None, before))
+        assert client.generation == 1
+
+
+async def test_who_closes_leaves_nothing_to_do(server: DevServer) -> None:
+    """Though no server could be told: that is left to them."""
+    async with guarded(server) as other:
+        async with guarded(server, close_timeout=0.2) as client:
+            assert told_of(client)
+            await server.stop()
+            await until(lambda: client.state is State.SUSPENDED)
+        assert told_of(client) is None
+        assert told_of(other)
+        assert is_alive(pid_of(other))
 
 
 async def test_one_that_is_stuck_is_replaced(server: DevServer, caplog: pytest.LogCaptureFixture) -> None:
