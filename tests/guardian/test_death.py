@@ -273,3 +273,31 @@ async def test_servers_that_demand_authentication() -> None:
             assert PASSWORD.encode() not in shown_of(owner.guardian)
             await owner.kill()
             await until_gone(witness, timeout=SOON)
+
+
+MADE_BEFORE = """
+import asyncio, os, sys
+from everlatch import Client, State
+
+async def main(client):
+    await client.start()
+    await client.create("/owned/child", ephemeral=True)
+    assert client.guardian_pid
+    await client.close()
+    assert client.state is State.CLOSED
+
+client = Client(sys.argv[1], session_timeout=20.0, guardian=True)
+pid = os.fork()
+if pid == 0:
+    asyncio.run(main(client))
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+async def test_a_client_that_was_made_before_a_fork_and_started_after_it(server: DevServer, witness: Client) -> None:
+    """It is the child's."""
+    arguments = (sys.executable, "-c", MADE_BEFORE, server.address)
+    process = await asyncio.create_subprocess_exec(*arguments, env=environment())
+    assert await process.wait() == 0
+    assert await witness.children("/owned") == []

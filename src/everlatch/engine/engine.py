@@ -139,9 +139,9 @@ class Engine:
         self._sasl = (sasl.username, sasl.password) if isinstance(sasl, DigestMd5) else None
         self.ward = ward
         """Our place with the guardian, if there is to be one."""
-        self._process = os.getpid()
-        """Where the client was made; in a forked child the session is not its own."""
         # Set by start().
+        self._process: int | None = None
+        """Its pid: in a child that is forked off later the session is not its own."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Callable[[], float] = _no_clock
         self._dispatcher: Dispatcher | None = None
@@ -330,6 +330,7 @@ class Engine:
         if self.ward is not None:
             self.ward.begin(loop)
         self._loop = loop
+        self._process = os.getpid()
         self._clock = clock_of(loop)
         self._dispatcher = Dispatcher(loop)
         self._lookups = Lookups(loop)
@@ -361,7 +362,7 @@ class Engine:
         seconds = self._close_timeout if isinstance(timeout, Unset) else timeout
         if seconds is not None:
             seconds = checked_timeout(seconds)
-        if os.getpid() != self._process:
+        if self._process not in (None, os.getpid()):
             return  # our parent's connection, and its loop's descriptors, are shared with it: not a byte, no shutdown
         if self._loop is None:
             self._close_unstarted(asyncio.get_running_loop())
