@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO_RUNS = 3
 WRITES = ("plain", "exactly_once")
 PYTEST = (sys.executable, "-m", "pytest", "-q")
+THOROUGH = {"EVERLATCH_HYPOTHESIS": "thorough"}
+OVER_TLS = {"EVERLATCH_PROMISES_OVER": "tls"}
 TRIAL = {"EVERLATCH_P3_WRITES": "100000"}
 REAL_TRIAL = ("--operations", "100000", "--json", "reports/exactly-once-real.json")
 EVERYDAY = ("reads-and-writes", "watches", "sessions")
@@ -47,13 +49,14 @@ class Step:
 
 def steps(junit: Path, seed: int) -> list[Step]:
     junitxml = ["-o", "junit_family=xunit1", f"--junitxml={junit}"]  # the family that has records of tests
-    pytest = [sys.executable, "-m", "pytest", "tests", f"--hypothesis-seed={seed}", *junitxml]
+    pytest = [sys.executable, "-m", "pytest", f"--hypothesis-seed={seed}", *junitxml]
     sim = ["scripts/sim", "--processes", "2", "--seed", str(seed), "--seeds"]
     rivals = ["scripts/torture", "--linearizable", "--seed", str(seed)]
     return [
         Step("check", ["scripts/check"]),
         Step("test", ["scripts/test"]),
-        Step("thorough", pytest, {"EVERLATCH_HYPOTHESIS": "thorough"}, seed),
+        Step("thorough", [*pytest, "tests"], THOROUGH, seed),
+        Step("promises over TLS", [*pytest, "-m", "real", "tests/promises"], THOROUGH | OVER_TLS, seed),
         Step("3.13", ["scripts/test", "--on-3.13"]),
         Step("fuzz", ["scripts/fuzz", "--seconds", "600", "--inputs", "10000000", "--json", "reports/fuzz.json"]),
         Step("conformance", ["scripts/conformance", "--operations", "200000", "--seed", str(seed)]),
@@ -144,6 +147,7 @@ def main() -> int:
         if sys.argv[1:]:
             planned = [step for step in planned if step.name in sys.argv[1:]]
         for step in planned:
+            junit.unlink(missing_ok=True)  # that of the step before says nothing of this one
             run(step)
             if step.seed is not None:
                 step.counts = counts(junit)

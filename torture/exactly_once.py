@@ -137,15 +137,19 @@ async def on_real_servers(
     """The trial, on servers that run. `operations`: creates and sets together, an even number; `window`: how many are
     unanswered at a time. Returns what is to be reported."""
     async with contextlib.AsyncExitStack() as stack:
-        servers = [server.address for server in ensemble.servers]
-        witness = await stack.enter_async_context(Client(servers, session_timeout=30.0))
-        proxies = [await stack.enter_async_context(Proxy(server)) for server in servers]
+        options = ensemble.client_options
+        witness = await stack.enter_async_context(Client(ensemble.connect_string, session_timeout=30.0, **options))
+        proxies = [
+            await stack.enter_async_context(Proxy(server.address, tls=server.certificates))
+            for server in ensemble.servers
+        ]
         root = (await witness.create("/exactly-once-", sequential=True)).path
         client = Client(
             [proxy.address for proxy in proxies],
             session_timeout=30.0,
             exactly_once=True,
             receipts=window,
+            **options,
         )
         await stack.enter_async_context(client)
         faults = [proxy.lose_reply(Op.MULTI, path=_RECEIPTS, every=_EVERY) for proxy in proxies]

@@ -27,9 +27,9 @@ from everlatch.testing import HANDSHAKE, Ensemble, Op, Proxy
 from torture.outcome_cases import KINDS, OTHERS, Ending, Kind, Mode, ending_of, look, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from everlatch.testing import RequestFault
+    from everlatch.testing import RequestFault, Server
 
 __all__ = ["Again", "Case", "Tally", "cases", "main", "run"]
 
@@ -38,6 +38,7 @@ _RECEIPT: Final = re.compile(f"{_RECEIPTS}/.*")
 _NUMBERED: Final = re.compile(r".*\d{10}")
 _WATCHES: Final = (Op.SET_WATCHES, Op.SET_WATCHES2)
 _PATIENCE: Final = 30.0
+_IDENTITY: Final = ("digest", b"torture:secret")
 _FIRST: Final = ("lose_reply", "lose_request")
 _SPANS: Final = [f"{lost} lost, {who} else writes" for lost in ("reply", "request") for who in ("nobody", "somebody")]
 
@@ -234,19 +235,24 @@ def _cancel(faults: Iterable[RequestFault]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _stages(addresses: Sequence[str], root: str) -> AsyncIterator[dict[Mode, _Stage]]:
+async def _stages(
+    servers: Sequence[Server], root: str, options: Mapping[str, Any]
+) -> AsyncIterator[dict[Mode, _Stage]]:
     async with contextlib.AsyncExitStack() as stack:
         found: dict[Mode, _Stage] = {}
         for mode in Mode:
-            proxies = [await stack.enter_async_context(Proxy(address)) for address in addresses]
-            witness = await stack.enter_async_context(Client(list(addresses), session_timeout=30.0))
+            proxies = [
+                await stack.enter_async_context(Proxy(server.address, tls=server.certificates)) for server in servers
+            ]
+            addresses = [server.address for server in servers]
+            witness = await stack.enter_async_context(Client(addresses, session_timeout=30.0, **options))
             client = Client(
                 [proxy.address for proxy in proxies],
                 session_timeout=30.0,
                 default_timeout=_PATIENCE,
-                auth=[("digest", b"torture:secret")],
                 retry_policy=_AtOnce(),
                 exactly_once=mode is Mode.EXACTLY_ONCE,
+                **{**options, "auth": [*options.get("auth", ()), _IDENTITY]},
             )
             await stack.enter_async_context(client)
             below = (await witness.create(f"{root}/{mode.value}")).path
@@ -256,12 +262,14 @@ async def _stages(addresses: Sequence[str], root: str) -> AsyncIterator[dict[Mod
         yield found
 
 
-async def run(addresses: Sequence[str], root: str, chosen: Iterable[Case]) -> Tally:
-    """Plays these cases below a node that exists, the modes side by side. With several addresses the client has other
-    servers to go to."""
+async def run(
+    servers: Sequence[Server], root: str, chosen: Iterable[Case], options: Mapping[str, Any] | None = None
+) -> Tally:
+    """Plays these cases below a node that exists, the modes side by side. With several servers the client has others to
+    go to. `options`: arguments of all clients, so that they get in."""
     tally = Tally()
     all_of = list(chosen)
-    async with _stages(addresses, root) as stages:
+    async with _stages(servers, root, options or {}) as stages:
 
         async def play(mode: Mode) -> None:
             for case in all_of:
@@ -283,7 +291,7 @@ async def _on_real_servers(version: str, size: int, every: int) -> dict[str, Any
     async with Ensemble(size, version=version) as ensemble, Client(ensemble.connect_string) as client:
         root = (await client.create("/outcomes")).path
         began = time.monotonic()
-        tally = await run([server.address for server in ensemble.servers], root, cases()[::every])
+        tally = await run(ensemble.servers, root, cases()[::every])
         seconds = round(time.monotonic() - began, 1)
     return {"version": version, "servers": size, "seconds": seconds} | tally.to_json()
 

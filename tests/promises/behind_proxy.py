@@ -6,21 +6,29 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from everlatch import Client, State
+from everlatch.testing import Op
+from promises.access import options_for
 from real.faults import LONGEST, shut, until
 
 if TYPE_CHECKING:
-    from everlatch.testing import Proxy
+    from everlatch.testing import Proxy, Request
 
 
 def through(proxy: Proxy, **options: Any) -> Client:
     """A client whose session survives what a test does to its links."""
-    return Client(proxy.address, **{"session_timeout": 20.0, "default_timeout": LONGEST, **options})
+    usual = {"session_timeout": 20.0, "default_timeout": LONGEST}
+    return Client(proxy.address, **options_for(proxy, **usual | options))
 
 
 async def cut_off(proxy: Proxy, client: Client) -> None:
     """Leaves a client without a connection until `proxy.accept()`."""
     shut(proxy)
     await until(lambda: client.state is State.SUSPENDED)
+
+
+def called(proxy: Proxy) -> list[Request]:
+    """What clients have called; who they are they say with every connection."""
+    return [request for request in proxy.seen() if request.op not in (Op.SASL, Op.AUTH)]
 
 
 async def ends_of(calls: list[Any]) -> list[Any]:

@@ -10,24 +10,43 @@ from typing import TYPE_CHECKING
 import pytest
 
 from everlatch import Client
-from everlatch.testing import Proxy
+from everlatch.testing import Ensemble
+from promises.access import OVER_TLS, of_servers, options_for, proxy_to
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from everlatch.testing import Server
+    from everlatch.testing import Proxy, Server
+    from real_servers import LoopThread
+
+
+if OVER_TLS:  # otherwise they are those of all tests
+
+    @pytest.fixture(scope="session")
+    def standalone(zookeeper_version: str, loop_thread: LoopThread) -> Iterator[Server]:
+        """Like the one that all other tests share."""
+        ensemble = Ensemble(version=zookeeper_version, **of_servers())
+        loop_thread.run(ensemble.start())
+        yield ensemble.servers[0]
+        loop_thread.run(ensemble.close())
+
+    @pytest.fixture
+    async def ensemble3() -> AsyncIterator[Ensemble]:
+        """Like the one that all other tests have."""
+        async with Ensemble(3, **of_servers()) as ensemble:
+            yield ensemble
 
 
 @pytest.fixture
 async def proxy(standalone: Server) -> AsyncIterator[Proxy]:
-    async with Proxy(standalone.address) as proxy:
+    async with proxy_to(standalone) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def witness(standalone: Server) -> AsyncIterator[Client]:
     """Not behind the proxy."""
-    async with Client(standalone.address, session_timeout=30, default_timeout=30) as client:
+    async with Client(standalone.address, **options_for(standalone, session_timeout=30, default_timeout=30)) as client:
         yield client
 
 

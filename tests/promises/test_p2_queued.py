@@ -23,10 +23,10 @@ from everlatch import (
     State,
     WriteNotAppliedError,
 )
-from everlatch.testing import expire_session
 from everlatch.wire.codes import Op
+from promises.access import expire_at
+from promises.behind_proxy import called, data_below, ends_of, through
 from promises.behind_proxy import cut_off as cut_off_by
-from promises.behind_proxy import data_below, ends_of, through
 from scripted_server import ScriptedServer, drop_after, expire, hold
 from skipping_loop import simulated, this_loop
 
@@ -246,7 +246,7 @@ async def test_what_waits_reaches_a_real_server_in_order_and_once(proxy: Proxy, 
         transaction.create(f"{root}/n-", b"200", sequential=True)
         last = transaction.commit()
         assert client.statistics().queued_calls == 601
-        assert proxy.seen() == []
+        assert called(proxy) == []
         proxy.accept()
         assert [(await create).path for create in creates] == [f"{root}/n-{number:010}" for number in range(200)]
         assert [(await change).version for change in sets] == list(range(1, 201))
@@ -254,7 +254,7 @@ async def test_what_waits_reaches_a_real_server_in_order_and_once(proxy: Proxy, 
         await last
         assert await data_below(witness, root) == list(range(201))
         assert (await witness.get(root)).stat.version == 200
-        assert [request.op for request in proxy.seen()] == (
+        assert [request.op for request in called(proxy)] == (
             [Op.CREATE2] * 200 + [Op.SET_DATA] * 200 + [Op.GET_DATA] * 200 + [Op.MULTI]
         )
 
@@ -387,7 +387,7 @@ async def test_bound_calls_end_with_a_real_session(
         await cut_off_by(proxy, client)
         bound = [view.create(f"{root}/bound", b"-1"), view.set(root, b"bound"), view.exists(root)]
         free = client.create(f"{root}/free", b"1")
-        await expire_session(client, standalone.address)
+        await expire_at(client, standalone)
         proxy.accept()
         for end in await ends_of(bound):
             assert isinstance(end, SessionExpiredError)
@@ -395,6 +395,6 @@ async def test_bound_calls_end_with_a_real_session(
         await free
         assert client.generation == 2
         assert await data_below(witness, root) == [1]
-        assert [(request.op, request.path) for request in proxy.seen()] == [(Op.CREATE2, f"{root}/free")]
+        assert [(request.op, request.path) for request in called(proxy)] == [(Op.CREATE2, f"{root}/free")]
         with pytest.raises(SessionExpiredError):
             await view.create(f"{root}/bound")

@@ -24,10 +24,12 @@ from everlatch import (
     Stat,
     State,
     WriteNotAppliedError,
+    digest_acl,
 )
 from everlatch.partial_stat import PartialStat
-from everlatch.testing import HANDSHAKE, Held, Op, expire_session
-from everlatch.types import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, Permission
+from everlatch.testing import HANDSHAKE, Held, Op
+from everlatch.types import OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, Permission
+from promises.access import expire_at, options_for
 from promises.behind_proxy import data_below, ends_of, through
 from real.faults import States
 
@@ -79,7 +81,8 @@ async def works(client: Client, path: str, count: int = SLOTS + 20) -> None:
 
 @LOSSES
 async def test_below_a_chroot(loss: Loss, proxy: Proxy, witness: Client, root: str) -> None:
-    async with Client(f"{proxy.address}{root}", session_timeout=20.0, exactly_once=True) as client:
+    options = options_for(proxy, session_timeout=20.0, exactly_once=True)
+    async with Client(f"{proxy.address}{root}", **options) as client:
         assert len(await slots_of(witness, client, root + PLACE)) == SLOTS
         await client.create("/a")
         lose(proxy, loss)
@@ -343,7 +346,7 @@ async def test_the_session_ends_meanwhile(
         with apart(proxy):
             call = asyncio.ensure_future(client.create(f"{root}/n-", b"1", sequential=True))
             await lost.happened()
-            await expire_session(client, standalone.address)
+            await expire_at(client, standalone)
         (end,) = await ends_of([call])
         assert client.generation == 2
         assert not set(old) & set(await witness.children(PLACE))
@@ -365,7 +368,7 @@ async def test_a_call_for_that_session(
         with apart(proxy):
             call = asyncio.ensure_future(client.in_session().create(f"{root}/n", b"1"))
             await lost.happened()
-            await expire_session(client, standalone.address)
+            await expire_at(client, standalone)
         (end,) = await ends_of([call])
         there = await witness.exists(f"{root}/n")
         if loss == "lose_reply":
@@ -461,7 +464,11 @@ async def test_when_not_even_the_root_may_be_read(proxy: Proxy, witness: Client,
 @LOSSES
 async def test_by_who_alone_may_read_his_receipts(loss: Loss, proxy: Proxy, root: str) -> None:
     """On the next connection he has to say who he is before he can look."""
-    owner = {"auth": [("digest", b"owner:secret")], "acl": CREATOR_ALL_ACL, "receipts_path": f"{root}/receipts"}
+    owner = {
+        "auth": [("digest", b"owner:secret")],
+        "acl": [digest_acl("owner", "secret")],
+        "receipts_path": f"{root}/receipts",
+    }
     async with through(proxy, exactly_once=True, **owner) as client:
         lose(proxy, loss)
         created = await client.create(f"{root}/n-", b"1", sequential=True)

@@ -13,6 +13,7 @@ from torture.outcomes import cases, run
 
 from everlatch import Client, Created, OutcomeUnknownError
 from everlatch.testing import HANDSHAKE, Op
+from promises.access import options_for
 from promises.behind_proxy import ends_of, through
 from promises.real.ensembles import THOROUGH
 from real.faults import CLOSE_SESSION
@@ -31,7 +32,7 @@ STRIDE = 1 if THOROUGH else 19
 
 async def test_no_answer_is_wrong(standalone: Server, zookeeper_version: str, root: str) -> None:
     chosen = cases()[int(zookeeper_version[-1]) % STRIDE :: STRIDE]
-    tally = await run([standalone.address], root, chosen)
+    tally = await run([standalone], root, chosen, options_for(standalone))
     assert tally.violations == []
     assert tally.count == len(chosen)
     # It is not by luck that nothing was found: connections broke a second time in all of these places.

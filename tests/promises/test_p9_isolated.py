@@ -16,6 +16,7 @@ import pytest
 from everlatch import Client, SilentLinkError, StartError, State, StateChange, WatchEvent
 from everlatch.engine import dispatch
 from everlatch.wire.codes import Op
+from promises.access import options_for
 from promises.behind_proxy import ends_of, through
 from real.faults import States, until
 from scripted_server import ScriptedServer
@@ -301,8 +302,8 @@ async def test_a_loop_that_is_blocked_costs_no_healthy_link(
         calls.extend(client.exists(root) for _ in range(20))
         time.sleep(1.2)
 
-    address = proxy.address if behind == "proxy" else standalone.address
-    async with Client(address, session_timeout=3, default_timeout=30) as client:
+    place = proxy if behind == "proxy" else standalone
+    async with Client(place.address, **options_for(place, session_timeout=3, default_timeout=30)) as client:
         states = States()
         client.add_listener(states)
         for _ in range(2):

@@ -112,6 +112,11 @@ class Proxy(ProxyFaults):
         await self._changes.until(lambda: not self._open)
 
     @property
+    def certificates(self) -> Certificates | None:
+        """What it was given as `tls`."""
+        return self._tls
+
+    @property
     def address(self) -> str:
         """`127.0.0.1:port` (or the `host`), for clients."""
         if not self._address:

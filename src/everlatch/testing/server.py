@@ -83,7 +83,9 @@ class Server(Process):
         """`host:port` where it listens without TLS; the kit's own questions go there."""
         self.data_dir = directory / "data"
         self._start_timeout = start_timeout
-        self._certificates = certificates
+        self.certificates = certificates
+        """Those of its ensemble; `None` if it doesn't listen by TLS. `Proxy(server.address, tls=server.certificates)`
+        is right for both."""
 
     def __repr__(self) -> str:
         return f"<Server {self.id} {self.address} {self._state}>"
@@ -138,7 +140,7 @@ class Server(Process):
     async def _accepts(self, timeout: float) -> bool:
         """Whether it listens where clients connect. The TLS port comes a moment after the other one. What happens there
         is none of our business: the certificates may be bad ones, for a test."""
-        if self._certificates is None:
+        if self.certificates is None:
             return True
         try:
             async with asyncio.timeout(timeout):
@@ -152,7 +154,7 @@ class Server(Process):
         """The ids of the sessions that are connected to this server."""
         found = [connection.session_id for connection in await cons(self.plain_address) if connection.session_id]
         # Each port knows its own only.
-        return found if self._certificates is None else found + await self._secure_connections(self._certificates)
+        return found if self.certificates is None else found + await self._secure_connections(self.certificates)
 
     async def _secure_connections(self, certificates: Certificates) -> list[int]:
         for context in certificates.kit_contexts():

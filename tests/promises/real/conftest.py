@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from everlatch.testing import NetworkEnsemble
-from promises.real.ensembles import SETTINGS, TICK, USUAL_VERSIONS, client_of, make_well, new_root, without
+from promises.real.ensembles import USUAL_VERSIONS, client_of, ensemble_of, make_well, new_root, without
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from everlatch import Client
+    from everlatch.testing import NetworkEnsemble
 
 
 @pytest.fixture(scope="session", params=USUAL_VERSIONS)
@@ -24,7 +24,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def three_hosts(version: str) -> AsyncIterator[NetworkEnsemble]:
-    async with NetworkEnsemble(3, version=version, tick_time=TICK, config=SETTINGS) as network:
+    async with ensemble_of(version) as network:
         yield network
 
 

@@ -5,7 +5,7 @@ fixture `network` heals what a test has hurt; every test has paths of its own.
 
 `EVERLATCH_HYPOTHESIS=thorough`, which `scripts/acceptance` sets, decides which versions and how long: with it every
 test runs on both, and those that take a minute take it. Otherwise a test runs on the newer one, or on the older one
-(`ON_OLDER`), or on both if versions matter to it (`ON_BOTH`).
+(`ON_OLDER`), or on both if versions matter to it (`ON_BOTH`). `promises.access` says what else may be chosen.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import pytest
 
 from everlatch import Client, OutcomeUnknownError, State, WriteNotAppliedError
-from everlatch.testing import Proxy, Server
+from everlatch.testing import NetworkEnsemble, Proxy, Server
+from promises.access import of_servers, options_for, proxy_to
 from real.faults import States, shut, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
-
-    from everlatch.testing import NetworkEnsemble
 
 THOROUGH = os.environ.get("EVERLATCH_HYPOTHESIS") == "thorough"
 VERSIONS = ("3.8", "3.9")
@@ -58,6 +57,11 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def ensemble_of(version: str) -> NetworkEnsemble:
+    """Three servers, not started."""
+    return NetworkEnsemble(3, version=version, tick_time=TICK, config=SETTINGS, **of_servers())
+
+
 def addresses_of(servers: Iterable[Server | Proxy]) -> list[str]:
     return [server.address for server in servers]
 
@@ -65,7 +69,7 @@ def addresses_of(servers: Iterable[Server | Proxy]) -> list[str]:
 def client_of(servers: Sequence[Server | Proxy], **options: Any) -> Client:
     """A client that tries these servers in this order."""
     usual = {"session_timeout": T, "default_timeout": PATIENCE, "shuffle": False}
-    return Client(addresses_of(servers), **usual | options)
+    return Client(addresses_of(servers), **options_for(servers[0], **usual | options))
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +96,7 @@ def in_use_first(client: Client, places: Sequence[Place]) -> list[Place]:
 async def proxies_of(servers: Iterable[Server]) -> AsyncIterator[list[Proxy]]:
     """A proxy before each server."""
     async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(Proxy(server.address)) for server in servers]
+        yield [await stack.enter_async_context(proxy_to(server)) for server in servers]
 
 
 def shut_all(proxies: Iterable[Proxy]) -> None:

@@ -1,4 +1,5 @@
 """A member of an election in a process of its own: `member.py CONNECT-STRING SESSION-TIMEOUT LATCH-PATH NAME`.
+How it gets in, `promises.access` knows, by the environment.
 
 It tells what it believes, one line each, with the time of `CLOCK_BOOTTIME`, which all processes of a machine share:
 
@@ -24,6 +25,7 @@ import time
 
 from everlatch import Client, ClientStateError, EverlatchError, OutcomeUnknownError
 from everlatch.recipes.leader_latch import LeaderLatch
+from promises.access import options_of_process
 
 LOOK_EVERY = 0.002
 PAUSED = 0.5
@@ -91,7 +93,7 @@ async def write(client: Client, latch: LeaderLatch, register: str) -> None:
 
 async def main(servers: str, session_timeout: str, path: str, name: str) -> None:
     async with (
-        Client(servers, session_timeout=float(session_timeout)) as client,
+        Client(servers, session_timeout=float(session_timeout), **options_of_process()) as client,
         LeaderLatch(client, f"{path}/latch", name) as latch,
     ):
         client.add_listener(lambda change: tell(now(), "state", change.state.name, change.session_id))

@@ -28,6 +28,7 @@ from everlatch import (
     WatchEvent,
     WriteNotAppliedError,
 )
+from promises.access import NAME, options_for
 from promises.real.ensembles import (
     ON_BOTH,
     ON_OLDER,
@@ -116,10 +117,11 @@ async def test_a_server_accepts_and_never_answers(network: NetworkEnsemble, root
     one, two = (await network.followers())[:2]
     with mute_server() as mute:
         began = now()
-        async with Client([mute, one.address], shuffle=False, session_timeout=T) as client:
+        async with Client([mute, one.address], **options_for(one, shuffle=False, session_timeout=T)) as client:
             assert await client.exists(root) is not None
             assert now() - began < T / 3 + SLACK
-        client = Client([one.address, mute, two.address], shuffle=False, session_timeout=T, default_timeout=PATIENCE)
+        options = options_for(one, shuffle=False, session_timeout=T, default_timeout=PATIENCE)
+        client = Client([one.address, mute, two.address], **options)
         async with watched(client) as states, Traffic(client, root) as traffic:
             await in_use_first(client, [one, two])[0].kill()
             await traffic.goes_on()
@@ -365,7 +367,7 @@ async def test_all_servers_stall_twice_for_a_third_of_the_session_timeout(
     network: NetworkEnsemble, root: str, timeout: float, count: int
 ) -> None:
     """Somewhere else it is no better: whoever moves loses his place and gains nothing."""
-    clients = [Client(network.connect_string, session_timeout=timeout, default_timeout=PATIENCE) for _ in range(count)]
+    clients = [client_of(network.servers, session_timeout=timeout, shuffle=True) for _ in range(count)]
     async with asyncio.TaskGroup() as starting:
         for client in clients:
             starting.create_task(client.start())
@@ -401,7 +403,7 @@ class Names:
 
     async def getaddrinfo(self, host: str, port: int, **_: object) -> list[Any]:
         self.questions += 1
-        if self.servers is None or host != "zookeeper.example":
+        if self.servers is None or host != NAME:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return [
             (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (server.host, port)) for server in self.servers
@@ -414,7 +416,7 @@ async def test_a_name_moves_fails_and_returns(
     one, two, three = network.servers
     names = Names(one)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", names.getaddrinfo)
-    client = Client(f"zookeeper.example:{one.port}", session_timeout=10.0, default_timeout=PATIENCE)
+    client = Client(f"{NAME}:{one.port}", **options_for(one, session_timeout=10.0, default_timeout=PATIENCE))
     async with watched(client) as states:
         session_id = client.session_id
 
@@ -444,7 +446,8 @@ async def test_a_name_that_fails_from_the_beginning(
     names = Names()
     names.servers = None
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", names.getaddrinfo)
-    client = Client(f"zookeeper.example:{network.servers[0].port}", default_timeout=PATIENCE)
+    one = network.servers[0]
+    client = Client(f"{NAME}:{one.port}", **options_for(one, default_timeout=PATIENCE))
     await client.start(wait=False)
     try:
         await until(lambda: names.questions > 3)
@@ -460,7 +463,8 @@ async def test_a_list_that_follows_a_name(network: NetworkEnsemble, root: str, m
     one, two, three = network.servers
     names = Names(one)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", names.getaddrinfo)
-    client = Client(DnsServers("zookeeper.example", one.port, interval=0.05), default_timeout=PATIENCE)
+    source = DnsServers(NAME, one.port, interval=0.05)
+    client = Client(source, **options_for(one, default_timeout=PATIENCE))
     async with watched(client) as states, Traffic(client, root) as traffic:
         session_id = client.session_id
         for place in ((two,), None, (three,)):
@@ -494,7 +498,8 @@ async def test_a_name_that_hangs_keeps_no_silent_link_alive(
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", hang)
     one, two = (await network.followers())[:2]
     servers = [one.address, two.address, "hangs.example:2181"]
-    client = Client(servers, shuffle=False, session_timeout=6.0, default_timeout=PATIENCE)
+    options = options_for(one, shuffle=False, session_timeout=6.0, default_timeout=PATIENCE)
+    client = Client(servers, **options)
     async with watched(client) as states:
         used = await network.server_of(client.session_id)
         began = now()
@@ -518,7 +523,8 @@ async def test_a_name_that_is_looked_up_during_a_reconnect_ends_no_search(
     follower = (await network.followers())[0]
     async with proxies_of([follower]) as (proxy,):
         servers = [proxy.address, "slow.example:2181"]
-        client = Client(servers, shuffle=False, default_timeout=PATIENCE, preventive_search_interval=0.05)
+        options = options_for(proxy, shuffle=False, default_timeout=PATIENCE, preventive_search_interval=0.05)
+        client = Client(servers, **options)
         async with watched(client) as states:
             await until(lambda: lookups)
             proxy.cut()

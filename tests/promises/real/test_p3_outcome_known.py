@@ -11,6 +11,7 @@ from torture.outcomes import cases, run
 
 from everlatch import OutcomeUnknownError, State
 from everlatch.testing import Op
+from promises.access import options_for
 from promises.real.ensembles import ON_OLDER, SUPER, THOROUGH, client_of, proxies_of, watched, without
 
 if TYPE_CHECKING:
@@ -23,20 +24,22 @@ STRIDE = 5 if THOROUGH else 97
 """Of the ways to lose a reply each so-many-th; without another server to go to they are quicker, and more are tried."""
 OPERATIONS = 5000 if THOROUGH else 1000
 COUNT = 400
+WINDOW = 64
 
 
 async def test_no_answer_is_wrong(network: NetworkEnsemble, root: str) -> None:
-    tally = await run([server.address for server in network.servers], root, cases()[::STRIDE])
+    tally = await run(network.servers, root, cases()[::STRIDE], options_for(network.servers[0]))
     assert tally.violations == []
     assert tally.moves
 
 
 async def test_exactly_once_with_every_fiftieth_reply_lost(network: NetworkEnsemble) -> None:
-    report = await on_real_servers(network, network.version, OPERATIONS, 64)
+    report = await on_real_servers(network, network.version, OPERATIONS, WINDOW)
     assert report["good"], report
     assert (report["version"], report["operations"]) == (network.version, OPERATIONS)
-    # Each proxy counts for itself: what it has passed on since its last loss comes to nothing.
-    assert report["lost replies"] * 50 >= OPERATIONS - 49 * len(network.servers)
+    # Each proxy counts for itself: what it has passed on since its last loss comes to nothing. And a loss takes those
+    # along that are on their way behind it; one of them may be the next that was to be lost.
+    assert report["lost replies"] * (50 + WINDOW) >= OPERATIONS - 49 * len(network.servers)
     assert report["settled"] >= report["lost replies"]
     assert report["sessions"] == 1
 

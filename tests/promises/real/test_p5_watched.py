@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from everlatch import (
-    ACL,
     OPEN_ACL_UNSAFE,
     Children,
     Client,
@@ -25,10 +24,10 @@ from everlatch import (
     NodeExistsError,
     NoNodeError,
     OutcomeUnknownError,
-    Permission,
+    digest_acl,
 )
 from everlatch.admin import wchs
-from everlatch.testing import expire_session
+from promises.access import expire_at
 from promises.real.ensembles import ON_BOTH, PATIENCE, THOROUGH, client_of, proxies_of, without
 from real.faults import until
 
@@ -46,7 +45,8 @@ SHARED = 5
 """Subscriptions of one path."""
 RECHECK = 0.5
 WRITER = ("digest", b"writer:secret")
-CLOSED = (ACL(Permission.ALL, "auth", ""),)
+CLOSED = (digest_acl("writer", "secret"),)
+"""To all but the writer. (`auth` would be whoever else he is.)"""
 
 
 class Follower:
@@ -165,7 +165,7 @@ async def cut(network: NetworkEnsemble, client: Client, proxies: list[Proxy]) ->
 async def expired(network: NetworkEnsemble, client: Client, proxies: list[Proxy]) -> None:
     before = client.generation
     used = await network.server_of(client.session_id)
-    await expire_session(client, (await without(network, used))[0].address)
+    await expire_at(client, (await without(network, used))[0])
     await until(lambda: client.generation > before)
 
 
@@ -265,13 +265,13 @@ async def test_what_changed_while_nobody_was_told_is_found(network: NetworkEnsem
 
 
 async def test_a_thousand_subscriptions_of_one_path_cost_the_server_one_watch(standalone: Server) -> None:
-    async with Client(standalone.address, session_timeout=30) as client, Client(standalone.address) as writer:
+    async with client_of([standalone], session_timeout=30) as client, client_of([standalone]) as writer:
         path = (await writer.create("/promise-5-", sequential=True)).path
-        before = await wchs(standalone.address)
+        before = await wchs(standalone.plain_address)
         followers = [Follower(client.watch_data(path), path) for _ in range(1000)]
         tasks = [asyncio.create_task(follower.follow()) for follower in followers]
         await until(lambda: all(follower.told for follower in followers))
-        during = await wchs(standalone.address)
+        during = await wchs(standalone.plain_address)
         assert during.watches - before.watches <= 2, "a persistent watch is in both tables of the server"
         assert during.paths - before.paths == 1
         for number in range(1, 4):
@@ -283,10 +283,10 @@ async def test_a_thousand_subscriptions_of_one_path_cost_the_server_one_watch(st
         await asyncio.wait(tasks)
         await client.sync()
         await until(lambda: client.statistics().watches == 0)
-        after = await wchs(standalone.address)
+        after = await wchs(standalone.plain_address)
         for _ in range(100):
             if after.watches == before.watches:
                 break
             await asyncio.sleep(0.01)
-            after = await wchs(standalone.address)
+            after = await wchs(standalone.plain_address)
         assert after.watches == before.watches

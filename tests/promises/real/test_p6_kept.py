@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from everlatch import Absence, Client, EventType, State
-from everlatch.testing import expire_session
+from promises.access import expire_at
 from promises.real.ensembles import (
     accept_all,
     client_of,
@@ -109,7 +109,7 @@ async def test_the_former_session_s_nodes_are_still_there(network: NetworkEnsemb
         assert set(after.values()) == {client.session_id} != {old_id}
         assert len(after) == 4
         # It was alive all the time, so that something had to be replaced.
-        await expire_session((old_id, old_password), network.servers[0].address)
+        await expire_at((old_id, old_password), network.servers[0])
         assert await owners(witness, root) == after
 
 
@@ -122,7 +122,7 @@ async def test_one_session_after_the_other(network: NetworkEnsemble, witness: Cl
             states.forget()
             data = b"%d" % number
             used = await network.server_of(client.session_id)
-            await expire_session(client, (await without(network, used))[0].address)
+            await expire_at(client, (await without(network, used))[0])
             await states.until(State.RENEWED)
             began = time.monotonic()
             await named.update(data, timeout=10)

@@ -21,7 +21,8 @@ from everlatch import (
     StateChange,
     WatchEvent,
 )
-from everlatch.testing import HANDSHAKE, Op, expire_session
+from everlatch.testing import HANDSHAKE, Op
+from promises.access import OVER_TLS, expire_at
 from promises.real.ensembles import (
     SYNC_LIMIT,
     TICK,
@@ -144,8 +145,9 @@ async def test_what_is_restored_and_in_which_order(network: NetworkEnsemble, wit
             proxy.accept()
             await queued
             await until(lambda: len(heard) == 3)
-            seen = [request.op for request in proxy.requests if request.op not in (HANDSHAKE, Op.PING)]
-            assert seen[:3] == [Op.AUTH, Op.SET_WATCHES, Op.CREATE2]
+            sent = [request.op for request in proxy.requests if request.op not in (HANDSHAKE, Op.PING)]
+            identity = [Op.SASL, Op.SASL, Op.AUTH, Op.AUTH] if OVER_TLS else [Op.AUTH]
+            assert sent[: len(identity) + 2] == [*identity, Op.SET_WATCHES, Op.CREATE2]
             event = next(item for item in heard if isinstance(item, WatchEvent))
             assert (event.type, event.path) == (EventType.DATA_CHANGED, path)
             assert heard.index(State.RENEWED) < heard.index("queued")
@@ -179,7 +181,7 @@ async def test_a_restoring_step_that_hangs_holds_nothing_up(
 
 async def end_session(client: Client, network: NetworkEnsemble) -> None:
     used = await network.server_of(client.session_id)
-    await expire_session(client, (await without(network, used))[0].address)
+    await expire_at(client, (await without(network, used))[0])
 
 
 async def test_who_renews_by_himself(network: NetworkEnsemble, root: str) -> None:

@@ -23,6 +23,7 @@ from everlatch import (
     TransactionFailedError,
 )
 from everlatch.recipes.leader_latch import LeaderLatch
+from promises.access import environment_for
 from promises.real.ensembles import PATIENCE, THOROUGH, T, client_of, now, proxies_of, until_time, without
 from real.faults import until
 
@@ -263,7 +264,7 @@ def assert_one_believer(*processes: ClientProcess) -> None:
 
 async def start_member(network: NetworkEnsemble, name: str, root: str) -> ClientProcess:
     command = [sys.executable, str(MEMBER), network.connect_string, str(T), root, name]
-    member = await network.start_client(name, command, environment=ENVIRONMENT)
+    member = await network.start_client(name, command, environment=ENVIRONMENT | environment_for(network.servers[0]))
     await member.wait_for_output(" ready ")
     return member
 
