@@ -14,15 +14,16 @@ Rules:
    while there is none, the old ones are used on.
 4. The last round chooses no security layer (RFC 4752, 3.1): bytes are protected by TLS, or not at all. ZooKeeper's
    servers offer nothing else that they would speak afterwards.
-5. A password that the KDC refuses is refused for good: accounts are locked for less. All else that runs out or is
-   missing is no refusal, for it may be there the next time: the client goes on trying. A KDC that could not help is not
-   asked again at once, and one that has refused a key (it may be replaced) not for a while.
+5. A password that the KDC refuses is refused for good, and never offered again: accounts are locked for less. All
+   else that runs out or is missing is no refusal, for it may be there the next time: the client goes on trying. A KDC
+   that could not help is not asked again at once, and one that has refused a key (it may be replaced) not for a while.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -131,7 +132,7 @@ class Kerberos:
     def _renew(self) -> float:
         """Raises `SaslTokenError`. Returns in how many seconds it is due again."""
         with self._lock:
-            if time.monotonic() >= self._renew_at:
+            if self._is_due:
                 self._acquire_own()
                 for host in list(self._hosts):
                     self._fetch_ticket_for(host)
@@ -172,7 +173,7 @@ class Kerberos:
         if not self._is_own:
             store = None if self.ccache is None else {b"ccache": os.fsencode(self.ccache)}
             return self._gssapi.Credentials(name=self._name(), usage="initiate", store=store)
-        if self._own is None or time.monotonic() >= self._renew_at:
+        if self._is_due:
             try:
                 self._acquire_own()
             except (SaslTokenError, self.library_error):
@@ -181,19 +182,19 @@ class Kerberos:
         return self._own
 
     def _acquire_own(self) -> None:
-        now = time.monotonic()
-        if self._failure is not None and now < self._ask_at:
-            raise self._failure
+        if self._failure is not None and time.monotonic() < self._ask_at:
+            raise type(self._failure)(*self._failure.args)  # a new one each time: traces would grow in one
         try:
             own = self._from_keytab() if self._password is None else self._from_password(self._password)
             life = own.lifetime
         except self.library_error as error:
-            self._ask_at = time.monotonic() + (_OFFER_AGAIN_AFTER if _is_refusal(error) else _ASK_AGAIN_AFTER)
-            self._failure = self.failure(error)
-            raise self._failure from error
+            failure = self.failure(error)
+            self._ask_at = time.monotonic() + _pause_after(failure, is_refusal=_is_refusal(error))
+            self._failure = type(failure)(*failure.args)
+            raise failure from error
         self._failure = None
         self._own = own
-        self._renew_at = time.monotonic() + (life or 0) * _RENEW_AFTER
+        self._renew_at = math.inf if life is None else time.monotonic() + life * _RENEW_AFTER
 
     def _from_password(self, password: str) -> Any:
         acquired = self._gssapi.raw.acquire_cred_with_password(self._name(), password.encode(), usage="initiate")
@@ -204,9 +205,15 @@ class Kerberos:
         store = {b"client_keytab": os.fsencode(self.keytab), b"ccache": self._memory}
         return self._gssapi.Credentials(name=self._name(), usage="initiate", store=store)
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether own tickets are to be renewed. Their time is the calendar's, which goes on while the machine is
+        suspended, and may be set; `monotonic` knows nothing of either."""
+        return time.monotonic() >= self._renew_at or not self._lives()
+
     def _lives(self) -> bool:
         try:
-            return self._own is not None and self._own.lifetime > 0
+            return self._own is not None and (self._own.lifetime is None or self._own.lifetime > 0)
         except self.library_error:
             return False
 
@@ -255,6 +262,13 @@ class _GssapiExchange:
         # No layer, no buffer for one; and no name to act for but its own.
         chosen: bytes = self._context.wrap(bytes([_NO_LAYER, 0, 0, 0]), False).message
         return chosen
+
+
+def _pause_after(failure: SaslTokenError, *, is_refusal: bool) -> float:
+    """How long the KDC is left alone. Rule 5."""
+    if isinstance(failure, SaslRefusedError):
+        return math.inf
+    return _OFFER_AGAIN_AFTER if is_refusal else _ASK_AGAIN_AFTER
 
 
 def _is_refusal(error: Any) -> bool:
