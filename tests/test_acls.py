@@ -29,3 +29,10 @@ def test_what_can_not_be(username, password, error):
     with pytest.raises(error) as raised:
         digest_id(username, password)
     assert "secret" not in str(raised.value)
+
+
+def test_a_password_behind_the_name_is_not_shown():
+    """An identity in the place of a name: `digest_id("bob:secret", "")`."""
+    with pytest.raises(InvalidArgumentError) as raised:
+        digest_id("bob:s3cret", "")
+    assert "s3cret" not in str(raised.value)

@@ -3,6 +3,7 @@
 import pytest
 
 from everlatch import Client, DigestMd5, InvalidArgumentError, InvalidTypeError, SaslTokenError
+from everlatch.errors import GuardianUnavailableError
 from everlatch.wire.digest_md5 import challenge, verify
 
 
@@ -49,3 +50,34 @@ def test_a_client_takes_mechanisms_only(sasl):
         Client("zk1", sasl=sasl)
     kind = "the class DigestMd5" if sasl is DigestMd5 else f"a {type(sasl).__name__}"
     assert str(raised.value).endswith(f", not {kind}"), "and not what it is: it may be a password"
+
+
+class Incomplete:
+    """Looks like a mechanism, and lacks something; its repr has a secret, as that of a dataclass would."""
+
+    name = "PLAIN"
+    is_blocking = False
+
+    def begin(self, host):
+        return self
+
+    def keep_fresh(self):
+        return None
+
+    def __repr__(self):
+        return "Incomplete(password='s3cret')"
+
+
+@pytest.mark.parametrize("missing", ["name", "is_blocking", "begin", "keep_fresh"])
+def test_a_mechanism_is_looked_at_before_it_is_needed(missing, monkeypatch):
+    Client("127.0.0.1", sasl=Incomplete())
+    monkeypatch.delattr(Incomplete, missing)
+    with pytest.raises(InvalidTypeError) as raised:
+        Client("127.0.0.1", sasl=Incomplete())
+    assert "s3cret" not in str(raised.value)
+
+
+def test_no_repr_of_somebody_elses_mechanism_is_shown():
+    with pytest.raises(GuardianUnavailableError) as raised:
+        Client("127.0.0.1", sasl=Incomplete(), guardian=True)
+    assert "s3cret" not in str(raised.value)

@@ -27,8 +27,8 @@ def digest_id(username: str, password: str) -> str:
     for value in (username, password):
         if not isinstance(value, str):
             raise InvalidTypeError(f"username and password are str, not {type(value).__name__}")
-    if not username or ":" in username:
-        raise InvalidArgumentError(f"a username of scheme digest has no colon and isn't empty: {username!r}")
+    if not username or ":" in username:  # which is not shown: what is behind the colon may be the password
+        raise InvalidArgumentError("a username of scheme digest has no colon and isn't empty")
     try:
         secret = f"{username}:{password}".encode()
     except UnicodeEncodeError:

@@ -717,18 +717,23 @@ def _ward_of(sasl: SaslMechanism | None, tls: TlsSettings | None) -> Ward:
         )
     if sasl is not None and not isinstance(sasl, DigestMd5):
         raise GuardianUnavailableError(
-            f"the guardian can authenticate by DigestMd5, not by {sasl!r}: leave guardian=True out, or authenticate by "
-            "DigestMd5 or a client certificate"
+            f"the guardian can authenticate by DigestMd5, not by {type(sasl).__name__}: leave guardian=True out, or "
+            "authenticate by DigestMd5 or a client certificate"
         )
     return Ward()
 
 
 def _checked_mechanism(sasl: SaslMechanism | None) -> SaslMechanism | None:
-    if sasl is not None and (isinstance(sasl, type) or not callable(getattr(sasl, "begin", None))):
+    if sasl is not None and (isinstance(sasl, type) or not _is_mechanism(sasl)):
         # Not its repr: it may be a password.
         kind = f"the class {sasl.__name__}" if isinstance(sasl, type) else f"a {type(sasl).__name__}"
-        raise InvalidTypeError(f"sasl is a mechanism, such as DigestMd5('bob', 'secret'), not {kind}")
+        raise InvalidTypeError(f"sasl is a mechanism (SaslMechanism), such as DigestMd5('bob', 'secret'), not {kind}")
     return sasl
+
+
+def _is_mechanism(sasl: object) -> bool:
+    has_methods = all(callable(getattr(sasl, method, None)) for method in ("begin", "keep_fresh"))
+    return has_methods and isinstance(getattr(sasl, "name", None), str) and hasattr(sasl, "is_blocking")
 
 
 def _pairs(auth: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
