@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from everlatch.engine import tokens
 from everlatch.engine.tokens import Tokens
+from everlatch.sasl import SaslRefusedError
 from everlatch.session.actions import ComputeToken
 from everlatch.session.sasl import SaslStep
 
@@ -137,6 +139,7 @@ async def test_closing_waits_for_no_thread() -> None:
 async def test_tickets_are_kept_fresh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """However often there is a connection; that it fails is said, and tried again."""
     monkeypatch.setattr(tokens, "_RETRY", 0.001)
+    monkeypatch.setattr(tokens, "_SHORTEST", 0.001)
     _, mechanism, made = await begin()
     mechanism.renewals = [0.001, RuntimeError("no KDC"), 0.001, 3600.0]
     with caplog.at_level(logging.WARNING, "everlatch"):
@@ -146,6 +149,76 @@ async def test_tickets_are_kept_fresh(monkeypatch: pytest.MonkeyPatch, caplog: p
             await asyncio.sleep(0.001)
     assert caplog.messages == ["SLOW could not be renewed, and is tried again: no KDC"]
     made.ended()
+    await made.close()
+
+
+@pytest.mark.parametrize("pause", [0, -1, 0.0, float("-inf"), float("inf"), float("nan"), None, "3", True])
+async def test_a_mechanism_that_does_not_know_when(pause: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps nobody busy, and is asked again."""
+    monkeypatch.setattr(tokens, "_RETRY", 0.05)
+    monkeypatch.setattr(tokens, "_SHORTEST", 0.05)
+    monkeypatch.setattr(tokens, "_LONGEST", 0.05)
+    _, mechanism, made = await begin()
+    calls = 0
+
+    def renew() -> object:
+        nonlocal calls
+        calls += 1
+        return pause
+
+    mechanism.keep_fresh = lambda: renew  # type: ignore[method-assign]
+    began = time.monotonic()
+    made.connected()
+    while calls < 3:
+        await asyncio.sleep(0.001)
+    assert time.monotonic() - began >= 0.09
+    await made.close()
+
+
+async def test_refused_credentials_are_not_offered_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Accounts are locked for less."""
+    monkeypatch.setattr(tokens, "_RETRY", 0.001)
+    _, mechanism, made = await begin()
+    mechanism.renewals = [SaslRefusedError("no such password")]
+    with caplog.at_level(logging.WARNING, "everlatch"):
+        made.connected()
+        while not caplog.messages:
+            await asyncio.sleep(0.001)
+    made.connected()
+    await asyncio.sleep(0.01)
+    assert caplog.messages == ["SLOW is not renewed any more: no such password"]
+    await made.close()
+
+
+async def test_a_mechanism_that_can_not_say_whether_it_is_to_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
+    _, mechanism, made = await begin()
+
+    def keep_fresh() -> None:
+        raise RuntimeError("a bug of its own")
+
+    mechanism.keep_fresh = keep_fresh  # type: ignore[method-assign]
+    made.connected()
+    assert caplog.messages == ["SLOW can't be renewed: a bug of its own"]
+    await made.close()
+
+
+@pytest.mark.parametrize("error", [StopIteration(), SystemExit(3), asyncio.CancelledError(), KeyboardInterrupt()])
+async def test_whatever_a_step_raises_in_its_thread(error: BaseException) -> None:
+    engine, mechanism, made = await begin()
+
+    def fail(_challenge: bytes | None) -> bytes:
+        raise error
+
+    honest, mechanism.step = mechanism.step, fail  # type: ignore[method-assign]
+    made.compute(step(mechanism, 1, b"one"))
+    await engine.until_told(1)
+    assert str(engine.told[0][1]).startswith(f"{type(error).__name__} was raised")
+    mechanism.step = honest  # type: ignore[method-assign]
+    made.compute(step(mechanism, 1, b"two"))
+    await engine.until_told(2)
+    assert engine.told[1] == (1, b"two")
     await made.close()
 
 

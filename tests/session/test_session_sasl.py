@@ -235,8 +235,9 @@ def test_a_read_only_server_is_told_as_well():
 # --- draining -------------------------------------------------------------------------------------------------------
 
 
-def about_to_drain(**options):
-    """The first server holds a write, the second has served, and the first is offered a session to be drained with."""
+def about_to_drain(at_last=None, **options):
+    """The first server holds a write, the second has served, and the first is offered a session to be drained with;
+    `at_last`: another mechanism then."""
     driver, server = serving(PAIR, **options)
     driver.call(SET, "/old")
     driver.now += 2.0
@@ -250,6 +251,7 @@ def about_to_drain(**options):
     driver.made()
     assert driver.handshakes[-1].session_id == 0
     began = len(driver.sent)
+    driver.session._sasl.mechanism = at_last or driver.session._sasl.mechanism
     driver.grant(0x9999)
     return driver, server, began
 
@@ -379,6 +381,91 @@ def test_a_mechanism_that_raises_anything():
     driver, _server = offered(PAIR, sasl=Raising())
     assert "a bug of its own" in str(failures(driver)["10.0.0.1:2181"])
     assert driver.session.phase is Phase.DIALING
+
+
+class Unbeginnable(Slow):
+    """A bug of somebody's own, elsewhere."""
+
+    def begin(self, host):
+        raise RuntimeError("a bug of its own")
+
+
+def test_a_mechanism_that_does_not_even_begin():
+    driver, _server = offered(PAIR, sasl=Unbeginnable())
+    assert "a bug of its own" in str(failures(driver)["10.0.0.1:2181"])
+    assert driver.session.phase is Phase.DIALING
+
+
+def test_nor_where_a_server_is_to_be_drained():
+    driver, _server, began = about_to_drain(at_last=Unbeginnable())
+    assert driver.ops(began) == []
+    assert any("a bug of its own" in str(reason) for reason in failures(driver).values())
+
+
+class Told(Slow):
+    """Says always the same."""
+
+    is_blocking = False
+
+    def __init__(self, token):
+        self.token = token
+
+    def step(self, challenge):
+        return self.token
+
+
+@pytest.mark.parametrize("token", ["text", 7, bytearray(b"no"), [b""]])
+def test_a_token_that_is_none(token):
+    driver, _server = offered(PAIR, sasl=Told(token))
+    assert "is bytes" in str(failures(driver)["10.0.0.1:2181"])
+    assert driver.ops() == []
+    driver, _server, step = computing(PAIR)
+    compute(driver, step, token)
+    assert "is bytes" in str(failures(driver)["10.0.0.1:2181"])
+
+
+def test_a_token_that_no_server_would_take():
+    """It would close the connection without a word."""
+    driver, _server = offered(PAIR, sasl=Told(bytes(1 << 20)))
+    assert "1048576 bytes" in str(failures(driver)["10.0.0.1:2181"])
+    assert driver.ops() == []
+
+
+@pytest.mark.parametrize("is_blocking", [False, True])
+def test_tokens_without_end(is_blocking):
+    """Between a server and a mechanism that never come to one, each in no time."""
+    driver, server = offered(PAIR, sasl=Slow() if is_blocking else Told(b"and"))
+    conn, rounds = driver.session.conn, 0
+    while driver.session.conn == conn:
+        rounds += 1
+        assert rounds < 200
+        if is_blocking:
+            compute(driver, steps(driver)[-1], b"and")
+        if driver.session.conn == conn:
+            server.take()
+            server.say(b"so")
+    assert "does not come to an end" in str(failures(driver)["10.0.0.1:2181"])
+
+
+def test_slow_steps_without_end():
+    """All of them together must leave some of the session's time: tokens don't prolong it."""
+    driver, server, _step = computing(PAIR)
+    conn, began = driver.session.conn, driver.now
+    while driver.session.conn == conn:
+        driver.run(1.0)
+        if driver.session.conn == conn:
+            compute(driver, steps(driver)[-1], b"and")
+            server.take()
+            server.say(b"so")
+    assert driver.now - began <= 6.0
+
+
+def test_whose_fault_it_is_that_it_takes_so_long():
+    driver, _server, step = computing(PAIR)
+    assert "no token of SLOW so far" in str(dict(driver.session.failures())["10.0.0.1:2181"])
+    driver.until_hung_up()
+    assert "SLOW had no token in 3 s" in str(dict(driver.session.failures())["10.0.0.1:2181"])
+    assert step.conn != driver.session.conn
 
 
 # --- whatever comes -------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ Rules:
    none of the loop's executor: that is waited for when the loop and the interpreter end.
 2. A step whose attempt has gone is not begun; what it would have found is nobody's.
 3. Tickets are renewed while the client is connected, so that a reconnect needs no KDC. That it fails is no reason to
-   leave a server: it is logged, and tried again.
+   leave a server: it is logged, and tried again; unless whoever knows has refused the credentials.
+4. A mechanism may be anybody's code: whatever it raises or returns, it can't end the loop, stop it, or keep it busy.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from everlatch.errors import describe
+from everlatch.sasl import SaslRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +35,9 @@ logger = logging.getLogger("everlatch")
 
 _RETRY: Final = 30.0
 """Seconds after which a renewal that failed is tried again."""
+_SHORTEST: Final = 1.0
+_LONGEST: Final = 86400.0
+"""Seconds between two renewals, whatever the mechanism says."""
 
 
 class Tokens:
@@ -70,14 +76,23 @@ class Tokens:
 
     def connected(self) -> None:
         """There is a connection: from now on tickets are kept fresh."""
-        renew = self._mechanism.keep_fresh()
-        if renew is not None and self._keeping is None:
+        if self._keeping is not None:
+            return
+        try:
+            renew = self._mechanism.keep_fresh()
+        except Exception as error:  # a mechanism may be anybody's code
+            logger.warning("%s can't be renewed: %s", self._mechanism.name, describe(error))
+            return
+        if renew is not None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_fresh(renew))
 
     async def _keep_fresh(self, renew: Callable[[], float]) -> None:
         while True:
             try:
-                pause = await self._in_thread(renew)
+                pause = _pause(await self._in_thread(renew))
+            except SaslRefusedError as error:
+                logger.error("%s is not renewed any more: %s", self._mechanism.name, describe(error))
+                return
             except Exception as error:  # a mechanism may be anybody's code
                 logger.warning("%s could not be renewed, and is tried again: %s", self._mechanism.name, describe(error))
                 pause = _RETRY
@@ -97,6 +112,13 @@ class Tokens:
             await asyncio.wait(tasks, timeout=1.0)
 
 
+def _pause(seconds: object) -> float:
+    """Until the next renewal. Raises `TypeError` for what is no time."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds):
+        raise TypeError(f"it is to say in how many seconds it is due again, not {type(seconds).__name__}")
+    return float(min(max(seconds, _SHORTEST), _LONGEST))
+
+
 def _begin(work: Callable[[], Any]) -> asyncio.Future[Any]:
     """Starts a thread; its outcome is nobody's if the loop has ended by then."""
     loop = asyncio.get_running_loop()
@@ -108,9 +130,19 @@ def _begin(work: Callable[[], Any]) -> asyncio.Future[Any]:
         try:
             settle, result = outcome.set_result, work()
         except BaseException as error:
-            settle, result = outcome.set_exception, error
+            settle, result = outcome.set_exception, _of_a_thread(error)
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result)
 
     threading.Thread(target=run, name="everlatch-sasl", daemon=True).start()
     return outcome
+
+
+def _of_a_thread(error: BaseException) -> Exception:
+    """What may be raised in a task: `SystemExit` would end the loop, `CancelledError` the task, and a future doesn't
+    take `StopIteration` (before Python 3.12)."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError(f"{type(error).__name__} was raised: {error}")
+    told.__cause__ = error
+    return told

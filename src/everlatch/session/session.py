@@ -56,7 +56,7 @@ from everlatch.errors import (
     server_error,
 )
 from everlatch.paths import Endpoint, strip_chroot
-from everlatch.sasl import SaslRefusedError
+from everlatch.sasl import SaslRefusedError, SaslTokenError
 from everlatch.session.actions import (
     Action,
     Announce,
@@ -649,7 +649,7 @@ class Session:
         self._give_up_rivals(now)
         if now >= self._attempt_deadline:
             self._rounds.ran_out_of_time()
-            self._drop(self._timed_out(self.phase), now)
+            self._drop(self._no_token(now) if self._sasl.is_computing else self._timed_out(self.phase), now)
         elif self._stagger_at is not None and now >= self._stagger_at:
             self._add_rival(now)
 
@@ -718,6 +718,10 @@ class Session:
         missing = (phase is Phase.HANDSHAKE and self._draining.missing) or self._missing[phase]
         return HandshakeTimeoutError(f"{missing} in {self._attempt_budget():.3g} s")
 
+    def _no_token(self, now: float) -> LinkError:
+        """Which is not the server's fault."""
+        return HandshakeTimeoutError(f"{self._sasl.name} had no token in {now - self._handshake_sent_at:.3g} s")
+
     def failures(self) -> list[tuple[str, BaseException]]:
         """Why each server did not connect so far; the one that is being tried comes last."""
         failures = self._rounds.failures
@@ -726,6 +730,8 @@ class Session:
             failures[str(rival.address)] = HandshakeTimeoutError(f"{self._missing[phase]} so far")
         if self.phase in _MISSING:
             missing = self._draining.missing or self._missing[self.phase]
+            if self._sasl.is_computing:
+                missing = f"no token of {self._sasl.name}"
             failures[str(self._address)] = HandshakeTimeoutError(f"{missing} so far")
         return list(failures.items())
 
@@ -877,7 +883,11 @@ class Session:
 
     def _authenticate(self, now: float) -> None:
         assert self._address is not None
-        step = self._sasl.begin(self._address.endpoint.host)
+        try:
+            step = self._sasl.begin(self._address.endpoint.host)
+        except Exception as error:  # a mechanism may be anybody's code
+            self._step_failed(error, now)
+            return
         if step is None:
             self._replay_credentials(now)
         else:
@@ -886,8 +896,11 @@ class Session:
     def _make_step(self, step: SaslStep, now: float) -> None:
         mechanism = self._sasl.mechanism
         if mechanism is not None and mechanism.is_blocking:
-            # That it takes its time is not the server's fault. The session needs to be heard of before it expires.
-            self._attempt_deadline = max(self._attempt_deadline, now + self.liveness.timeout / 2)
+            # That it takes its time is not the server's fault. The session needs to be heard of before it expires, and
+            # counts from the handshake: tokens don't touch it.
+            timeout = self.liveness.timeout
+            latest = min(now + timeout / 2, self._handshake_sent_at + timeout * 2 / 3)
+            self._attempt_deadline = max(self._attempt_deadline, latest)
             self.actions.append(ComputeToken(self._conn, step))
             return
         try:
@@ -899,13 +912,14 @@ class Session:
 
     def token_computed(self, conn: int, token: bytes | None, now: float) -> None:
         """What the step has come to that `ComputeToken` asked for."""
-        if conn == self._conn and self._sasl.is_open:
-            self._attempt_deadline = now + self._attempt_budget()
+        if conn == self._conn and self._sasl.is_computing:
+            session_ends = self._handshake_sent_at + self.liveness.timeout
+            self._attempt_deadline = min(now + self._attempt_budget(), session_ends)
             self._send_token(token, now)
 
     def token_failed(self, conn: int, error: BaseException, now: float) -> None:
         """It could not be made."""
-        if conn == self._conn and self._sasl.is_open:
+        if conn == self._conn and self._sasl.is_computing:
             self._step_failed(error, now)
 
     def _step_failed(self, error: BaseException, now: float) -> None:
@@ -921,7 +935,11 @@ class Session:
         return failure
 
     def _send_token(self, token: bytes | None, now: float) -> None:
-        data = self._sasl.send(token)
+        try:
+            data = self._sasl.send(token)
+        except SaslTokenError as error:
+            self._step_failed(error, now)
+            return
         if data is None:
             self._replay_credentials(now)
         else:
