@@ -81,3 +81,10 @@ def test_all_callers_can_be_taken_out():
 def test_no_repr_shows_a_secret():
     credential = Credentials().add("digest", ME)
     assert repr(credential) == "<Credential digest>"
+
+
+def test_the_frames_for_whoever_else_authenticates():
+    credentials = Credentials()
+    first, second = credentials.add("digest", b"1"), credentials.add("digest", b"2")
+    assert credentials.frames() == [first.frame(), second.frame()]
+    assert not credentials, "nothing was sent here"

@@ -580,3 +580,13 @@ def test_late_addresses_are_ignored():
     driver = Driver("10.0.0.1")
     driver.resolve("10.9.9.9")
     assert driver.dialled == ["10.0.0.1"]
+
+
+def test_what_is_said_of_the_server():
+    driver = Driver("10.0.0.1", start=False)
+    assert (driver.session.server, driver.session.address, driver.session.server_host) == (None, None, None)
+    driver.session.start(driver.now)
+    driver.pump()
+    driver.connect()
+    address = driver.session.address
+    assert (address.ip, address.port, driver.session.server_host) == ("10.0.0.1", 2181, "10.0.0.1")
