@@ -584,9 +584,9 @@ def test_late_addresses_are_ignored():
 
 def test_what_is_said_of_the_server():
     driver = Driver("10.0.0.1", start=False)
-    assert (driver.session.server, driver.session.address, driver.session.server_host) == (None, None, None)
+    assert (driver.session.server, driver.session.address) == (None, None)
     driver.session.start(driver.now)
     driver.pump()
     driver.connect()
     address = driver.session.address
-    assert (address.ip, address.port, driver.session.server_host) == ("10.0.0.1", 2181, "10.0.0.1")
+    assert (address.ip, address.port, address.endpoint.host) == ("10.0.0.1", 2181, "10.0.0.1")

@@ -138,7 +138,8 @@ class ServerVersions:
         return None if lookup.cancelled() else lookup.result()
 
     def _whom(self) -> tuple[Endpoint | None, TlsSettings | None, str | None]:
-        return self._engine.server_address, self._engine.tls, self._engine.session.server_host
+        address = self._engine.session.address
+        return self._engine.server_address, self._engine.tls, address.endpoint.host if address is not None else None
 
 
 async def _ask(server: Endpoint | None, tls: TlsSettings | None = None, host: str | None = None) -> ServerStatus | None:

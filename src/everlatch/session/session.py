@@ -547,11 +547,6 @@ class Session:
         return str(self._address) if self._address is not None else None
 
     @property
-    def server_host(self) -> str | None:
-        """The name, or IP address, by which that server was to be reached."""
-        return self._address.endpoint.host if self._address is not None else None
-
-    @property
     def address(self) -> Address | None:
         """The address of that server."""
         return self._address
