@@ -74,3 +74,9 @@ def test_unset_is_one_and_shows_itself():
     assert copy.deepcopy(UNSET) is UNSET
     assert pickle.loads(pickle.dumps(UNSET)) is UNSET
     assert list(Unset) == [UNSET]
+
+
+def test_an_acl_does_not_show_the_hash_of_a_password():
+    assert repr(ACL(31, "digest", "bob:aGFzaA==")) == "ACL(permissions=31, scheme='digest', id='bob:…')"
+    assert repr(ACL(1, "ip", "::1")) == "ACL(permissions=1, scheme='ip', id='::1')"
+    assert repr(ACL(1, "digest", None)) == "ACL(permissions=1, scheme='digest', id=None)"

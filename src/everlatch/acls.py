@@ -29,13 +29,20 @@ def digest_id(username: str, password: str) -> str:
             raise InvalidTypeError(f"username and password are str, not {type(value).__name__}")
     if not username or ":" in username:  # which is not shown: what is behind the colon may be the password
         raise InvalidArgumentError("a username of scheme digest has no colon and isn't empty")
-    try:
-        secret = f"{username}:{password}".encode()
-    except UnicodeEncodeError:
-        raise InvalidArgumentError("username or password has characters that can't be sent") from None
+    secret = _encoded(f"{username}:{password}")
+    if secret is None:
+        raise InvalidArgumentError("username or password has characters that can't be sent")
     return f"{username}:{base64.b64encode(hashlib.sha1(secret, usedforsecurity=False).digest()).decode()}"
 
 
 def digest_acl(username: str, password: str, permissions: Permission = Permission.ALL) -> ACL:
     """The entry that gives a name with this password permissions. Raises as `digest_id` does."""
     return ACL(Permission(permissions).value, "digest", digest_id(username, password))
+
+
+def _encoded(text: str) -> bytes | None:
+    """`None`: it can't be. No error comes of it, which would have the text."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return None

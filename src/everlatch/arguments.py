@@ -103,12 +103,13 @@ def checked_servers(name: str, servers: str | Sequence[str]) -> str:
 def checked_acl(acl: Sequence[ACL]) -> Sequence[ACL]:
     """An ACL as servers accept it: not empty, and made of `ACL`s."""
     if isinstance(acl, ACL) or not isinstance(acl, (list, tuple)):
-        raise InvalidACLArgumentError(f"an ACL is a list of everlatch.ACL, not {type(acl).__name__}: {acl!r}")
+        # Not itself: what is none may have the hash of a password in it, or the password.
+        raise InvalidACLArgumentError(f"an ACL is a list of everlatch.ACL, not {type(acl).__name__}")
     if not acl:
         raise InvalidACLArgumentError("an ACL can't be empty: nobody could do anything with the node")
     for entry in acl:
         if not isinstance(entry, ACL):
-            raise InvalidACLArgumentError(f"not an everlatch.ACL(permissions, scheme, id): {entry!r}")
+            raise InvalidACLArgumentError(f"not an everlatch.ACL(permissions, scheme, id): {type(entry).__name__}")
         permissions, scheme, identity = entry
         if not (isinstance(permissions, int) and 0 < permissions <= 31):
             raise InvalidACLArgumentError(f"permissions are bits of everlatch.Permission, 1 to 31, not {permissions!r}")

@@ -125,6 +125,13 @@ class ACL(NamedTuple):
     scheme: str
     id: str
 
+    def __repr__(self) -> str:
+        """Without the hash of a password, which servers don't show to everybody either (CVE-2019-0201)."""
+        shown = repr(self.id)
+        if self.scheme == "digest" and isinstance(self.id, str) and ":" in self.id:
+            shown = repr(f"{self.id.partition(':')[0]}:…")
+        return f"ACL(permissions={self.permissions!r}, scheme={self.scheme!r}, id={shown})"
+
 
 OPEN_ACL_UNSAFE: Final = (ACL(Permission.ALL.value, "world", "anyone"),)
 """Everybody may do everything: the default, and unsafe, as its name in ZooKeeper says."""

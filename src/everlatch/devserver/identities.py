@@ -49,6 +49,10 @@ class Identity(NamedTuple):
     scheme: str
     id: str
 
+    def __repr__(self) -> str:  # as that of an ACL: without the hash of a password
+        user, colon, _ = self.id.partition(":") if self.scheme == "digest" else (self.id, "", "")
+        return f"Identity(scheme={self.scheme!r}, id={user + (colon and ':…')!r})"
+
 
 def digest(credentials: bytes) -> str:
     """`user:password` as it stands in ACLs. Without a colon all of it is the user."""

@@ -38,6 +38,9 @@ class ConnectRequest(NamedTuple):
     read_only: bool | None
     """Whether a read-only server will do; `None` leaves the byte out, and the server then does so too."""
 
+    def __repr__(self) -> str:  # whoever has the password has the session
+        return _without_password(self)
+
 
 class ConnectResponse(NamedTuple):
     """What the server grants; `timeout_ms` 0 says that the session has expired."""
@@ -48,6 +51,14 @@ class ConnectResponse(NamedTuple):
     password: bytes
     read_only: bool | None
     """Whether this server is read-only; `None` if it didn't say, which means no."""
+
+    def __repr__(self) -> str:
+        return _without_password(self)
+
+
+def _without_password(record: ConnectRequest | ConnectResponse) -> str:
+    told = (f"{name}={'…' if name == 'password' else repr(value)}" for name, value in record._asdict().items())
+    return f"{type(record).__name__}({', '.join(told)})"
 
 
 def encode_connect_request(request: ConnectRequest) -> bytes:
