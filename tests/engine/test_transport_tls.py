@@ -424,6 +424,19 @@ async def test_a_port_where_nobody_listens_raises(certificates):
         await TlsDialer(settings(certificates)).dial(at(closed_port()), lambda: new_link(Heard()))
 
 
+async def test_a_bug_of_ours_is_not_blamed_on_the_server(certificates):
+    def make() -> Link:
+        raise ZeroDivisionError("a bug of ours")
+
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with peer_of(certificates) as peer:
+        with pytest.raises(ZeroDivisionError):
+            await TlsDialer(settings(certificates)).dial(at(peer.port), make)
+        await peer.until(lambda: not peer.open_connections)
+    assert len(errors) == 1
+
+
 # --- giving up ----------------------------------------------------------------------------------------------------
 
 

@@ -192,7 +192,9 @@ class TlsTransport(asyncio.Transport):
         self._deliver()
 
     def _fail(self, error: BaseException | None) -> None:
-        self.shaken.set_exception(handshake_failed(error, self._heard, self._host, self._has_certificate))
+        if error is None or isinstance(error, OSError):
+            error = handshake_failed(error, self._heard, self._host, self._has_certificate)
+        self.shaken.set_exception(error)  # what is no OSError is a bug of ours, and shall look like one
         self.shaken.exception()  # it is no secret if nobody waits for it any more
 
     def _broken(self, error: Exception | None) -> Exception | None:
