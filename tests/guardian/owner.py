@@ -38,13 +38,16 @@ def fork() -> None:
     say("forked", pid)
 
 
-def fork_and_leave() -> None:
-    """A child that leaves all blocks that it is in, and ends as programs do."""
+async def fork_and_leave() -> None:
+    """A child that leaves all blocks that it is in, and ends as programs do, while its parent waits for replies."""
+    replies = [asyncio.create_task(client.children("/")) for client in clients]
+    await asyncio.sleep(0)  # now they are asked for
     pid = os.fork()
     if pid == 0:
-        sys.exit(0)
-    os.waitpid(pid, 0)
-    say("forked", pid)
+        sys.exit(7)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 (nothing is read meanwhile)
+    await asyncio.gather(*replies)
+    say("forked", code)
 
 
 def daemonize() -> None:
@@ -133,6 +136,8 @@ async def main(servers: str, timeout: str, count: str, path: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.gather(*(stack.enter_async_context(client) for client in clients))
         await asyncio.gather(*(client.create(f"{path}/{n}", ephemeral=True) for n, client in enumerate(clients)))
+        for client in clients:
+            await stack.enter_async_context(client.watch_data(path))
         say("up", clients[0].guardian_pid)
         while order := (await orders.readline()).decode().strip():
             done: Awaitable[None] | None = globals()[order]()

@@ -112,9 +112,12 @@ async def test_a_forked_child_owns_them_too(server: DevServer, witness: Client) 
 
 
 async def test_a_forked_child_that_leaves_takes_nothing_with_it(server: DevServer, witness: Client) -> None:
-    """It leaves the client's block, runs what is to be run at its end, and closes its copies of the sockets."""
+    """It leaves the blocks of clients and subscriptions, runs what is to be run at its end, and closes its copies of
+    the sockets: the connections are its parent's, and go on."""
     async with owner_of(server.address, timeout=LONG, clients=3) as owner:
-        await owner.tell("fork_and_leave", "forked")
+        before = await owner.tell("connections", "connections")
+        assert await owner.tell("fork_and_leave", "forked") == [7]
+        assert await owner.tell("connections", "connections") == before
         await assert_left_alone(witness, 3)
         assert await owner.tell("guardian", "guardian") == [owner.guardian, 0]
         await owner.kill()

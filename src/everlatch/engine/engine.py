@@ -11,6 +11,8 @@ Rules:
 5. The guardian, if there is one, hears of a session before anybody else does, and before anything is written in it.
 6. When a session begins its restorers are called, before anybody is told: they make calls, which go ahead of all that
    waits, and can't wait for anything themselves (promise P6).
+7. In a forked child nothing is done: its connections, and what its loop watches, are shared with its parent. Not a byte
+   is written, nothing is shut down; what the child closes, as it ends, is its copies of the descriptors.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import uuid
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from everlatch.arguments import checked_timeout
@@ -139,9 +143,9 @@ class Engine:
         self._sasl = (sasl.username, sasl.password) if isinstance(sasl, DigestMd5) else None
         self.ward = ward
         """Our place with the guardian, if there is to be one."""
+        self._is_inherited = False
+        """Whether this is a forked child, and all of this its parent's. Rule 7."""
         # Set by start().
-        self._process: int | None = None
-        """Its pid: in a child that is forked off later the session is not its own."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Callable[[], float] = _no_clock
         self._dispatcher: Dispatcher | None = None
@@ -330,7 +334,7 @@ class Engine:
         if self.ward is not None:
             self.ward.begin(loop)
         self._loop = loop
-        self._process = os.getpid()
+        _started.add(self)
         self._clock = clock_of(loop)
         self._dispatcher = Dispatcher(loop)
         self._lookups = Lookups(loop)
@@ -362,8 +366,8 @@ class Engine:
         seconds = self._close_timeout if isinstance(timeout, Unset) else timeout
         if seconds is not None:
             seconds = checked_timeout(seconds)
-        if self._process not in (None, os.getpid()):
-            return  # our parent's connection, and its loop's descriptors, are shared with it: not a byte, no shutdown
+        if self._is_inherited:
+            return
         if self._loop is None:
             self._close_unstarted(asyncio.get_running_loop())
             return
@@ -373,6 +377,16 @@ class Engine:
         if self._close_task is None:
             self._close_task = self._loop.create_task(self._close(seconds))
         await asyncio.shield(self._close_task)
+
+    def leave_to_parent(self, dead: socket.socket) -> None:
+        """In a forked child, from when it begins; `dead`: see `Link.leave_to_parent`. Rule 7."""
+        self._is_inherited = True
+        for link in [*([] if self._link is None else [self._link]), *self._rivals.values()]:
+            link.leave_to_parent(dead)
+        self._link = None
+        self._rivals.clear()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _close_unstarted(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing is open, but some may listen already."""
@@ -577,6 +591,8 @@ class Engine:
 
     def pump(self) -> None:
         """After any input: performs what the session asks for, sends, and looks after the timer."""
+        if self._is_inherited:
+            return
         acted = bool(self.session.actions)
         while self.session.actions:
             self._perform()
@@ -915,6 +931,24 @@ class Engine:
         if self.session.state is State.GAVE_UP:
             return GaveUpError(f"{what}: the client has given up; close it")
         return ClientClosedError(f"{what}: the client is closed")
+
+
+_started: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""All engines of this process that were started."""
+
+
+def _leave_all_to_parent() -> None:
+    if _started:
+        dead, other_end = socket.socketpair()
+        other_end.close()
+        for engine in _started:
+            engine.leave_to_parent(dead)
+        dead.close()
+        _started.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 def _as_words(tls: TlsSettings) -> tuple[str | None, str | None, str | None, str | None, bool]:

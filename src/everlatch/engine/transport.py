@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -40,6 +41,25 @@ class LinkEvents(Protocol):
     def link_writable(self, link: Link) -> None:
         """The transport takes bytes again."""
         ...
+
+
+class _Nobody:
+    """Hears nothing."""
+
+    def link_made(self, link: Link) -> None:
+        pass
+
+    def link_received(self, link: Link, data: bytes) -> None:
+        pass
+
+    def link_lost(self, link: Link, error: Exception | None) -> None:
+        pass
+
+    def link_writable(self, link: Link) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
 
 
 class Link(asyncio.BaseProtocol):
@@ -97,6 +117,16 @@ class Link(asyncio.BaseProtocol):
         assert self.transport is not None
         own = self.transport.get_extra_info("sockname")
         return own is not None and own == self.transport.get_extra_info("peername")
+
+    def leave_to_parent(self, dead: socket.socket) -> None:
+        """In a forked child: the connection is its parent's. Nobody here hears of it, and our descriptor is made one of
+        `dead`, whose other end is closed: the child's loop, which waits for what its parent's does, would read what is
+        the parent's; and to close ours by the loop would have it waited for no more, by either."""
+        self._events = _NOBODY
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is not None and sock.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                os.dup2(dead.fileno(), sock.fileno(), inheritable=False)
 
     def abort(self) -> None:
         """Closes at once. `closed` tells when it is done. What the kernel has not yet got rid of is dropped: it would
