@@ -374,13 +374,19 @@ def test_what_it_can_not_be_told() -> None:
         """Somebody's own."""
 
     class Other:
+        """A mechanism of somebody's own."""
+
         name = "OTHER"
+        is_blocking = False
 
         def begin(self, host: str) -> Any:
             """Nothing."""
 
+        def keep_fresh(self) -> None:
+            """Nothing."""
+
     with pytest.raises(GuardianUnavailableError, match="DigestMd5"):
-        Client("zk:2181", guardian=True, sasl=Other())  # type: ignore[arg-type]
+        Client("zk:2181", guardian=True, sasl=Other())
     Client("zk:2181", guardian=True, sasl=Own("bob", "secret"))
 
 
