@@ -13,6 +13,7 @@ from everlatch import (
     ClientStateError,
     EnsembleTracker,
     EventType,
+    InvalidArgumentError,
     InvalidTypeError,
     NoAuthError,
     Node,
@@ -20,8 +21,9 @@ from everlatch import (
     State,
     WatchEvent,
 )
-from everlatch.ensemble_tracker import client_addresses
+from everlatch.ensemble_tracker import TlsPortUnknownError, client_addresses, tls_addresses
 from everlatch.paths import Endpoint
+from everlatch.tls import TlsSettings
 from everlatch.wire.codes import Op
 from scripted_server import ScriptedServer, fail_with, swallow
 from skipping_loop import simulated
@@ -48,6 +50,7 @@ CONFIG = "/zookeeper/config"
         ("server.1=[2001:db8::1]:2888:3888:participant;[2001:db8::2]:2181", "[2001:db8::2]:2181"),
         ("server.1=zk1:2888:3888|zk1b:2888:3888:participant;2181", "zk1:2181"),
         ("  server.1=zk1:2888:3888;2181\r", "zk1:2181"),
+        ("server.1=zk1:2888:3888:participant;2181;2281", "zk1:2181"),
     ],
 )
 def test_where_a_server_takes_clients(line: str, address: str) -> None:
@@ -61,6 +64,7 @@ def test_where_a_server_takes_clients(line: str, address: str) -> None:
         "version=0",
         "server.1=zk1:2888:3888:participant",
         "server.1=zk1:2888:3888:participant;",
+        "server.1=zk1:2888:3888:participant;;2281",
         "server.x=zk1:2888:3888;2181",
         "group.1=1:2:3",
         "\0\ufffd;;=",
@@ -75,6 +79,42 @@ def test_one_that_can_not_be_right_is_passed_over(caplog: pytest.LogCaptureFixtu
     config = "server.1=zk1:1:2;port\nserver.2=zk2:1:2;2181\nserver.3=zk3:1:2;99999\nserver.4=zk2:1:2;2181"
     assert client_addresses(config) == [Endpoint("zk2", 2181)]
     assert caplog.text.count("passed over") == 2
+
+
+# --- for clients that use TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "tls_port", "address"),
+    [
+        ("server.1=zk1:2888:3888:participant;2181;2282", None, "zk1:2282"),
+        ("server.1=zk1:2888:3888:participant;;2282", None, "zk1:2282"),
+        ("server.1=zk1:2888:3888:participant;2181;outside.example:2282", 1, "outside.example:2282"),
+        ("server.1=zk1:2888:3888:participant;zk1:2181;0.0.0.0:2282", None, "zk1:2282"),
+        ("server.1=zk1:2888:3888:participant;2181", None, "zk1:2281"),
+        ("server.1=zk1:2888:3888:participant;outside.example:2181", None, "outside.example:2281"),
+        ("server.1=zk1:2888:3888:participant;2181", 2283, "zk1:2283"),
+    ],
+)
+def test_where_a_server_takes_clients_that_use_tls(line: str, tls_port: int | None, address: str) -> None:
+    known = [Endpoint("zk1", 2281), Endpoint("zk2", 2281)]
+    assert [str(found) for found in tls_addresses(f"{line}\nversion=100000000", known, tls_port)] == [address]
+
+
+def test_servers_of_one_host_whose_ports_are_known_by_nobody() -> None:
+    config = "server.1=zk1:1:2;2181\nserver.2=zk1:3:4;2182"
+    known = [Endpoint("zk1", 2281), Endpoint("zk1", 2282)]
+    with pytest.raises(TlsPortUnknownError, match="zk1"):
+        tls_addresses(config, known)
+    # The port of each host is known, and that of another isn't.
+    known = [Endpoint("zk1", 2281), Endpoint("zk2", 2282)]
+    assert tls_addresses("server.1=zk1:1:2;2181\nserver.2=zk2:1:2;2181", known) == known
+    with pytest.raises(TlsPortUnknownError, match="zk3"):
+        tls_addresses("server.1=zk1:1:2;2181\nserver.3=zk3:1:2;2181", known)
+
+
+def test_without_clients_nothing_is_said_of_tls() -> None:
+    assert tls_addresses("server.1=zk1:1:2:participant\nserver.2=zk2:1:2;\nserver.3=zk3:1:2;;", []) == []
 
 
 # --- a client that is kept up to date -----------------------------------------------------------------------------
@@ -139,6 +179,28 @@ async def test_the_clients_servers_are_those_of_the_configuration():
         assert client.lists[1] == ["zk1:2181", "[::1]:2182"]
         assert len(client.watches) == 1
     assert client.reads == 2
+
+
+@simulated
+async def test_a_client_that_uses_tls_keeps_its_port():
+    async with configured("server.1=zk1:1:2;2181") as client:
+        client._engine.tls = TlsSettings()  # from now on; the scripted server has none
+        port = client._engine.session.endpoints[0].port
+        async with EnsembleTracker(client):
+            await eventually(lambda: client.lists)
+        async with EnsembleTracker(client, tls_port=2281):
+            await eventually(lambda: len(client.lists) == 2)
+        assert client.lists == [[f"zk1:{port}"], ["zk1:2281"]]
+
+
+@simulated
+async def test_a_configuration_of_which_no_port_for_tls_is_known_changes_nothing(caplog):
+    async with ScriptedServer() as server, Configured(f"{server.address},127.0.0.1:1", shuffle=False) as client:
+        client.config = "server.1=127.0.0.1:1:2;2181"
+        client._engine.tls = TlsSettings()
+        async with EnsembleTracker(client):
+            await eventually(lambda: "the servers stay as they are" in caplog.text)
+        assert client.lists == []
 
 
 @simulated
@@ -254,6 +316,14 @@ async def test_closing_while_it_waits_and_before_it_began():
         assert client.lists == []
         with pytest.raises(ClientStateError):
             await tracker.start()
+
+
+def test_a_port_for_tls_is_one_and_for_tls():
+    with pytest.raises(InvalidArgumentError):
+        EnsembleTracker(Client("zk1:2181"), tls_port=2281)
+    for port in (0, 65536, -1):
+        with pytest.raises(InvalidArgumentError):
+            EnsembleTracker(Client("zk1:2281", tls=True), tls_port=port)
 
 
 def test_it_follows_clients_only():

@@ -15,6 +15,7 @@ from everlatch.client import Client
 from everlatch.errors import (
     ClientStateError,
     EverlatchError,
+    InvalidArgumentError,
     InvalidConnectStringError,
     InvalidTypeError,
     describe,
@@ -23,15 +24,17 @@ from everlatch.paths import Endpoint, parse_connect_string
 from everlatch.session.states import FINAL_STATES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from everlatch.types import Remove, StateChange, WatchEvent
 
-__all__ = ["EnsembleTracker", "client_addresses"]
+__all__ = ["EnsembleTracker", "TlsPortUnknownError", "client_addresses", "tls_addresses"]
 
 logger = logging.getLogger("everlatch")
 
 _RETRY_DELAY: Final = 10.0
 """Seconds, after the servers have refused to tell."""
-_SERVER: Final = re.compile(r"server\.\d+=(?P<addresses>[^;]+)(?:;(?P<client>.+))?")
+_SERVER: Final = re.compile(r"server\.\d+=(?P<addresses>[^;]+)(?:;(?P<client>[^;]*)(?:;(?P<secure>[^;]*))?)?")
 _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "[0:0:0:0:0:0:0:0]"})  # noqa: S104 (read, not bound to)
 
 
@@ -39,22 +42,60 @@ def client_addresses(config: str) -> list[Endpoint]:
     """Where the servers of a configuration (the text of `/zookeeper/config`) take clients; those of which it does not
     say so are left out.
 
-    A line is `server.N=host:port:port[:role][|host:port:port…][;[client host:]client port]`. A client host that stands
-    for all interfaces is the host.
+    A line is `server.N=host:port:port[:role][|host:port:port…][;[client host:]client port]`, and since 3.10 there may
+    be `;[host:]port` for clients that use TLS behind it. A client host that stands for all interfaces is the host.
+    """
+    found = (_endpoint(match["client"], match["addresses"]) for match in _servers(config))
+    return list(dict.fromkeys(endpoint for endpoint in found if endpoint is not None))
+
+
+def tls_addresses(config: str, known: Sequence[Endpoint], tls_port: int | None = None) -> list[Endpoint]:
+    """Where they take clients that use TLS.
+
+    Servers before 3.10 don't say at which port: then it is `tls_port`, or, if that is `None`, the one that is `known`
+    of the host, or of all hosts together. Raises `TlsPortUnknownError` if that is none, or several.
     """
     found: dict[Endpoint, None] = {}
-    for line in config.splitlines():
-        match = _SERVER.fullmatch(line.strip())
-        if match is None or match["client"] is None:
-            continue
-        host, _, port = match["client"].rpartition(":")
-        if host in _ANYWHERE or not host:
-            host = _host(match["addresses"])
-        try:
-            found.update(dict.fromkeys(parse_connect_string(f"{host}:{port}").endpoints))
-        except InvalidConnectStringError as error:
-            logger.warning("a server of the configuration is passed over: %s", error)
+    for match in _servers(config):
+        secure = _endpoint(match["secure"], match["addresses"])
+        plain = _endpoint(match["client"], match["addresses"])
+        if secure is not None:
+            found[secure] = None
+        elif plain is not None:
+            port = tls_port if tls_port is not None else _known_port(plain.host, known)
+            found[plain._replace(port=port)] = None
     return list(found)
+
+
+class TlsPortUnknownError(EverlatchError):
+    """A configuration doesn't say at which port a server takes clients that use TLS, and nobody else has."""
+
+
+def _servers(config: str) -> Iterator[re.Match[str]]:
+    """The lines that are about servers."""
+    return filter(None, (_SERVER.fullmatch(line.strip()) for line in config.splitlines()))
+
+
+def _endpoint(client: str | None, addresses: str) -> Endpoint | None:
+    """Of `[host:]port`; `None` if there is none, or it can't be right."""
+    if not client:
+        return None
+    host, _, port = client.rpartition(":")
+    if host in _ANYWHERE or not host:
+        host = _host(addresses)
+    try:
+        return parse_connect_string(f"{host}:{port}").endpoints[0]
+    except InvalidConnectStringError as error:
+        logger.warning("a server of the configuration is passed over: %s", error)
+        return None
+
+
+def _known_port(host: str, known: Sequence[Endpoint]) -> int:
+    of_host = {endpoint.port for endpoint in known if endpoint.host == host}
+    ports = of_host or {endpoint.port for endpoint in known}
+    if len(ports) != 1:
+        raise TlsPortUnknownError(f"the configuration does not say at which port {host} takes clients that use TLS")
+    return ports.pop()
 
 
 def _host(addresses: str) -> str:
@@ -73,12 +114,24 @@ class EnsembleTracker:
 
     A configuration that says nothing of client ports (a static one, a standalone server) changes nothing. When the
     servers refuse to tell (`NoAuthError`), it is logged and tried again.
+
+    For a client that uses TLS the port is another one, and a configuration does not name it (ZooKeeper before 3.10):
+    say `tls_port`, or it is the port of the client's servers. If these have several, and it can't be told which is
+    which, it is logged, and the servers stay as they are. Their certificates have to be for the hosts that are named
+    in the configuration.
+
+    Raises `InvalidArgumentError`, `InvalidTypeError`.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, tls_port: int | None = None) -> None:
         if not isinstance(client, Client):
             raise InvalidTypeError(f"a tracker follows the servers of a Client, not of {client!r}")
+        if tls_port is not None and client._engine.tls is None:
+            raise InvalidArgumentError("tls_port is for a client that uses TLS")
+        if tls_port is not None and not 0 < tls_port < 1 << 16:
+            raise InvalidArgumentError(f"tls_port is a port, 1 to 65535, not {tls_port!r}")
         self._client = client
+        self._tls_port = tls_port
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stop_listening: Remove | None = None
@@ -131,6 +184,16 @@ class EnsembleTracker:
             await self._changed.wait()
 
     def _tell(self, config: str) -> None:
-        servers = client_addresses(config)
+        try:
+            servers = self._addresses(config)
+        except TlsPortUnknownError as unknown:
+            logger.warning("the servers stay as they are: %s; EnsembleTracker(client, tls_port=…) can", unknown)
+            return
         if servers:
             self._client.update_servers([str(server) for server in servers])
+
+    def _addresses(self, config: str) -> list[Endpoint]:
+        engine = self._client._engine
+        if engine.tls is None:
+            return client_addresses(config)
+        return tls_addresses(config, engine.session.endpoints, self._tls_port)
