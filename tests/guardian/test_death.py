@@ -133,6 +133,17 @@ async def test_a_daemon(server: DevServer, witness: Client) -> None:
         await until_gone(witness, timeout=SOON)
 
 
+async def test_a_daemon_that_native_code_has_forked(server: DevServer, witness: Client) -> None:
+    """Nobody has announced it; but it has our pipe."""
+    async with owner_of(server.address, timeout=LONG) as owner:
+        (daemon,) = await owner.tell("daemonize_by_c", "daemon")
+        await until_dead(owner.pid)
+        await assert_left_alone(witness)
+        assert not is_busy(owner.guardian)
+        os.kill(daemon, signal.SIGKILL)
+        await until_gone(witness, timeout=SOON)
+
+
 async def test_another_program_in_its_place(server: DevServer, witness: Client) -> None:
     """The process lives. What it was doesn't, and the guardian ends when that can't have a session any more."""
     timeout = 1.0

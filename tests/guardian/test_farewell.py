@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ast
 import asyncio
 import contextlib
@@ -119,6 +120,24 @@ async def test_a_name_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch
     async with owned() as (client, witness, good):
         assert await close(await guarded_by(client, [Endpoint("hangs.invalid", 2181), good])) < SOON
         assert await witness.exists("/mine") is None
+
+
+async def test_no_thread_is_left_to_look_names_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has killed a process may be short of everything."""
+    tried = []
+    start = _thread.start_new_thread
+
+    def start_new_thread(*arguments: Any) -> int:
+        tried.append(arguments)
+        if len(tried) < 3:
+            raise RuntimeError("can't start new thread")
+        return start(*arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start_new_thread)
+    async with owned() as (client, witness, good):
+        await close(await guarded_by(client, [Endpoint("localhost", good.port)]))
+        assert await witness.exists("/mine") is None
+    assert len(tried) >= 3
 
 
 async def test_many_sessions(monkeypatch: pytest.MonkeyPatch) -> None:

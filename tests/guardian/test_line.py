@@ -109,8 +109,11 @@ def test_a_forked_child_leaves_what_is_kept_to_its_parent(line: Line) -> None:
     line.tell(("a whole message",))
     fill(line)
     line.inherited()
-    with pytest.raises(LineBrokenError, match="closed"):
+    with pytest.raises(LineBrokenError, match="in the middle"):
         line.tell(("a message in the middle of another one",))
+    heard = Messages(line.far_end)
+    heard.read()
+    assert not heard.ended, "the guardian knows that somebody lives"
 
 
 def test_nobody_is_there() -> None:

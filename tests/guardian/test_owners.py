@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import subprocess
@@ -90,6 +91,24 @@ def test_no_pidfds(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     assert not not_ours.live(0)
+
+
+def test_a_child_that_there_is_no_descriptor_for(
+    process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guardian has run out of them, or the system forbids it: the child lives all the same."""
+
+    def none_left(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    known = Owners(-1, 0)
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    known.forked("a", process.pid, owners._stat(process.pid)[1])
+    assert known.live(0)
+    assert known.look_again_after
+    process.kill()
+    process.wait()
+    assert not known.live(0)
 
 
 def test_what_a_child_tells_of_itself() -> None:

@@ -7,7 +7,8 @@ Rules:
 2. Children that will be another program, and those of `multiprocessing` (and `concurrent.futures`), which never outlive
    their parent by design, are no owners. Who forks is seen in the frame that calls `os.fork`.
 3. All that changes in this package is guarded by one lock, which is held over a fork: the child finds everything whole.
-4. In the child nothing is left of the guardian but the line by which its own forks are announced.
+4. A fork by native code is announced by nobody: its child is seen by the pipe, which it holds open (see `process`).
+5. In the child nothing is left of the guardian but the line by which its own forks are announced.
 """
 
 from __future__ import annotations

@@ -118,8 +118,8 @@ class Guardian:
     # -- the process -----------------------------------------------------------------------------------------------
 
     def _start(self) -> Child:
-        child = self._child = Child()
         forks.watch()
+        child = self._child = Child()
         forks.lines[child.line] = None
         try:
             for key, guarded in self._told.items():

@@ -46,6 +46,7 @@ class Line:
         self._kept = b""
         self._kept_since = 0.0
         self._is_large = False
+        self._is_mute = False
 
     @property
     def keeps(self) -> bool:
@@ -54,6 +55,8 @@ class Line:
 
     def tell(self, message: Message) -> None:
         """Writes a message, now or by `flush`. Raises `LineBrokenError`."""
+        if self._is_mute:
+            raise LineBrokenError("its pipe is in the middle of a message of the parent's")
         data = marshal.dumps(message)
         if not self._kept:
             self._kept_since = self._clock()
@@ -91,9 +94,9 @@ class Line:
         return False
 
     def inherited(self) -> None:
-        """In a forked child: what is kept is its parent's to be written, and nothing can go between."""
-        if self._kept:
-            self.close()
+        """In a forked child: what is kept is its parent's to be written, and nothing can go between. It stays open:
+        that it has not ended tells the guardian that somebody lives."""
+        self._is_mute = bool(self._kept)
 
     def close(self) -> None:
         """Nothing is written any more."""

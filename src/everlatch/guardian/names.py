@@ -23,7 +23,10 @@ class Names:
         """Begins to look a name up, unless somebody has and it is not yet found."""
         if self._found.get(host, ()) is not None:
             self._found[host] = None
-            _thread.start_new_thread(self._look_up, (host,))
+            try:
+                _thread.start_new_thread(self._look_up, (host,))
+            except RuntimeError:  # the system has no thread for us now; the next round asks again
+                self._answered(host, [])
 
     def answer(self, host: str) -> "list[str] | None":
         """The addresses of a name that was asked for; `None`: they are not there yet."""
@@ -40,6 +43,9 @@ class Names:
             # Text is made bytes by a codec that takes a megabyte.
             name = host.encode("ascii") if host.isascii() else host
             ips = [str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+        self._answered(host, ips)
+
+    def _answered(self, host: str, ips: "list[str]") -> None:
         self._found[host] = ips
         os.write(self._end, b".")
 

@@ -39,7 +39,10 @@ class Owners:
             return
         try:
             descriptor = os.pidfd_open(pid)
-        except OSError:
+        except ProcessLookupError:
+            return
+        except OSError:  # no descriptor is left: it lives nevertheless
+            self._children.add(pid)
             return
         if start and _stat(pid)[1] not in (0, start):
             os.close(descriptor)
@@ -62,7 +65,7 @@ class Owners:
     @property
     def look_again_after(self) -> float | None:
         """Seconds after which to look though no descriptor was readable; `None`: they tell everything."""
-        return LOOK_EVERY if self._parent or (self._forks and not self.descriptors) else None
+        return LOOK_EVERY if self._parent or ((self._forks or self._children) and not self.descriptors) else None
 
 
 def own_stat() -> tuple[int, int]:

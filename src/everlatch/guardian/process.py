@@ -7,8 +7,10 @@ Rules of this module, and of those that it imports:
 1. The process is small: nothing of everlatch is imported beside what `child` sends along, no asyncio, not even
    `typing`; `ssl` only for who uses TLS. All that takes time is done when a session is told, not when its owner has
    died.
-2. Nothing is done to a session while an owner lives: see `owners`. The end of the pipe says nothing: daemons close
-   descriptors, and programs are replaced (`exec`).
+2. Nothing is done to a session while an owner lives: see `owners`. The end of the pipe alone says nothing: daemons
+   close descriptors, and programs are replaced (`exec`). But as long as it has not ended, somebody lives who was forked
+   off an owner and whom nobody has announced (native code forks without Python's knowledge): who knows but that he
+   goes on with the sessions. Children that own nothing have closed it.
 3. Secrets come through the pipe and go to the servers, nowhere else: no message or traceback is printed.
 4. Signals that can be blocked are: the owner has blocked them for us before we began.
 """
@@ -82,8 +84,9 @@ class Watch:
             self._hear()
             now = self._clock()
             if not self._owners.live(now):
-                self._hear()  # what was said last
-                return True
+                self._hear()  # what was said last; perhaps by another owner
+                if self._messages.ended and not self._owners.live(now):
+                    return True
             if self._leaves_at is not None and now >= self._leaves_at:
                 return False
             self._poll(now)
