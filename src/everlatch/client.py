@@ -19,6 +19,7 @@ from everlatch.errors import (
     hex_id,
 )
 from everlatch.guardian.ward import Ward
+from everlatch.kerberos import Kerberos
 from everlatch.operations import Operations, auth_body
 from everlatch.paths import ConnectString, parse_connect_string, validate_path
 from everlatch.sasl import DigestMd5
@@ -715,10 +716,10 @@ def _ward_of(sasl: SaslMechanism | None, tls: TlsSettings | None) -> Ward:
             "the guardian is another process, and can't be given an SSLContext: give ca, cert and key instead, or "
             "leave guardian=True out"
         )
-    if sasl is not None and not isinstance(sasl, DigestMd5):
+    if sasl is not None and not isinstance(sasl, (DigestMd5, Kerberos)):
         raise GuardianUnavailableError(
-            f"the guardian can authenticate by DigestMd5, not by {type(sasl).__name__}: leave guardian=True out, or "
-            "authenticate by DigestMd5 or a client certificate"
+            f"the guardian can authenticate by DigestMd5 and Kerberos, not by {type(sasl).__name__}: leave guardian=True "
+            "out, or authenticate by one of them or a client certificate"
         )
     return Ward()
 

@@ -111,6 +111,11 @@ class Kerberos:
     def __repr__(self) -> str:
         return f"Kerberos({self.principal!r}, service={self.service!r})"
 
+    @property
+    def password(self) -> str | None:
+        """Secret: keep it out of logs."""
+        return self._password
+
     def begin(self, host: str) -> SaslExchange:
         """With the server of this name."""
         return _GssapiExchange(self, self.server_host or host)

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from everlatch import Client, DigestMd5  # noqa: F401 (options may have it)
+from everlatch.kerberos import Kerberos  # noqa: F401 (so may they)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

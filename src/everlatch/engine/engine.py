@@ -57,7 +57,8 @@ from everlatch.errors import (
     describe,
     hex_id,
 )
-from everlatch.guardian.guarded import Guarded
+from everlatch.guardian.guarded import Guarded, words_of
+from everlatch.kerberos import Kerberos
 from everlatch.paths import Endpoint
 from everlatch.sasl import DigestMd5
 from everlatch.session.actions import (
@@ -141,6 +142,7 @@ class Engine:
         self._dialer: Dialer = dialer or (TcpDialer() if tls is None else TlsDialer(tls))
         sasl = options.sasl
         self._sasl = (sasl.username, sasl.password) if isinstance(sasl, DigestMd5) else None
+        self._kerberos = words_of(sasl) if isinstance(sasl, Kerberos) else None
         self.ward = ward
         """Our place with the guardian, if there is to be one."""
         self._is_inherited = False
@@ -804,6 +806,7 @@ class Engine:
             session.credentials.frames(),
             self._sasl,
             None if self.tls is None else _as_words(self.tls),
+            self._kerberos,
         )
 
     def _tell_end(self, final: StateChange) -> None:

@@ -13,10 +13,14 @@ In the guardian's, which are sent to it and import nothing else of this package:
 - `process`: the watch.
 - `told`: messages; used on both sides.
 - `owners`: whose death is waited for.
+- `deputy`: another process, for what this one is too small for.
 - `farewell`: ends sessions, at whatever server does it.
 - `connection`: to one server, by TLS too.
 - `exchange`: what is said to it.
 - `names`: looking names up.
+
+In the deputy's:
+- `kerberized`: ends sessions at servers that demand Kerberos.
 """
 
 __all__: list[str] = []

@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING
 from everlatch.errors import GuardianUnavailableError
 from everlatch.guardian.descriptor import Descriptor
 from everlatch.guardian.line import Line
-from everlatch.guardian.told import DIGEST_MD5, UP
+from everlatch.guardian.told import DEPUTY, DIGEST_MD5, UP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,12 +46,24 @@ for name, code in marshal.load(open(0, "rb")):
         exec(code, module.__dict__)
 module.main(sys.argv[1:])
 """
+_DEPUTY = """\
+# Authenticates for the guardian of everlatch, by Kerberos
+import marshal, sys
+source = open(0, "rb")
+package, sys.path[:], directory = marshal.load(source)
+everlatch = sys.modules["everlatch"] = type(sys)("everlatch")
+everlatch.__path__ = package
+from everlatch.guardian.kerberized import main
+main(source, directory)
+"""
 _PACKAGE = "everlatch.guardian"
-_PARTS = ("told", "owners", "exchange", "names", "connection", "farewell", "process")
+_PARTS = ("told", "owners", "exchange", "names", "connection", "deputy", "farewell", "process")
 """The modules of the process, each behind those that it imports."""
 _DIGEST_MD5 = "everlatch.wire.digest_md5"
 _NEEDED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF")
 """What it may take from our environment: where libraries and certificates are. Anything else may be secret."""
+_KERBEROS = ("KRB5", "GSS")
+"""What else a deputy takes of it: variables that begin so are of the Kerberos library, and name files."""
 _FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP")
 """What a process does to itself; never blocked."""
 
@@ -93,7 +105,7 @@ class Child:
     def __init__(self) -> None:
         self.is_up = False
         self.began = time.monotonic()
-        self._knows_sasl = False
+        self._knows_sasl = self._knows_deputy = False
         self.how_it_ended: int | None = None
         """As `waitpid` has it, as an exit code."""
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
@@ -124,6 +136,9 @@ class Child:
         if guarded.sasl is not None and not self._knows_sasl:
             self._knows_sasl = True
             self.line.tell((DIGEST_MD5, marshal.dumps(_code(_DIGEST_MD5))))
+        if guarded.kerberos is not None and not self._knows_deputy:
+            self._knows_deputy = True
+            self.line.tell((DEPUTY, *_deputy()))
         self.line.tell(guarded.message(key))
 
     def read_status(self, status: Descriptor) -> bool:
@@ -170,9 +185,30 @@ def _own_pidfd() -> int:
         return -1
 
 
+def _python(program: str, *arguments: str) -> list[str]:
+    return [sys.executable, *["-I", "-S", "-E", "-B", "-X", "frozen_modules=on", "-c"], program, *arguments]
+
+
+def _environment(*prefixes: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in _NEEDED or name.startswith(prefixes)}
+
+
+def _deputy() -> Message:
+    """How a deputy is started, so that it finds what we find. It doesn't import all of everlatch, which takes time."""
+    try:
+        directory = os.getcwd()
+    except OSError:  # it was deleted
+        directory = "/"
+    everlatch = importlib.util.find_spec("everlatch")
+    package = list((everlatch and everlatch.submodule_search_locations) or ())
+    paths = [os.path.join(directory, path) for path in sys.path if isinstance(path, str)]
+    places = ([os.path.join(directory, path) for path in package], paths, directory)
+    return _python(_DEPUTY), _environment(*_KERBEROS), places
+
+
 def _spawn(pipe: int, status: int, own: int) -> int:
     numbers = (pipe, status, own, os.getpid())
-    command = [sys.executable, *["-I", "-S", "-E", "-B", "-X", "frozen_modules=on", "-c"], _BOOT, *map(str, numbers)]
+    command = _python(_BOOT, *map(str, numbers))
     with _signals_blocked(), _readable(_program()) as code:
         started = subprocess.Popen(  # noqa: S603 (our own interpreter)
             command,
@@ -180,7 +216,7 @@ def _spawn(pipe: int, status: int, own: int) -> int:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env={name: os.environ[name] for name in _NEEDED if name in os.environ},
+            env=_environment(),
             pass_fds=[descriptor for descriptor in (pipe, status, own) if descriptor >= 0],
             start_new_session=True,
         )

@@ -82,7 +82,7 @@ class Attempt:
     def __init__(self, session: Session, ip: str, port: int, host: str, certificates: "Certificates | None") -> None:
         self.has_answered = False
         """Whether the server has taken the session, and has only to commit its end."""
-        self._script = goodbye(session)
+        self._script = goodbye(session, host)
         self._is_connected = False
         self._in = b""
         self._out = b""

@@ -10,12 +10,12 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from typing import Any, TypeAlias
 
     Script: TypeAlias = Generator[bytes, bytes, None]
 
-__all__ = ["FailedError", "Session", "goodbye", "load_digest_md5"]
+__all__ = ["FailedError", "Session", "goodbye", "load_digest_md5", "sasl_request", "sasl_token"]
 
 _CLOSE_SESSION = b"\0\0\0\x08\0\0\0\x01\xff\xff\xff\xf5"
 _SASL_HEADER = b"\0\0\0\0\0\0\0\x66"
@@ -41,6 +41,7 @@ class Session:
         authentication: "list[bytes]",
         sasl: "tuple[str, str] | None",
         tls: "tuple[Any, ...] | None",
+        kerberos: "tuple[Any, ...] | None" = None,
     ) -> None:
         self.timeout = timeout
         """Seconds."""
@@ -56,9 +57,18 @@ class Session:
         """User and password, for DIGEST-MD5."""
         self.tls = tls
         """What `connection.Certificates` is made of."""
+        self.kerberos = kerberos
+        """What a `Kerberos` is made of; only a deputy can make it."""
+        self.prove: Callable[[str], Script] | None = None
+        """How a deputy authenticates with a host."""
+
+    def about(self) -> "tuple[Any, ...]":
+        """As it was told."""
+        servers, used, frames = self.servers, self.used, self.authentication
+        return self.timeout, servers, used, self.handshake, frames, self.sasl, self.tls, self.kerberos
 
 
-def goodbye(session: Session) -> "Script":
+def goodbye(session: Session, host: str) -> "Script":
     """Yields frames, is sent the payloads of the replies, and returns when the session is gone. Raises `FailedError`,
     or `ValueError` for tokens that make no sense."""
     reply = yield session.handshake
@@ -69,6 +79,8 @@ def goodbye(session: Session) -> "Script":
         return
     if session.sasl is not None:
         yield from _prove(*session.sasl)
+    elif session.prove is not None:
+        yield from session.prove(host)
     for frame in session.authentication:
         _check(_XID_AUTH, (yield frame))
     reply = yield _CLOSE_SESSION
@@ -80,22 +92,24 @@ def _prove(username: str, password: str) -> "Script":
     """DIGEST-MD5: an empty token, the answer to the server's challenge, and the server's own proof."""
     from everlatch.wire.digest_md5 import is_proof, respond
 
-    challenge = _token((yield _sasl(b"")))
-    token, expected = respond(challenge, username, password, os.urandom(18).hex())
-    if not is_proof(_token((yield _sasl(token))), expected):
+    challenge = sasl_token((yield sasl_request(b"")))
+    token, expected = respond(challenge or b"", username, password, os.urandom(18).hex())
+    if not is_proof(sasl_token((yield sasl_request(token))) or b"", expected):
         raise FailedError
 
 
-def _sasl(token: bytes) -> bytes:
+def sasl_request(token: bytes) -> bytes:
+    """The frame of a token."""
     body = _SASL_HEADER + len(token).to_bytes(4, "big") + token
     return len(body).to_bytes(4, "big") + body
 
 
-def _token(reply: bytes) -> bytes:
+def sasl_token(reply: bytes) -> "bytes | None":
+    """That of the server; `None`: it had none to say. Raises `FailedError`."""
     _check(_XID_SASL, reply)
     size = int.from_bytes(reply[_HEADER : _HEADER + 4], "big", signed=True)
     if size < 0:
-        raise FailedError
+        return None
     return reply[_HEADER + 4 : _HEADER + 4 + size]
 
 

@@ -2,7 +2,7 @@
 
 Part of the guardian's process; see `process`. Rules: a server that says nothing gets a rival; after a round in which no
 server has done it there is a short pause, and all names are looked up anew; all ends when the session's timeout has
-passed since its owner died.
+passed since its owner died. What a server has taken and not ended, for it demands Kerberos, is the deputy's.
 """
 
 import select
@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from everlatch.guardian.deputy import Deputy
 
 __all__ = ["Farewell", "close_sessions"]
 
@@ -36,7 +38,7 @@ class Farewell:
     """Ends one session, by as many attempts as it takes."""
 
     def __init__(self, session: Session, names: Names, certificates: "Certificates | None", died_at: float) -> None:
-        self._session = session
+        self.session = session
         self._names = names
         self._certificates = certificates
         self.deadline = died_at + session.timeout
@@ -52,9 +54,9 @@ class Farewell:
 
     def _begin_round(self) -> None:
         self._tried.clear()
-        if self._session.used is not None:
-            self._waiting.append(self._session.used)
-        for host, port in self._session.servers:
+        if self.session.used is not None:
+            self._waiting.append(self.session.used)
+        for host, port in self.session.servers:
             if is_ip(host):
                 self._waiting.append((host, port, host))
             else:
@@ -89,7 +91,7 @@ class Farewell:
                 continue
             self._tried.add((ip, port))
             try:
-                attempt = Attempt(self._session, ip, port, host, self._certificates)
+                attempt = Attempt(self.session, ip, port, host, self._certificates)
             except (OSError, ValueError):  # no route, no descriptor left, an address that is none, no certificates
                 continue
             self.attempts[attempt] = now + SILENCE
@@ -111,6 +113,10 @@ class Farewell:
         attempt.socket.close()
         self._next_at = now
 
+    def takes_kerberos(self, attempt: Attempt) -> bool:
+        """Whether this one, which has failed, may have done so for want of it."""
+        return attempt.has_answered and self.session.kerberos is not None and self.session.prove is None
+
     def stop(self) -> None:
         """It is done, or too late."""
         for attempt in self.attempts:
@@ -123,29 +129,39 @@ def close_sessions(
     certificates: "dict[Any, Certificates]",
     died_at: float,
     clock: "Callable[[], float]" = time.monotonic,
+    deputy: "Deputy | None" = None,
+    names: "Names | None" = None,
 ) -> None:
-    """Ends them all. Returns when that is done, or the time of the last one has passed. `certificates`: by what a
-    session has of TLS."""
-    names = Names()
+    """Ends them all. Returns when that is done, or the time of the last one has passed, and the others are the
+    deputy's. `certificates`: by what a session has of TLS. `names`: those of this thread."""
+    names = names or Names()
     waiting = deque(sessions)
     active: list[Farewell] = []
-    while waiting or active:
-        while waiting and len(active) < MOST_AT_ONCE:
-            session = waiting.popleft()
-            active.append(Farewell(session, names, certificates.get(session.tls), died_at))
-        now = clock()
-        due = min([farewell.move_on(now) for farewell in active])
-        gone = _handle_events(active, names, max(0.0, due - now), clock)
-        now = clock()
-        for farewell in [one for one in active if one in gone or now >= one.deadline]:
+    try:
+        while waiting or active:
+            while waiting and len(active) < MOST_AT_ONCE:
+                session = waiting.popleft()
+                active.append(Farewell(session, names, certificates.get(session.tls), died_at))
+            now = clock()
+            due = min([farewell.move_on(now) for farewell in active])
+            gone = _handle_events(active, names, max(0.0, due - now), clock, deputy)
+            now = clock()
+            for farewell in [one for one in active if one in gone or now >= one.deadline]:
+                farewell.stop()
+                active.remove(farewell)
+    finally:
+        for farewell in active:
             farewell.stop()
-            active.remove(farewell)
 
 
 def _handle_events(
-    active: "list[Farewell]", names: Names, timeout: float, clock: "Callable[[], float]"
+    active: "list[Farewell]",
+    names: Names,
+    timeout: float,
+    clock: "Callable[[], float]",
+    deputy: "Deputy | None",
 ) -> "set[Farewell]":
-    """Waits, and does what there is to do. Returns those that are done."""
+    """Waits, and does what there is to do. Returns those that are done, or are the deputy's now."""
     poller = select.poll()
     poller.register(names.wake, select.POLLIN)
     attempts = {attempt.socket.fileno(): (one, attempt) for one in active for attempt in one.attempts}
@@ -164,4 +180,7 @@ def _handle_events(
                 farewell.heard(attempt, clock())
         except (OSError, ValueError, FailedError):
             farewell.failed(attempt, clock())
+            if deputy is not None and farewell.takes_kerberos(attempt) and farewell not in gone:
+                gone.add(farewell)
+                deputy.take(farewell.session)
     return gone

@@ -6,7 +6,7 @@ secret: no repr shows it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from everlatch.guardian.told import SESSION
 from everlatch.wire.framing import frame
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from everlatch.guardian.told import Message
+    from everlatch.kerberos import Kerberos
     from everlatch.paths import Endpoint
 
-__all__ = ["Guarded"]
+__all__ = ["Guarded", "KerberosWords", "words_of"]
+
+KerberosWords: TypeAlias = tuple[str | None, str | bytes | None, str | None, str | bytes | None, str, str | None]
+"""Principal, keytab, password, ccache, service and the servers' host."""
 
 
 class Guarded(NamedTuple):
@@ -38,6 +42,8 @@ class Guarded(NamedTuple):
     """User and password for DIGEST-MD5."""
     tls: tuple[str | None, str | None, str | None, str | None, bool] | None = None
     """Absolute paths of ca, cert and key; the key's password; and whether names are verified."""
+    kerberos: KerberosWords | None = None
+    """What a `Kerberos` is made of."""
 
     def __repr__(self) -> str:
         return f"<Guarded session 0x{self.session_id & (1 << 64) - 1:x}>"
@@ -49,4 +55,10 @@ class Guarded(NamedTuple):
         handshake = frame(encode_connect_request(request))
         servers = [(endpoint.host, endpoint.port) for endpoint in self.servers]
         about = (self.timeout, servers, self.used, handshake, list(self.authentication), self.sasl, self.tls)
-        return SESSION, key, *about
+        return SESSION, key, *about, self.kerberos
+
+
+def words_of(kerberos: Kerberos) -> KerberosWords:
+    """For a process that runs elsewhere."""
+    keytab, ccache = kerberos.keytab, kerberos.ccache
+    return kerberos.principal, keytab, kerberos.password, ccache, kerberos.service, kerberos.server_host

@@ -22,10 +22,11 @@ import select
 import time
 
 from everlatch.guardian.connection import Certificates
+from everlatch.guardian.deputy import Deputy
 from everlatch.guardian.exchange import Session, load_digest_md5
 from everlatch.guardian.farewell import close_sessions
 from everlatch.guardian.owners import Owners
-from everlatch.guardian.told import CHILD, DIGEST_MD5, FORK, OVER, SESSION, UP
+from everlatch.guardian.told import CHILD, DEPUTY, DIGEST_MD5, FORK, OVER, SESSION, UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Watch:
         """By client."""
         self.certificates: dict[Any, Certificates] = {}
         """By what sessions have of TLS."""
+        self.deputy: tuple[Any, ...] | None = None
+        """How one is started, if a session may need it."""
         self._messages = messages
         self._owners = owners
         self._clock = clock
@@ -125,6 +128,8 @@ class Watch:
             self._owners.forked(*rest)
         elif kind == DIGEST_MD5:
             load_digest_md5(*rest)
+        elif kind == DEPUTY:
+            self.deputy = rest
 
     def _prepare(self, session: Session) -> None:
         if session.tls is not None and session.tls not in self.certificates:
@@ -148,4 +153,8 @@ def _guard(pipe: int, status: int, pidfd: int, pid: int) -> None:
     with contextlib.suppress(OSError):  # whoever wanted to know has died
         os.write(status, UP)
     if watch.wait():
-        close_sessions(list(watch.sessions.values()), watch.certificates, time.monotonic())
+        died_at = time.monotonic()
+        deputy = None if watch.deputy is None else Deputy(died_at, *watch.deputy)
+        close_sessions(list(watch.sessions.values()), watch.certificates, died_at, deputy=deputy)
+        if deputy is not None:
+            deputy.finish()

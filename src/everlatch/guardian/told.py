@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Message: TypeAlias = tuple[Any, ...]
 
-__all__ = ["CHILD", "DIGEST_MD5", "FORK", "OVER", "SESSION", "UP", "Message"]
+__all__ = ["CHILD", "DEPUTY", "DIGEST_MD5", "FORK", "OVER", "SESSION", "UP", "Message"]
 
 SESSION = "session"
 """`(SESSION, key, *about)`: a client's session, from now on. `about` is what `exchange.Session` is made of."""
@@ -22,5 +22,7 @@ CHILD = "child"
 """`(CHILD, number, pid, start)`: the child that came of it, and when it started, in clock ticks since boot."""
 DIGEST_MD5 = "digest-md5"
 """`(DIGEST_MD5, code)`: the module that sessions will need which have SASL."""
+DEPUTY = "deputy"
+"""`(DEPUTY, command, environment, places)`: how to start what sessions with Kerberos may need. See `deputy`."""
 UP = b"u"
 """What the guardian says when it has begun."""
