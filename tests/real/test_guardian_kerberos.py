@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 LONG = 10.0
-SOON = LONG / 4
+SOON = LONG / 2
 PASSWORD = "opensesame"
 
 
@@ -140,7 +140,7 @@ async def test_a_key_alone_needs_one_which_may_come_back(strict: Realm) -> None:
             await owner.kill()
             await until_served(owner.guardian)
             assert await witness.children("/owned")
-        await until_gone(witness, timeout=LONG / 2)
+        await until_gone(witness, timeout=SOON)
         await until_dead(owner.guardian)
 
 
