@@ -718,8 +718,8 @@ def _ward_of(sasl: SaslMechanism | None, tls: TlsSettings | None) -> Ward:
         )
     if sasl is not None and not isinstance(sasl, (DigestMd5, Kerberos)):
         raise GuardianUnavailableError(
-            f"the guardian can authenticate by DigestMd5 and Kerberos, not by {type(sasl).__name__}: leave guardian=True "
-            "out, or authenticate by one of them or a client certificate"
+            f"the guardian can authenticate by DigestMd5 and Kerberos, not by {type(sasl).__name__}: leave "
+            "guardian=True out, or authenticate by one of them or a client certificate"
         )
     return Ward()
 
