@@ -14,9 +14,12 @@ import pytest
 from everlatch import Client, OutcomeUnknownError
 from everlatch.devserver.sessions import Sessions
 from everlatch.session.rearming import Rearming
+from everlatch.session.sasl import Sasl
 from everlatch.testing.simulation import __main__ as sim
 from everlatch.testing.simulation import simulation
+from everlatch.testing.simulation.campaign import play
 from everlatch.testing.simulation.scenarios import PROMISES, SCENARIOS, PromiseBrokenError
+from everlatch.testing.simulation.scenarios.stage import Stage
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -29,8 +32,30 @@ def test_scenarios_hold(name, seed):
         assert world.faults.count > 2
 
 
+@pytest.mark.parametrize("name", PROMISES.values())
+def test_promises_hold_where_sasl_is_demanded(name):
+    """With every client authenticated: nobody was let in otherwise."""
+    for seed in (1, 2, 3):
+        done = play(name, seed, sasl=True)
+        assert not done.failure, done.failure
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_that_it_is_demanded(seed):
+    with simulation(seed, sasl=True) as world:
+        stage = Stage.of(world)
+        assert stage.mechanism is not None
+        assert all(server.core.options.require_auth for server in world.servers)
+
+
+def test_how_to_repeat_what_failed_there(capsys, monkeypatch):
+    monkeypatch.setattr(Sasl, "begin", lambda self, host: None)
+    assert sim.main(["--seeds", "1", "--name", "bounded", "--sasl"]) == 1
+    assert "replay: scripts/sim --seeds 1 --seed 1 --name bounded --sasl" in capsys.readouterr().out
+
+
 def log_of(hash_seed):
-    command = [sys.executable, "-m", "everlatch.testing.simulation", "--seeds", "1", "--seed", "5", "--log"]
+    command = [sys.executable, "-m", "everlatch.testing.simulation", "--seeds", "1", "--seed", "5", "--log", "--sasl"]
     environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120).stdout
 

@@ -64,6 +64,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="begin no further seed after so many real minutes")
     parser.add_argument("--name", choices=[*SCENARIOS], action="append", help="a scenario (default: all)")
     parser.add_argument("--promises", action="store_true", help="those that are named after promises")
+    parser.add_argument("--sasl", action="store_true", help="servers demand SASL (else: a quarter of them)")
     parser.add_argument("--processes", type=int, default=1, help="how many at a time (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="what was run, and what came of it")
     parser.add_argument("--log", action="store_true", help="print the log of every run")
@@ -78,14 +79,14 @@ def main(argv: list[str] | None = None) -> int:
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     jobs = ((name, seed) for seed in itertools.takewhile(lambda _: time.monotonic() < end, seeds) for name in names)
     totals = _Totals()
-    for done in played(jobs, arguments.processes, with_log=arguments.log):
+    for done in played(jobs, arguments.processes, with_log=arguments.log, sasl=arguments.sasl):
         totals.add(done)
         sys.stdout.write(done.log + done.failure)
         if done.failure:
             break
     sys.stdout.write(f"{totals}\n")
     if arguments.json is not None:
-        report = {"first_seed": arguments.seed, "seeds": len(totals.seeds)} | totals.to_json()
+        report = {"first_seed": arguments.seed, "seeds": len(totals.seeds), "sasl": arguments.sasl} | totals.to_json()
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 1 if totals.failures else 0
 

@@ -38,12 +38,13 @@ class Done(NamedTuple):
     log: str = ""
 
 
-def play(name: str, seed: int, *, with_log: bool = False) -> Done:
-    """One seed of one scenario."""
+def play(name: str, seed: int, *, with_log: bool = False, sasl: bool = False) -> Done:
+    """One seed of one scenario; `sasl`: with servers that demand it, whatever the seed says."""
     failure, log, world = "", "", None
     with quiet():
         try:
-            with simulation(seed, replay=f"scripts/sim --seeds 1 --seed {seed} --name {name}") as world:
+            replay = f"scripts/sim --seeds 1 --seed {seed} --name {name}{' --sasl' if sasl else ''}"
+            with simulation(seed, replay=replay, sasl=sasl) as world:
                 SCENARIOS[name](world)
         except Exception:
             failure = f"{traceback.format_exc()}\nsim: seed {seed} failed in {name}\n"
@@ -65,10 +66,12 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def played(jobs: Iterator[tuple[str, int]], processes: int, *, with_log: bool = False) -> Iterator[Done]:
+def played(
+    jobs: Iterator[tuple[str, int]], processes: int, *, with_log: bool = False, sasl: bool = False
+) -> Iterator[Done]:
     """These scenarios with these seeds, as they end."""
     if processes == 1:
-        yield from (play(name, seed, with_log=with_log) for name, seed in jobs)
+        yield from (play(name, seed, with_log=with_log, sasl=sasl) for name, seed in jobs)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
@@ -76,7 +79,7 @@ def played(jobs: Iterator[tuple[str, int]], processes: int, *, with_log: bool = 
         try:
             while True:
                 for name, seed in itertools.islice(jobs, 2 * processes - len(running)):
-                    running.add(pool.submit(play, name, seed, with_log=with_log))
+                    running.add(pool.submit(play, name, seed, with_log=with_log, sasl=sasl))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -66,9 +66,17 @@ class World:
     """Hosts, the network between them, names, faults, a log. Made by `simulation`."""
 
     def __init__(
-        self, seed: int | str, *, limit: float = _DAY, latency: tuple[float, float] = LATENCY, replay: str | None = None
+        self,
+        seed: int | str,
+        *,
+        limit: float = _DAY,
+        latency: tuple[float, float] = LATENCY,
+        replay: str | None = None,
+        sasl: bool = False,
     ) -> None:
         self.seed = seed
+        self.demands_sasl = sasl
+        """Whether a scenario's servers demand SASL in any case."""
         self.loop = VirtualLoop(limit)
         self.journal = Journal(self.loop)
         self.hosts: dict[str, Host] = {}
@@ -333,6 +341,7 @@ def simulation(
     limit: float = _DAY,
     latency: tuple[float, float] = LATENCY,
     replay: str | None = None,
+    sasl: bool = False,
 ) -> Iterator[World]:
     """A world to run clients, servers and faults in.
 
@@ -349,12 +358,13 @@ def simulation(
 
     `seed`: the same gives the same run; without one there is a new one each time (the environment variable
     EVERLATCH_SEED sets it for all). `limit`: virtual seconds that the run may take. `latency`: seconds that a packet
-    takes, least and most. `replay`: the command that a failure tells to repeat the run with.
+    takes, least and most. `replay`: the command that a failure tells to repeat the run with. `sasl`: the servers of
+    scenarios demand it, whatever the seed says.
     """
     chosen = os.environ.get(_SEED) or seed
     if chosen is None:
         chosen = random.SystemRandom().getrandbits(32)
-    world = World(chosen, limit=limit, latency=latency, replay=replay)
+    world = World(chosen, limit=limit, latency=latency, replay=replay, sasl=sasl)
     try:
         yield world
         world.finish()

@@ -182,11 +182,12 @@ class _Tenant:
         expect(not self.renewals or missed, f"{len(self.renewals)} renewals, and nobody said what may have been missed")
 
 
-def _judge_order(log: _WireLog) -> None:
+def _judge_order(log: _WireLog, *, secured: bool) -> None:
     for connection in log.connections:
         stages = connection.stages
         order = sorted(stages, key=_ORDER.index)
         expect(stages == order, f"a connection carried {stages}")
+        expect(not (secured and stages) or stages[0] == "sasl", f"a connection began with {stages[:1]}")
 
 
 def renewed(world: World) -> None:
@@ -224,5 +225,5 @@ def renewed(world: World) -> None:
     world.run(main())
     for tenant in tenants:
         tenant.judge()
-    _judge_order(log)
+    _judge_order(log, secured=stage.mechanism is not None)
     stage.judge()

@@ -124,8 +124,8 @@ class Stage(NamedTuple):
         rng = world.random("stage")
         tick = rng.choice([0.5, 1.0])
         log = log or CommitLog()
-        mechanism = DigestMd5(*_USER) if world.random("security").random() < _SECURED else None
-        secured = mechanism is not None
+        secured = world.random("security").random() < _SECURED or world.demands_sasl
+        mechanism = DigestMd5(*_USER) if secured else None
         options = Options(version, tick, sasl=dict([_USER]) if secured else None, require_auth=secured)
         drawn = 1 if rng.random() < 0.2 else 3
         world.ensemble(size or drawn, member=lambda number, numbers, now: log.member(number, numbers, options, now))
