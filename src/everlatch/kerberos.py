@@ -14,9 +14,11 @@ Rules:
    while there is none, the old ones are used on.
 4. The last round chooses no security layer (RFC 4752, 3.1): bytes are protected by TLS, or not at all. ZooKeeper's
    servers offer nothing else that they would speak afterwards.
-5. A password that the KDC refuses is refused for good, and never offered again: accounts are locked for less. All
-   else that runs out or is missing is no refusal, for it may be there the next time: the client goes on trying. A KDC
-   that could not help is not asked again at once, and one that has refused a key (it may be replaced) not for a while.
+5. A server that refuses own tickets may have got another key since they were made out: they are thrown away, and got
+   anew, once. A password that the KDC refuses is refused for good, and never offered again: accounts are locked for
+   less. All else that runs out or is missing is no refusal, for it may be there the next time: the client goes on
+   trying. A KDC that could not help is not asked again at once, and one that has refused a key (it may be replaced) not
+   for a while.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ _OFFER_AGAIN_AFTER: Final = 10.0
 """Seconds. Rule 5."""
 _REFUSALS: Final = frozenset({-1765328378, -1765328366, -1765328361, -1765328360, -1765328353})
 """KRB5KDC_ERR_C_PRINCIPAL_UNKNOWN, _CLIENT_REVOKED, _KEY_EXP, _PREAUTH_FAILED; KRB5KRB_AP_ERR_BAD_INTEGRITY."""
+_NEW_FOR: Final = 60.0
+"""Seconds for which tickets are new: a server that refuses those refuses the principal."""
 _caches = itertools.count(1)
 
 
@@ -97,7 +101,7 @@ class Kerberos:
         self.server_host = server_host
         self._password = password
         self._gssapi = _library()
-        self._memory = f"MEMORY:everlatch-{os.getpid()}-{next(_caches)}".encode()
+        self._memory = _new_cache()
         self._own: Any = None
         """Credentials of a keytab or a password."""
         self._renew_at = 0.0
@@ -106,6 +110,9 @@ class Kerberos:
         """Before that, the last failure is one still."""
         self._hosts: dict[str, None] = {}
         """Servers that were met."""
+        self._is_stale = False
+        """Whether servers have refused the tickets that there are."""
+        self._anew_at = -math.inf
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -129,6 +136,15 @@ class Kerberos:
         """What the library raises."""
         found: type[Exception] = self._gssapi.exceptions.GSSError
         return found
+
+    def get_anew(self) -> bool:
+        """A server has refused the tickets: it may have another key since they were made out. Whether new ones are
+        worth an attempt: own ones are, unless those were new. Waits for nothing."""
+        now = time.monotonic()
+        if not self._is_own or now < self._anew_at + _NEW_FOR:
+            return False
+        self._anew_at, self._is_stale = now, True
+        return True
 
     @property
     def _is_own(self) -> bool:
@@ -182,7 +198,7 @@ class Kerberos:
             try:
                 self._acquire_own()
             except (SaslTokenError, self.library_error):
-                if not self._lives():
+                if self._is_stale or not self._lives():
                     raise
         return self._own
 
@@ -190,6 +206,8 @@ class Kerberos:
         if self._failure is not None and time.monotonic() < self._ask_at:
             raise type(self._failure)(*self._failure.args)  # a new one each time: traces would grow in one
         try:
+            if self._is_stale:  # the library would look for the same tickets in the same cache
+                self._memory = _new_cache()
             own = self._from_keytab() if self._password is None else self._from_password(self._password)
             life = own.lifetime
         except self.library_error as error:
@@ -197,7 +215,7 @@ class Kerberos:
             self._ask_at = time.monotonic() + _pause_after(failure, is_refusal=_is_refusal(error))
             self._failure = type(failure)(*failure.args)
             raise failure from error
-        self._failure = None
+        self._failure, self._is_stale = None, False
         self._own = own
         self._renew_at = math.inf if life is None else time.monotonic() + life * _RENEW_AFTER
 
@@ -214,7 +232,7 @@ class Kerberos:
     def _is_due(self) -> bool:
         """Whether own tickets are to be renewed. Their time is the calendar's, which goes on while the machine is
         suspended, and may be set; `monotonic` knows nothing of either."""
-        return time.monotonic() >= self._renew_at or not self._lives()
+        return self._is_stale or time.monotonic() >= self._renew_at or not self._lives()
 
     def _lives(self) -> bool:
         try:
@@ -253,6 +271,9 @@ class _GssapiExchange:
         # Its part is done, and it has nothing to say: the server's last round is asked for by an empty token.
         return token or b""
 
+    def refused(self) -> bool:
+        return self._kerberos.get_anew()
+
     @property
     def _target(self) -> str:
         return f"{self._kerberos.service}@{self._host}"
@@ -267,6 +288,10 @@ class _GssapiExchange:
         # No layer, no buffer for one; and no name to act for but its own.
         chosen: bytes = self._context.wrap(bytes([_NO_LAYER, 0, 0, 0]), False).message
         return chosen
+
+
+def _new_cache() -> bytes:
+    return f"MEMORY:everlatch-{os.getpid()}-{next(_caches)}".encode()
 
 
 def _pause_after(failure: SaslTokenError, *, is_refusal: bool) -> float:

@@ -43,6 +43,11 @@ class SaslExchange(Protocol):
         """
         ...
 
+    def refused(self) -> bool:
+        """The server has refused what it got. Whether the next exchange may do better, as with new tickets; if not, the
+        client has failed. Is not to wait for anything."""
+        ...
+
 
 class SaslMechanism(Protocol):
     """What `Client(sasl=…)` takes: `DigestMd5`, `Kerberos`, or one of your own."""
@@ -133,6 +138,9 @@ class _DigestMd5Exchange:
         except DigestMd5Error as error:
             raise SaslTokenError(str(error)) from None
         raise SaslTokenError("the server has not proven that it knows the password")
+
+    def refused(self) -> bool:
+        return False
 
 
 def _is_encodable(text: str) -> bool:

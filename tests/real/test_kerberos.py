@@ -177,6 +177,20 @@ async def test_nor_after_its_tickets_were_renewed(
             assert await is_bob(client)
 
 
+async def test_servers_that_got_another_key(guarded: Server, kdc: Kdc, keytab: Path, loop_thread: LoopThread) -> None:
+    """They can't read the tickets that were made out for the old one: the client gets others."""
+    sasl = Kerberos("bob@EVERLATCH.TEST", keytab=keytab)
+    async with Proxy(guarded.address) as proxy, client_of(proxy.address, sasl) as client:
+        await on(loop_thread, kdc.add_principal("zookeeper/127.0.0.1"))
+        await on(loop_thread, kdc.keytab("zookeeper/127.0.0.1"))
+        proxy.cut()
+        assert await is_bob(client)
+        assert (client.generation, client.connections) == (1, 3), "one of them was refused"
+    other = client_of(guarded.address, Kerberos(ccache=await on(loop_thread, kdc.ticket("bob"))))
+    async with other:
+        assert await is_bob(other), "with new tickets from the beginning"
+
+
 async def test_while_the_kdc_is_down_nobody_new_gets_in(
     guarded: Server, kdc: Kdc, keytab: Path, loop_thread: LoopThread
 ) -> None:

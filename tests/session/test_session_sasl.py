@@ -121,6 +121,43 @@ def test_refused_credentials_end_it_all(err):
     assert driver.open == set()
 
 
+class Stale:
+    """Thinks that another attempt may do better, once."""
+
+    name = "STALE"
+    is_blocking = False
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def begin(self, host):
+        return self
+
+    def step(self, challenge):
+        return b"token"
+
+    def refused(self):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_refusal_that_is_not_final_passes_the_server_over():
+    driver, server = offered(PAIR, sasl=Stale(True, False))
+    server.say(None, -115)
+    assert "refused" in str(failures(driver)["10.0.0.1:2181"])
+    driver.connect()
+    server.say(None, -115)
+    assert driver.states == [State.AUTH_FAILED]
+
+
+def test_a_mechanism_that_fails_when_it_is_refused():
+    driver, server = offered(PAIR, sasl=Stale(RuntimeError("a bug of its own")))
+    server.say(None, -115)
+    assert "a bug of its own" in str(failures(driver)["10.0.0.1:2181"])
+
+
 def test_other_errors_refuse_nothing():
     driver, server = offered(PAIR)
     server.challenge()

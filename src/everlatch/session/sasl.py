@@ -96,6 +96,11 @@ class Sasl:
             raise SaslError(f"{server} is not set up for SASL: it has no answer to {self.name}")
         return SaslStep(self._exchange, token)
 
+    def refused(self) -> bool:
+        """The server has refused a token. Whether that is final. Raises whatever the mechanism does."""
+        assert self._exchange is not None
+        return not self._exchange.refused()
+
     @property
     def name(self) -> str:
         """Of the mechanism, for messages."""

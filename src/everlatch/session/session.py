@@ -950,12 +950,19 @@ class Session:
             self._handle_auth(err, now)
         elif not self._sasl.awaits_reply:
             raise UnexpectedReplyError(f"{self.server} answered a SASL token that was not sent")
-        elif err in _REFUSALS:
-            self._auth_failed(AuthFailedError("sasl", self._sasl.name), now)
         elif err:
-            raise self._sasl_failure(server_error(err, "sasl"))
+            self._token_refused(err, now)
         else:
             self._make_step(self._sasl.answered(decode_sasl_reply(buf, pos, end), str(self.server)), now)
+
+    def _token_refused(self, err: int, now: float) -> None:
+        try:
+            is_final = err in _REFUSALS and self._sasl.refused()
+        except Exception as error:  # a mechanism may be anybody's code
+            raise self._sasl_failure(error) from error
+        if not is_final:
+            raise self._sasl_failure(server_error(err, "sasl"))
+        self._auth_failed(AuthFailedError("sasl", self._sasl.name), now)
 
     def _go_on_when_authenticated(self, now: float) -> None:
         if self._sasl.is_open or self.credentials:
