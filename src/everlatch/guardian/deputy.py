@@ -2,7 +2,7 @@
 
 Part of the guardian's process; see `process`. Rules:
 1. It is started when the owner has died and a server has refused to end a session without authentication: not before,
-   for it takes thirty megabytes.
+   for it takes twenty-five megabytes.
 2. It is told sessions by its standard input, with their secrets; its command line and environment have none.
 3. One that doesn't end well is replaced, after pauses that grow, until the time of the last session has passed.
 """
