@@ -179,7 +179,8 @@ class _Trial:
         await world.until(lambda: all(server.core.mode for server in world.servers))
         follower = self.rng.choice([server for server in world.servers if not server.is_leading])
         await asyncio.sleep(self.rng.uniform(0.0, self.stage.tick))
-        client = self.host.client(follower.address, session_timeout=timeout, close_timeout=0.0)
+        options = {"session_timeout": timeout, "close_timeout": 0.0, "sasl": self.stage.mechanism}
+        client = self.host.client(follower.address, **options)
         ends = await self.host.run(self._begin(client))
         self.log.told[client.session_id] = self._session_ended
         working = self.host.create_task(work(client, world.random("work")))
