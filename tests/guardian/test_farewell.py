@@ -16,8 +16,9 @@ import pytest
 from everlatch import Client
 from everlatch.devserver import DevServer
 from everlatch.guardian import child, farewell
+from everlatch.guardian.connection import Certificates
 from everlatch.guardian.exchange import Session
-from everlatch.guardian.farewell import close_sessions
+from everlatch.guardian.farewell import Farewell, close_sessions
 from everlatch.guardian.guarded import Guarded
 from everlatch.guardian.names import Names
 from everlatch.paths import Endpoint
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LONG = 20.0
 SOON = 5.0
+TRUSTING = Certificates((None, None, None, None, True))
 Used = tuple[str, int, str]
 Behaviour = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]"
 
@@ -106,6 +108,35 @@ async def test_the_server_in_use_is_of_no_use(behaviour: Any) -> None:
         took = await close(await guarded_by(client, [port_of_nobody(), bad, good], used=used))
         assert took < SOON
         assert await witness.exists("/mine") is None
+
+
+class Silent:
+    """An attempt of which nothing is heard."""
+
+    def __init__(self, *_: object) -> None:
+        self.has_answered = False
+
+
+@pytest.mark.parametrize(
+    ("certificates", "seconds"), [(None, 0.02), (Certificates((None, None, None, None, True)), 0.2)]
+)
+def test_how_long_a_server_may_say_nothing(
+    certificates: Certificates | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has to shake hands first is given time for it: a rival would be more of that work."""
+    monkeypatch.setattr(farewell, "Attempt", Silent)
+    servers = [Endpoint("10.0.0.1", 2281), Endpoint("10.0.0.2", 2281), Endpoint("10.0.0.3", 2281)]
+    session = Session(*Guarded(1, bytes(16), LONG, servers, None, []).message(1)[2:])
+    names = Names()
+    ending = Farewell(session, names, certificates, 0.0)
+    assert ending.move_on(0.0) == pytest.approx(seconds)
+    ending.move_on(0.9 * seconds)
+    assert len(ending.attempts) == 1
+    ending.heard(next(iter(ending.attempts)), seconds)
+    ending.move_on(1.9 * seconds)
+    assert len(ending.attempts) == 1
+    ending.move_on(2.1 * seconds)
+    assert len(ending.attempts) == 2
 
 
 async def test_names_are_looked_up() -> None:

@@ -24,6 +24,9 @@ __all__ = ["Farewell", "close_sessions"]
 
 STAGGER = 0.02
 """Seconds after which a server that says nothing gets a rival."""
+STAGGER_TLS = 0.2
+"""The same where a server has to shake hands by TLS first: that is work, and ten sessions are ten times as much. Rivals
+would only be more of it."""
 SLOW = 0.25
 """The same when it has taken the session, and has only to commit its end."""
 SILENCE = 1.5
@@ -41,6 +44,7 @@ class Farewell:
         self.session = session
         self._names = names
         self._certificates = certificates
+        self._stagger = STAGGER if certificates is None else STAGGER_TLS
         self.deadline = died_at + session.timeout
         self.attempts: dict[Attempt, float] = {}
         """Those under way, and when each is given up."""
@@ -95,7 +99,7 @@ class Farewell:
             except (OSError, ValueError):  # no route, no descriptor left, an address that is none, no certificates
                 continue
             self.attempts[attempt] = now + SILENCE
-            self._next_at = now + STAGGER
+            self._next_at = now + self._stagger
             return
         if not self.attempts and not self._unresolved:
             self._next_at = now + self._pause
@@ -105,7 +109,7 @@ class Farewell:
     def heard(self, attempt: Attempt, now: float) -> None:
         """It goes on well."""
         self.attempts[attempt] = now + SILENCE
-        self._next_at = max(self._next_at, now + (SLOW if attempt.has_answered else STAGGER))
+        self._next_at = max(self._next_at, now + (SLOW if attempt.has_answered else self._stagger))
 
     def failed(self, attempt: Attempt, now: float) -> None:
         """The next one at once."""
