@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--election", action="store_true", help="twelve candidates, cruelly; simulated: scripts/sim")
     parser.add_argument("--leases", type=int, metavar="N", help="so many trials of the lease")
     parser.add_argument("--version", choices=["3.8", "3.9"], default="3.9", help="of the real servers")
+    parser.add_argument("--tls", action="store_true", help="real servers that clients reach by TLS")
     parser.add_argument("--planted", choices=sorted(BUGS), default="", help="put this bug into the client first")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="the report; default: in reports/, if none is planted"
@@ -101,7 +102,9 @@ def _run(chosen: argparse.Namespace, seed: int, progress: _Progress) -> Totals:
     if chosen.real:
         plan = Plan(work=work, writes=chosen.writes)
         seconds, version = chosen.seconds, chosen.version
-        return asyncio.run(torture_real(seed, seconds=seconds, version=version, plan=plan, tell=progress.tell))
+        return asyncio.run(
+            torture_real(seed, seconds=seconds, version=version, plan=plan, tls=chosen.tls, tell=progress.tell)
+        )
     length: float = _SHORT_LENGTH if chosen.linearizable else _LENGTH
     return torture(
         seed,
@@ -181,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.real and (chosen.worlds or chosen.mood or chosen.planted):
         parser.error("--worlds, --mood and --planted are for simulated runs")
+    if chosen.tls and (not chosen.real or chosen.election or chosen.leases):
+        parser.error("--tls is for --real, without --election and --leases")
     if chosen.election and not chosen.real:
         parser.error("--election is for --real; simulated: scripts/sim --name leadership")
     seed = secrets.randbelow(10**6) if chosen.seed is None else chosen.seed

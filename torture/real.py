@@ -41,6 +41,7 @@ from torture.workload import Plan, found
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterator
 
+    from everlatch.testing import Server
     from everlatch.types import Node
     from torture.violations import Violation
 
@@ -94,13 +95,15 @@ async def rounds(
     tell: Callable[[str], None],
     staying: float = _STAYING,
     plan: Plan = _PLAN,
+    tls: bool = False,
 ) -> AsyncIterator[Round]:
     """Rounds on one ensemble of this version, for about so many seconds. `staying`: after the last fault of each, in
-    seconds, until the clients are closed. `plan`: what they do; who does how much is said here."""
+    seconds, until the clients are closed. `plan`: what they do; who does how much is said here. `tls`: they, and the
+    proxies, use TLS."""
     logging.getLogger("everlatch").setLevel(logging.CRITICAL)
     end = time.monotonic() + seconds
     async with AsyncExitStack() as stack:
-        ensemble = await _ensemble(stack, version, tell)
+        ensemble = await _ensemble(stack, version, tell, tls=tls)
         number = 0
         while number == 0 or end - time.monotonic() > _SHORTEST_ROUND + staying + _AROUND:
             number += 1
@@ -109,12 +112,12 @@ async def rounds(
             yield await run.run()
 
 
-async def _ensemble(stack: AsyncExitStack, version: str, tell: Callable[[str], None]) -> Ensemble:
+async def _ensemble(stack: AsyncExitStack, version: str, tell: Callable[[str], None], *, tls: bool) -> Ensemble:
     try:
-        return await stack.enter_async_context(NetworkEnsemble(3, version=version, tick_time=_TICK))
+        return await stack.enter_async_context(NetworkEnsemble(3, version=version, tick_time=_TICK, tls=tls))
     except NetworkUnavailableError as error:
         tell(f"no faults of links, but of processes and proxies: {error}")
-        return await stack.enter_async_context(Ensemble(3, version=version, tick_time=_TICK))
+        return await stack.enter_async_context(Ensemble(3, version=version, tick_time=_TICK, tls=tls))
 
 
 class _Run:
@@ -130,9 +133,13 @@ class _Run:
     async def run(self) -> Round:
         """From its founding to its end."""
         began = time.monotonic()
-        async with Client(self._ensemble.connect_string, start_timeout=60.0) as founder, AsyncExitStack() as stack:
+        options = self._ensemble.client_options
+        async with (
+            Client(self._ensemble.connect_string, start_timeout=60.0, **options) as founder,
+            AsyncExitStack() as stack,
+        ):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torture-")))
-            proxies = [await self._proxy(stack, server.address) for server in self._ensemble.servers]
+            proxies = [await self._proxy(stack, server) for server in self._ensemble.servers]
             started = await found(founder, self._wanted)
             plan = self._plan(time.monotonic() + _STARTING)
             processes = [await self._start(stack, number, plan, proxies, directory) for number in range(_PROCESSES)]
@@ -200,9 +207,9 @@ class _Run:
             stays_until=works_until + self._staying,
         )
 
-    async def _proxy(self, stack: AsyncExitStack, address: str) -> Proxy:
+    async def _proxy(self, stack: AsyncExitStack, server: Server) -> Proxy:
         host = self._ensemble.address if isinstance(self._ensemble, NetworkEnsemble) else "127.0.0.1"
-        return await stack.enter_async_context(Proxy(address, host=host))
+        return await stack.enter_async_context(Proxy(server.address, host=host, tls=server.certificates))
 
     async def _start(
         self, stack: AsyncExitStack, number: int, plan: Plan, proxies: list[Proxy], directory: Path
@@ -216,6 +223,7 @@ class _Run:
             seed=self._seed,
             output=str(directory / f"{number}"),
             plan=plan._asdict(),
+            files={name: str(path) for name, path in self._ensemble.client_options.items()},
         )
         command = [sys.executable, "-m", "torture.worker", task.to_json()]
         environment = {"PYTHONPATH": f"{_ROOT}:{_ROOT / 'src'}"}
@@ -256,7 +264,7 @@ class _Run:
     async def _sessions(self) -> set[int]:
         leader = await self._ensemble.leader()
         try:
-            return set((await dump(leader.address)).sessions)
+            return set((await dump(leader.plain_address)).sessions)
         except AdminError:  # it is slow, or leads no more
             return set()
 

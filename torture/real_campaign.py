@@ -22,13 +22,15 @@ async def torture_real(
     seconds: float,
     version: str,
     plan: Plan,
+    tls: bool = False,
     tell: Callable[[Totals], None] = lambda totals: None,
 ) -> Totals:
     """For about so many seconds, or until something is found; `tell` hears after each round."""
     totals = Totals("real")
     words = ["scripts/torture", "--real", "--version", version, "--seconds", f"{seconds:g}", "--seed", str(seed)]
+    words += ["--tls"] if tls else []
     command = " ".join(words + words_for(plan.work, plan.writes))
-    async for each in rounds(seed, seconds=seconds, version=version, tell=totals.notes.append, plan=plan):
+    async for each in rounds(seed, seconds=seconds, version=version, tell=totals.notes.append, plan=plan, tls=tls):
         totals.add(_done(each, seed, command))
         tell(totals)
         if totals.findings:

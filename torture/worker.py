@@ -39,6 +39,8 @@ class Task(NamedTuple):
     output: str
     """Where the history goes."""
     plan: dict[str, Any]
+    files: dict[str, str]
+    """Arguments of the clients: their certificate, and whom they trust, if they use TLS."""
 
     def to_json(self) -> str:
         """For a command line."""
@@ -58,7 +60,7 @@ class _Site:
         timeouts = self._task.timeouts
         rng = self.random(f"client {number}")
         timeout = timeouts[number % len(timeouts)]
-        return Client(self._task.servers, session_timeout=timeout, rng=rng, **self._options)
+        return Client(self._task.servers, session_timeout=timeout, rng=rng, **self._options, **self._task.files)
 
     def random(self, name: str) -> random.Random:
         return random.Random(f"{self._task.seed}/{name}")

@@ -125,13 +125,6 @@ async def make() -> None:
     say("made", (await clients[0].create("/owned/again", ephemeral=True)).stat.ephemeral_owner)
 
 
-def server() -> None:
-    """The port of the one in use."""
-    used = clients[0].statistics().server
-    assert used is not None
-    say("server", used.rpartition(":")[2])
-
-
 async def connections() -> None:
     """How many there have been; each client has used its own before."""
     for client in clients:

@@ -45,7 +45,7 @@ def options_for(place: Server | Proxy, **own: Any) -> dict[str, Any]:
     certificates = place.certificates
     if certificates is None:
         return own
-    usual = {"ca": certificates.ca, "cert": certificates.client_cert, "key": certificates.client_key, "sasl": _sasl()}
+    usual = {"ca": certificates.ca, "cert": certificates.client_cert, "key": certificates.client_key, "sasl": sasl()}
     return usual | own | {"auth": [USER, *own.get("auth", ())]}
 
 
@@ -56,7 +56,7 @@ def proxy_to(server: Server, **options: Any) -> Proxy:
 
 async def expire_at(session: Client | tuple[int, bytes], server: Server) -> None:
     """`expire_session`, as somebody to whom the servers listen."""
-    await expire_session(session, server, sasl=_sasl() if OVER_TLS else None)
+    await expire_session(session, server, sasl=sasl() if OVER_TLS else None)
 
 
 def environment_for(server: Server) -> dict[str, str]:
@@ -70,9 +70,10 @@ def environment_for(server: Server) -> dict[str, str]:
 def options_of_process() -> dict[str, Any]:
     """Arguments of a `Client` in a process that was given `environment_for`."""
     files = os.environ.get(_OPTIONS)
-    return {} if files is None else json.loads(files) | {"sasl": _sasl(), "auth": [USER]}
+    return {} if files is None else json.loads(files) | {"sasl": sasl(), "auth": [USER]}
 
 
-def _sasl() -> DigestMd5:
+def sasl() -> DigestMd5:
+    """Who all clients are to servers that demand it."""
     ((name, password),) = _SASL.items()
     return DigestMd5(name, password)

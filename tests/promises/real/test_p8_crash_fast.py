@@ -5,6 +5,7 @@ as soon as anybody could do it; those of one that is not dead are left to the se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -14,17 +15,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from everlatch.types import OPEN_ACL_UNSAFE
+from everlatch.wire.auth_records import decode_sasl_reply, encode_sasl_request
 from everlatch.wire.codes import CreateMode, Op
 from everlatch.wire.framing import frame
 from everlatch.wire.handshake import ConnectRequest, decode_connect_response, encode_connect_request
-from everlatch.wire.headers import frame_request
+from everlatch.wire.headers import REPLY_HEADER, frame_request
 from everlatch.wire.records import encode_create_request
 from guardian.owned import is_alive, owner_of, until_asleep, until_dead
+from promises.access import environment_for, sasl
 from promises.real.ensembles import PATIENCE, THOROUGH, addresses_of, without
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
     from everlatch import Client
     from everlatch.testing import NetworkEnsemble, Server
+    from guardian.owned import Owner
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="session")]
 
@@ -33,10 +39,6 @@ LONG = 8.0
 ROUNDS = 15 if THOROUGH else 3
 NOISE = 0.0 if THOROUGH else 0.03
 """Seconds that a busy machine may add to a median."""
-
-
-def string_of(servers: list[Server]) -> str:
-    return ",".join(addresses_of(servers))
 
 
 class Nodes:
@@ -63,11 +65,11 @@ class Nodes:
 
 
 class RawSession:
-    """What nobody can do without: a socket, a handshake, and a request."""
+    """What nobody can do without: a socket, a handshake, and a request; TLS and SASL where servers demand them."""
 
     def __init__(self, server: Server) -> None:
-        host, _, port = server.address.rpartition(":")
-        self._address = (host, int(port))
+        self._address = (server.host, server.port)
+        self._tls = None if server.certificates is None else server.certificates.client_context()
         self._id, self._password = 0, bytes(16)
 
     async def begin(self, path: str) -> None:
@@ -80,23 +82,46 @@ class RawSession:
         await self._connect_and_call(frame_request(1, Op.CLOSE_SESSION, b""))
 
     async def _connect_and_call(self, request: bytes):
-        reader, writer = await asyncio.open_connection(*self._address)
+        reader, writer = await asyncio.open_connection(*self._address, ssl=self._tls)
         asked = ConnectRequest(0, 0, round(LONG * 1000), self._id, self._password, False)
         writer.write(frame(encode_connect_request(asked)))
         reply = await self._frame(reader)
         response = decode_connect_response(reply, 0, len(reply))
         assert response.timeout_ms
+        if self._tls is not None:
+            await self._prove(reader, writer)
         writer.write(request)
         assert (await self._frame(reader))[12:16] == bytes(4)
         writer.transport.abort()
         return response
+
+    async def _prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        exchange = sasl().begin("")
+        token = exchange.step(b"")
+        while token is not None:
+            writer.write(frame_request(2, Op.SASL, encode_sasl_request(token)))
+            reply = await self._frame(reader)
+            token = exchange.step(decode_sasl_reply(reply, REPLY_HEADER.size, len(reply)))
 
     @staticmethod
     async def _frame(reader: asyncio.StreamReader) -> bytes:
         return await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
 
 
-async def raw_seconds(witness: Client, servers: list[Server], path: str, sessions: int) -> float:
+@contextlib.asynccontextmanager
+async def owner_at(
+    servers: Sequence[Server], path: str, *, timeout: float = LONG, clients: int = 1, options: str = "{}"
+) -> AsyncIterator[Owner]:
+    """A guarded process, whose clients try these servers; how they get in it knows by its environment."""
+    options = f"__import__('promises.access').access.options_of_process() | {options}"
+    environment = environment_for(servers[0]) | {"OPTIONS": options}
+    async with owner_of(
+        ",".join(addresses_of(servers)), path, timeout=timeout, clients=clients, **environment
+    ) as owner:
+        yield owner
+
+
+async def raw_seconds(witness: Client, servers: Sequence[Server], path: str, sessions: int) -> float:
     """How long it takes to end so many sessions, until their nodes are seen to be gone."""
     raw = [RawSession(servers[number % len(servers)]) for number in range(sessions)]
     await asyncio.gather(*(session.begin(f"{path}/{number}") for number, session in enumerate(raw)))
@@ -107,9 +132,9 @@ async def raw_seconds(witness: Client, servers: list[Server], path: str, session
     return await nodes.gone() - began
 
 
-async def guarded_seconds(witness: Client, servers: list[Server], path: str, clients: int) -> float:
+async def guarded_seconds(witness: Client, servers: Sequence[Server], path: str, clients: int) -> float:
     """The same for a process that is killed, from then on."""
-    async with owner_of(string_of(servers), path, timeout=LONG, clients=clients) as owner:
+    async with owner_at(servers, path, clients=clients) as owner:
         await until_asleep(owner.guardian)
         nodes = Nodes(witness)
         await nodes.watch(path)
@@ -134,9 +159,8 @@ async def test_the_server_in_use_stands_still(network: NetworkEnsemble, witness:
     """Another one does it."""
     leader = await network.leader()
     follower, *others = await without(network, leader)
-    async with owner_of(string_of([follower, *others]), root, timeout=LONG, OPTIONS="dict(shuffle=False)") as owner:
-        (port,) = await owner.tell("server", "server")
-        used = next(server for server in network.servers if server.address.endswith(f":{port}"))
+    async with owner_at([follower, *others], root, options="{'shuffle': False}") as owner:
+        used = await network.server_of((await witness.get(f"{root}/0")).stat.ephemeral_owner)
         await until_asleep(owner.guardian)
         nodes = Nodes(witness)
         await nodes.watch(root)
@@ -148,7 +172,7 @@ async def test_the_server_in_use_stands_still(network: NetworkEnsemble, witness:
 async def test_paused(network: NetworkEnsemble, witness: Client, root: str) -> None:
     """For three session timeouts: the servers end the session, when it is time, and nobody else does."""
     timeout = 1.2
-    async with owner_of(string_of(network.servers), root, timeout=timeout) as owner:
+    async with owner_at(network.servers, root, timeout=timeout) as owner:
         await until_asleep(owner.guardian)
         nodes = Nodes(witness)
         await nodes.watch(root)
