@@ -284,7 +284,8 @@ class _Run:
         trees = {}
         for server in self._ensemble.servers:
             with contextlib.suppress(OSError, EOFError, LinkError):
-                trees[server.name] = await read_tree(server.host, server.port, self._root)
+                _, _, port = server.plain_address.rpartition(":")
+                trees[server.name] = await read_tree(server.host, int(port), self._root)
         return trees
 
 
