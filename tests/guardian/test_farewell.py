@@ -185,6 +185,17 @@ async def test_many_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await witness.children("/all") == []
 
 
+async def test_an_ensemble_that_is_down_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sessions there are at it."""
+    monkeypatch.setattr(farewell, "MOST_AT_ONCE", 2)
+    async with owned() as (client, witness, good), listener(silent) as down:
+        lost = [await guarded_by(client, [down], timeout=2.0) for _ in range(3)]
+        closing = asyncio.create_task(close(*lost, await guarded_by(client, [good])))
+        await witness.wait_deleted("/mine", timeout=1.5)
+        assert not closing.done()
+        await closing
+
+
 async def test_a_session_that_has_ended() -> None:
     async with owned() as (client, _, good):
         session = await guarded_by(client, [good], password=b"wrong" + bytes(11))

@@ -34,7 +34,8 @@ SILENCE = 1.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 """Seconds between two rounds."""
 MOST_AT_ONCE = 48
-"""Sessions that are ended at a time: servers take 60 connections from one address, unless told otherwise."""
+"""Sessions that are ended at a time, for each ensemble: servers take 60 connections from one address, unless told
+otherwise. An ensemble that is down holds up no other."""
 
 
 class Farewell:
@@ -45,6 +46,7 @@ class Farewell:
         self._names = names
         self._certificates = certificates
         self._stagger = STAGGER if certificates is None else STAGGER_TLS
+        self.ensemble = frozenset(session.servers)
         self.deadline = died_at + session.timeout
         self.attempts: dict[Attempt, float] = {}
         """Those under way, and when each is given up."""
@@ -139,13 +141,13 @@ def close_sessions(
     """Ends them all. Returns when that is done, or the time of the last one has passed, and the others are the
     deputy's. `certificates`: by what a session has of TLS. `names`: those of this thread."""
     names = names or Names()
-    waiting = deque(sessions)
+    waiting: dict[Any, deque[Farewell]] = {}
+    for session in sessions:
+        farewell = Farewell(session, names, certificates.get(session.tls), died_at)
+        waiting.setdefault(farewell.ensemble, deque()).append(farewell)
     active: list[Farewell] = []
     try:
-        while waiting or active:
-            while waiting and len(active) < MOST_AT_ONCE:
-                session = waiting.popleft()
-                active.append(Farewell(session, names, certificates.get(session.tls), died_at))
+        while _take_on(active, waiting):
             now = clock()
             due = min([farewell.move_on(now) for farewell in active])
             gone = _handle_events(active, names, max(0.0, due - now), clock, deputy)
@@ -156,6 +158,14 @@ def close_sessions(
     finally:
         for farewell in active:
             farewell.stop()
+
+
+def _take_on(active: "list[Farewell]", waiting: "dict[Any, deque[Farewell]]") -> bool:
+    """Whether there is anything to do."""
+    for ensemble, queue in waiting.items():
+        room = MOST_AT_ONCE - sum(one.ensemble == ensemble for one in active)
+        active += [queue.popleft() for _ in range(min(room, len(queue)))]
+    return bool(active)
 
 
 def _handle_events(
