@@ -62,6 +62,7 @@ def steps(junit: Path, seed: int) -> list[Step]:
         Step("conformance", ["scripts/conformance", "--operations", "200000", "--seed", str(seed)]),
         Step("sim", [*sim, "1000", *(word for name in EVERYDAY for word in ("--name", name))]),
         Step("promises", [*sim, "2000", "--promises", "--json", "reports/promises.json"]),
+        Step("promises, sasl", [*sim, "500", "--promises", "--sasl", "--json", "reports/promises-sasl.json"]),
         Step("leadership", [*sim, "2000", "--name", "leadership", "--json", "reports/leadership.json"]),
         Step("leases", ["scripts/torture", "--leases", "2000", "--seed", str(seed)]),
         Step("real leases", ["scripts/torture", "--leases", "100", "--real", "--seed", str(seed)]),

@@ -249,8 +249,9 @@ async def test_a_session_that_was_renewed(server: DevServer, witness: Client) ->
         (old,) = await owner.tell("session", "session")
         server.expire_session(old)
         await until_gone(witness, timeout=SOON)
+        while await owner.tell("session", "session") == [old]:  # else the order may meet the dying connection
+            pass
         await owner.tell("make", "made")
-        assert await owner.tell("session", "session") != [old]
         await assert_left_alone(witness)
         await owner.kill()
         await until_gone(witness, timeout=SOON)
