@@ -57,7 +57,7 @@ from everlatch.errors import (
     describe,
     hex_id,
 )
-from everlatch.guardian.guarded import Guarded, words_of
+from everlatch.guardian.guarded import Guarded, tls_words_of, words_of
 from everlatch.kerberos import Kerberos
 from everlatch.paths import Endpoint
 from everlatch.sasl import DigestMd5
@@ -140,9 +140,7 @@ class Engine:
         self.tls = tls
         """How the servers are talked to; `None`: plainly."""
         self._dialer: Dialer = dialer or (TcpDialer() if tls is None else TlsDialer(tls))
-        sasl = options.sasl
-        self._sasl = (sasl.username, sasl.password) if isinstance(sasl, DigestMd5) else None
-        self._kerberos = words_of(sasl) if isinstance(sasl, Kerberos) else None
+        self._mechanism = options.sasl
         self.ward = ward
         """Our place with the guardian, if there is to be one."""
         self._is_inherited = False
@@ -795,7 +793,7 @@ class Engine:
             self.ward.guard(self._guarded())
 
     def _guarded(self) -> Guarded:
-        session = self.session
+        session, mechanism = self.session, self._mechanism
         used = session.address if session.state in CONNECTED_STATES else None
         return Guarded(
             session.session_id,
@@ -804,9 +802,9 @@ class Engine:
             session.endpoints,
             None if used is None else (used.ip, used.port, used.endpoint.host),
             session.credentials.frames(),
-            self._sasl,
-            None if self.tls is None else _as_words(self.tls),
-            self._kerberos,
+            (mechanism.username, mechanism.password) if isinstance(mechanism, DigestMd5) else None,
+            None if self.tls is None else tls_words_of(self.tls),
+            words_of(mechanism) if isinstance(mechanism, Kerberos) else None,
         )
 
     def _tell_end(self, final: StateChange) -> None:
@@ -952,12 +950,6 @@ def _leave_all_to_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_all_to_parent)
-
-
-def _as_words(tls: TlsSettings) -> tuple[str | None, str | None, str | None, str | None, bool]:
-    """For a process that runs elsewhere."""
-    ca, cert, key = (None if path is None else os.path.abspath(path) for path in (tls.ca, tls.cert, tls.key))
-    return ca, cert, key, tls.key_password, tls.check_hostname
 
 
 def _check_callable(what: str, callback: object) -> None:

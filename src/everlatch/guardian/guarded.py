@@ -6,6 +6,7 @@ secret: no repr shows it.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from everlatch.guardian.told import SESSION
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from everlatch.guardian.told import Message
     from everlatch.kerberos import Kerberos
     from everlatch.paths import Endpoint
+    from everlatch.tls import TlsSettings
 
-__all__ = ["Guarded", "KerberosWords", "words_of"]
+__all__ = ["Guarded", "KerberosWords", "TlsWords", "tls_words_of", "words_of"]
 
 KerberosWords: TypeAlias = tuple[str | None, str | bytes | None, str | None, str | bytes | None, str, str | None]
 """Principal, keytab, password, ccache, service and the servers' host."""
+TlsWords: TypeAlias = tuple[str | None, str | None, str | None, str | None, bool]
+"""Absolute paths of ca, cert and key; the key's password; and whether names are verified."""
 
 
 class Guarded(NamedTuple):
@@ -40,8 +44,7 @@ class Guarded(NamedTuple):
     """Frames to be sent when the session is taken."""
     sasl: tuple[str, str] | None = None
     """User and password for DIGEST-MD5."""
-    tls: tuple[str | None, str | None, str | None, str | None, bool] | None = None
-    """Absolute paths of ca, cert and key; the key's password; and whether names are verified."""
+    tls: TlsWords | None = None
     kerberos: KerberosWords | None = None
     """What a `Kerberos` is made of."""
 
@@ -62,3 +65,9 @@ def words_of(kerberos: Kerberos) -> KerberosWords:
     """For a process that runs elsewhere."""
     keytab, ccache = kerberos.keytab, kerberos.ccache
     return kerberos.principal, keytab, kerberos.password, ccache, kerberos.service, kerberos.server_host
+
+
+def tls_words_of(tls: TlsSettings) -> TlsWords:
+    """The same."""
+    ca, cert, key = (None if path is None else os.path.abspath(path) for path in (tls.ca, tls.cert, tls.key))
+    return ca, cert, key, tls.key_password, tls.check_hostname
